@@ -15,6 +15,11 @@ pub struct Machine {
     pub scales: bool,
     /// Whether multiply-add is one instruction. Without it kernels multiply and add.
     pub fuses: bool,
+    /// Whether floats are rounded to integers by an instruction. (SSE4.1 on x86-64, and all others.)
+    pub rounds: bool,
+    /// The largest offset that an address takes for nothing. Kernels that reach further take more
+    /// pointers.
+    pub max_displacement: i64,
     /// Whether the least significant byte of a number comes last. (Data is laid out for the target.)
     pub big_endian: bool,
     /// Bytes of the first-level data cache.
@@ -32,14 +37,22 @@ impl Machine {
         broadcasts: false,
         scales: false,
         fuses: false,
+        rounds: false,
+        max_displacement: i32::MAX as i64,
         big_endian: false,
         l1: 32 << 10,
         l2: 512 << 10,
     };
 
     /// AVX2 and FMA.
-    pub const AVX2: Machine =
-        Machine { name: "avx2", lanes: 8, registers: 16, fuses: true, ..Machine::CLIF };
+    pub const AVX2: Machine = Machine {
+        name: "avx2",
+        lanes: 8,
+        registers: 16,
+        fuses: true,
+        rounds: true,
+        ..Machine::CLIF
+    };
 
     /// AVX-512 (F, BW, DQ, VL).
     pub const AVX512: Machine = Machine {
@@ -49,6 +62,7 @@ impl Machine {
         broadcasts: true,
         scales: true,
         fuses: true,
+        rounds: true,
         l2: 1 << 20,
         ..Machine::CLIF
     };

@@ -1,0 +1,559 @@
+//! Writing kernels: one method per operation, one closure per loop.
+//!
+//! The builder writes down what it is told, and leaves finding mistakes to the verifier. Where the
+//! machine lacks an operation, it writes others that do the same: `mul_add`, `round` and its kin.
+
+use super::*;
+
+/// A kernel that is being written.
+#[derive(Debug)]
+pub struct Builder {
+    kernel: Kernel,
+    /// The blocks that are being written, the innermost last.
+    open: Vec<Block>,
+}
+
+/// What the body of a loop sees.
+#[derive(Debug)]
+pub struct Iteration<'a> {
+    /// The loop's index.
+    pub index: Value,
+    /// The pointers, in their order.
+    pub pointers: &'a [Value],
+    /// The carried values, in their order.
+    pub carried: &'a [Value],
+}
+
+impl From<i64> for Scalar {
+    fn from(value: i64) -> Self {
+        Scalar::Constant(value)
+    }
+}
+
+impl From<Value> for Scalar {
+    fn from(value: Value) -> Self {
+        Scalar::Value(value)
+    }
+}
+
+/// Kernels as a whole, and loops.
+impl Builder {
+    /// Starts a kernel over `0..extent` (its outermost loop).
+    pub fn new(name: impl Into<String>, machine: Machine, extent: i64) -> Self {
+        let mut values = PrimaryMap::new();
+        let (begin, end) = (values.push(Type::Index), values.push(Type::Index));
+        let range = Range { begin, end, extent };
+        let kernel =
+            Kernel { name: name.into(), machine, operands: vec![], range, body: vec![], values };
+        Builder { kernel, open: vec![vec![]] }
+    }
+
+    /// The kernel.
+    pub fn finish(mut self) -> Kernel {
+        self.kernel.body = self.open.pop().expect("the body is open until the end");
+        self.kernel
+    }
+
+    /// What the kernel is written for.
+    pub fn machine(&self) -> &Machine {
+        &self.kernel.machine
+    }
+
+    /// Elements in a vector.
+    pub fn lanes(&self) -> i64 {
+        i64::from(self.kernel.machine.lanes)
+    }
+
+    /// The type of a value.
+    pub fn type_of(&self, value: Value) -> Type {
+        self.kernel.values[value]
+    }
+
+    /// The next operand, of `bytes` bytes that are read.
+    pub fn input(&mut self, name: &'static str, bytes: i64) -> Value {
+        self.operand(name, bytes, Access::Read)
+    }
+
+    /// The next operand, of `bytes` bytes that are written, and perhaps read.
+    pub fn output(&mut self, name: &'static str, bytes: i64) -> Value {
+        self.operand(name, bytes, Access::Write)
+    }
+
+    fn operand(&mut self, name: &'static str, bytes: i64, access: Access) -> Value {
+        let pointer = self.kernel.values.push(Type::Pointer);
+        self.kernel.operands.push(Operand { name, pointer, bytes, access });
+        pointer
+    }
+
+    /// The first iteration of the kernel's range.
+    pub fn begin(&self) -> Value {
+        self.kernel.range.begin
+    }
+
+    /// The end of the kernel's range.
+    pub fn end(&self) -> Value {
+        self.kernel.range.end
+    }
+
+    /// The loop in its general form: `pointers` with their steps in bytes, `start` the carried
+    /// values. The body returns the next carried values; the results are the last.
+    pub fn fold(
+        &mut self,
+        from: impl Into<Scalar>,
+        to: impl Into<Scalar>,
+        pointers: &[(Value, i64)],
+        start: &[Value],
+        body: impl FnOnce(&mut Self, Iteration<'_>) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let index = self.kernel.values.push(Type::Index);
+        let moving: Vec<_> =
+            pointers.iter().map(|_| self.kernel.values.push(Type::Pointer)).collect();
+        let carried: Vec<_> =
+            start.iter().map(|&v| self.kernel.values.push(self.kernel.values[v])).collect();
+        self.open.push(vec![]);
+        let next = body(self, Iteration { index, pointers: &moving, carried: &carried });
+        let body = self.open.pop().expect("the body is open");
+        assert_eq!(next.len(), start.len(), "a loop's body returns one value per carried value");
+        let results: Vec<_> =
+            start.iter().map(|&v| self.kernel.values.push(self.kernel.values[v])).collect();
+        let pointers = (moving.iter().zip(pointers))
+            .map(|(&value, &(start, step))| Advance { value, start, step })
+            .collect();
+        let carried = (0..start.len())
+            .map(|i| Carry {
+                value: carried[i],
+                start: start[i],
+                next: next[i],
+                result: results[i],
+            })
+            .collect();
+        let (from, to) = (from.into(), to.into());
+        self.push(Statement::Loop(Box::new(Loop { index, from, to, pointers, carried, body })));
+        results
+    }
+
+    /// A loop that carries pointers only.
+    pub fn each(
+        &mut self,
+        from: impl Into<Scalar>,
+        to: impl Into<Scalar>,
+        pointers: &[(Value, i64)],
+        body: impl FnOnce(&mut Self, Iteration<'_>),
+    ) {
+        self.fold(from, to, pointers, &[], |b, it| {
+            body(b, it);
+            vec![]
+        });
+    }
+
+    /// A row of `elements` in vectors: `body` is written once for a loop over the whole vectors
+    /// and, where something is left, once for the tail. It gets the pointers, the carried values and
+    /// the number of lanes. Every pointer goes through 4-byte elements.
+    pub fn fold_row(
+        &mut self,
+        elements: i64,
+        pointers: &[Value],
+        start: &[Value],
+        body: impl FnMut(&mut Self, &[Value], &[Value], u32) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let pointers: Vec<_> = pointers.iter().map(|&p| (p, 4)).collect();
+        self.fold_row_by(elements, &pointers, start, body)
+    }
+
+    /// `fold_row` for elements of any size: each pointer has the bytes from one element to the next.
+    pub fn fold_row_by(
+        &mut self,
+        elements: i64,
+        pointers: &[(Value, i64)],
+        start: &[Value],
+        mut body: impl FnMut(&mut Self, &[Value], &[Value], u32) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let (whole, left) = (elements / self.lanes(), elements % self.lanes());
+        let lanes = self.kernel.machine.lanes;
+        let moving: Vec<_> = pointers.iter().map(|&(p, by)| (p, by * self.lanes())).collect();
+        let mut state = start.to_vec();
+        if whole > 0 {
+            state = self
+                .fold(0, whole, &moving, &state, |b, it| body(b, it.pointers, it.carried, lanes));
+        }
+        if left > 0 {
+            let ends: Vec<_> = moving.iter().map(|&(p, by)| self.offset(p, whole, by)).collect();
+            state = body(self, &ends, &state, left as u32);
+        }
+        state
+    }
+
+    fn push(&mut self, statement: Statement) {
+        self.open.last_mut().expect("a block is open").push(statement);
+    }
+
+    fn define(&mut self, ty: Type, op: Op) -> Value {
+        let value = self.kernel.values.push(ty);
+        self.push(Statement::Let(value, op));
+        value
+    }
+}
+
+/// Indices, pointers and memory. Offsets are in bytes.
+impl Builder {
+    /// Arithmetic on indices.
+    pub fn index(&mut self, op: IndexOp, a: Value, b: impl Into<Scalar>) -> Value {
+        self.define(Type::Index, Op::Index(op, a, b.into()))
+    }
+
+    /// `pointer + index * scale` bytes.
+    pub fn offset(&mut self, pointer: Value, index: impl Into<Scalar>, scale: i64) -> Value {
+        self.define(Type::Pointer, Op::Offset { pointer, index: index.into(), scale })
+    }
+
+    /// An index from `I32` or `I64` memory, forced into `0..extent`; see `Op::LoadIndex`.
+    pub fn load_index(
+        &mut self,
+        memory: Memory,
+        pointer: Value,
+        offset: i64,
+        extent: i64,
+        wrap: bool,
+    ) -> Value {
+        let from = address(pointer, offset);
+        self.define(Type::Index, Op::LoadIndex { from, memory, extent, wrap })
+    }
+
+    /// A vector of `F32`.
+    pub fn load(&mut self, pointer: Value, offset: i64) -> Value {
+        self.load_first(pointer, offset, self.kernel.machine.lanes)
+    }
+
+    /// The first `lanes` elements of a vector of `F32`; the other lanes are zero.
+    pub fn load_first(&mut self, pointer: Value, offset: i64, lanes: u32) -> Value {
+        self.load_as(Memory::F32, pointer, offset, lanes)
+    }
+
+    /// The same for elements of any kind.
+    pub fn load_as(&mut self, memory: Memory, pointer: Value, offset: i64, lanes: u32) -> Value {
+        self.define(memory.value(), Op::Load { from: address(pointer, offset), memory, lanes })
+    }
+
+    /// One element of `F32`, in all lanes.
+    pub fn broadcast(&mut self, pointer: Value, offset: i64) -> Value {
+        self.broadcast_as(Memory::F32, pointer, offset)
+    }
+
+    /// One element of any kind, in all lanes.
+    pub fn broadcast_as(&mut self, memory: Memory, pointer: Value, offset: i64) -> Value {
+        self.define(memory.value(), Op::Broadcast(address(pointer, offset), memory))
+    }
+
+    /// Stores the first `lanes` lanes as they are.
+    pub fn store_first(&mut self, value: Value, pointer: Value, offset: i64, lanes: u32) {
+        // For what cannot be stored, `F32` lets the verifier say so.
+        let memory = self.type_of(value).memory().unwrap_or(Memory::F32);
+        self.store_as(memory, value, pointer, offset, lanes);
+    }
+
+    /// Stores the first `lanes` lanes as elements of `memory`; narrow ones lose their high bits.
+    pub fn store_as(
+        &mut self,
+        memory: Memory,
+        value: Value,
+        pointer: Value,
+        offset: i64,
+        lanes: u32,
+    ) {
+        self.push(Statement::Store { value, memory, to: address(pointer, offset), lanes });
+    }
+}
+
+/// Vectors, operation by operation.
+impl Builder {
+    /// A constant.
+    pub fn f32(&mut self, value: f32) -> Value {
+        self.define(Type::F32, Op::F32(value))
+    }
+
+    /// A constant.
+    pub fn i32(&mut self, value: i32) -> Value {
+        self.define(Type::I32, Op::I32(value))
+    }
+
+    /// A constant.
+    pub fn f64(&mut self, value: f64) -> Value {
+        self.define(Type::F64, Op::F64(value))
+    }
+
+    /// A constant.
+    pub fn i64(&mut self, value: i64) -> Value {
+        self.define(Type::I64, Op::I64(value))
+    }
+
+    /// A constant of a float type.
+    pub fn float(&mut self, ty: Type, value: f64) -> Value {
+        match ty {
+            Type::F64 => self.f64(value),
+            _ => self.f32(value as f32),
+        }
+    }
+
+    /// A constant of an integer type.
+    pub fn integer(&mut self, ty: Type, value: i64) -> Value {
+        match ty {
+            Type::I64 => self.i64(value),
+            _ => self.i32(value as i32),
+        }
+    }
+
+    /// An index in all lanes, as `I32` or `I64`.
+    pub fn from_index(&mut self, ty: Type, index: impl Into<Scalar>) -> Value {
+        self.define(ty, Op::FromIndex(ty, index.into()))
+    }
+
+    /// `I32`: 0, 1, 2, ...
+    pub fn lane_numbers(&mut self) -> Value {
+        self.define(Type::I32, Op::LaneNumbers)
+    }
+
+    /// An operation with one operand. (For rounding, `round` and its kin serve every machine.)
+    pub fn unary(&mut self, op: Unary, a: Value) -> Value {
+        let of = self.type_of(a);
+        self.define(op.result(of).unwrap_or(of), Op::Unary(op, a))
+    }
+
+    /// An operation with two operands of one type.
+    pub fn binary(&mut self, op: Binary, a: Value, b: Value) -> Value {
+        self.define(self.type_of(a), Op::Binary(op, a, b))
+    }
+
+    /// `a + b`
+    pub fn add(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Add, a, b)
+    }
+
+    /// `a - b`
+    pub fn sub(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Sub, a, b)
+    }
+
+    /// `a * b`
+    pub fn mul(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Mul, a, b)
+    }
+
+    /// `a / b`
+    pub fn div(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Div, a, b)
+    }
+
+    /// `if a < b { a } else { b }`
+    pub fn min(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Min, a, b)
+    }
+
+    /// `if b < a { a } else { b }`
+    pub fn max(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Max, a, b)
+    }
+
+    /// `a & b`
+    pub fn and(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::And, a, b)
+    }
+
+    /// `a | b`
+    pub fn or(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Or, a, b)
+    }
+
+    /// `!a` of masks and integers
+    pub fn not(&mut self, a: Value) -> Value {
+        self.unary(Unary::Not, a)
+    }
+
+    /// `-a`
+    pub fn neg(&mut self, a: Value) -> Value {
+        self.unary(Unary::Neg, a)
+    }
+
+    /// `|a|`
+    pub fn abs(&mut self, a: Value) -> Value {
+        self.unary(Unary::Abs, a)
+    }
+
+    /// The square root.
+    pub fn sqrt(&mut self, a: Value) -> Value {
+        self.unary(Unary::Sqrt, a)
+    }
+
+    /// By a constant number of bits.
+    pub fn shift(&mut self, op: Shift, a: Value, bits: u8) -> Value {
+        self.define(self.type_of(a), Op::Shift(op, a, bits))
+    }
+
+    /// By a number of bits that is known when the kernel runs.
+    pub fn shift_by(&mut self, op: Shift, a: Value, bits: Value) -> Value {
+        self.define(self.type_of(a), Op::ShiftBy(op, a, bits))
+    }
+
+    /// The mask of a comparison.
+    pub fn compare(&mut self, op: Comparison, a: Value, b: Value) -> Value {
+        self.define(Type::Mask, Op::Compare(op, a, b))
+    }
+
+    /// `a == b`
+    pub fn equal(&mut self, a: Value, b: Value) -> Value {
+        self.compare(Comparison::Equal, a, b)
+    }
+
+    /// `a < b`
+    pub fn less(&mut self, a: Value, b: Value) -> Value {
+        self.compare(Comparison::Less, a, b)
+    }
+
+    /// `a <= b`
+    pub fn less_equal(&mut self, a: Value, b: Value) -> Value {
+        self.compare(Comparison::LessEqual, a, b)
+    }
+
+    /// `mask ? a : b`
+    pub fn select(&mut self, mask: Value, a: Value, b: Value) -> Value {
+        self.define(self.type_of(a), Op::Select(mask, a, b))
+    }
+
+    /// The first `lanes` lanes of `value`, the others from `rest`.
+    pub fn first(&mut self, value: Value, rest: Value, lanes: u32) -> Value {
+        if lanes == self.kernel.machine.lanes {
+            return value;
+        }
+        self.define(self.type_of(value), Op::First { value, rest, lanes })
+    }
+
+    /// Across the lanes, the result in all lanes.
+    pub fn reduce(&mut self, op: Reduction, a: Value) -> Value {
+        if self.kernel.machine.lanes == 1 {
+            return a;
+        }
+        self.define(self.type_of(a), Op::Reduce(op, a))
+    }
+}
+
+/// What takes several operations, on some machines or on all.
+impl Builder {
+    /// `a * b + c` of floats: rounded once where the machine fuses, else twice.
+    pub fn mul_add(&mut self, a: Value, b: Value, c: Value) -> Value {
+        if self.kernel.machine.fuses {
+            return self.define(self.type_of(a), Op::MulAdd(a, b, c));
+        }
+        let product = self.mul(a, b);
+        self.add(product, c)
+    }
+
+    /// To the nearest integer, ties to even. Like the next three, it keeps NaN, infinities and the
+    /// sign of zeros.
+    pub fn round(&mut self, a: Value) -> Value {
+        if self.kernel.machine.rounds {
+            return self.unary(Unary::Round, a);
+        }
+        let absolute = self.abs(a);
+        let rounded = self.round_positive(absolute);
+        self.copy_sign(rounded, a)
+    }
+
+    /// The next integer downwards.
+    pub fn floor(&mut self, a: Value) -> Value {
+        if self.kernel.machine.rounds {
+            return self.unary(Unary::Floor, a);
+        }
+        let rounded = self.round(a);
+        let above = self.less(a, rounded);
+        self.corrected(rounded, above, -1.0, a)
+    }
+
+    /// The next integer upwards.
+    pub fn ceil(&mut self, a: Value) -> Value {
+        if self.kernel.machine.rounds {
+            return self.unary(Unary::Ceil, a);
+        }
+        let rounded = self.round(a);
+        let below = self.less(rounded, a);
+        self.corrected(rounded, below, 1.0, a)
+    }
+
+    /// The next integer towards zero.
+    pub fn trunc(&mut self, a: Value) -> Value {
+        if self.kernel.machine.rounds {
+            return self.unary(Unary::Trunc, a);
+        }
+        let absolute = self.abs(a);
+        let rounded = self.round_positive(absolute);
+        let above = self.less(absolute, rounded);
+        self.corrected(rounded, above, -1.0, a)
+    }
+
+    /// Adding a number whose last bit is 1 rounds; what is larger has no fraction (or is a NaN).
+    fn round_positive(&mut self, a: Value) -> Value {
+        let ty = self.type_of(a);
+        let whole = if ty == Type::F64 { (1u64 << 52) as f64 } else { (1u64 << 23) as f64 };
+        let whole = self.float(ty, whole);
+        let sum = self.add(a, whole);
+        let rounded = self.sub(sum, whole);
+        let small = self.less(a, whole);
+        self.select(small, rounded, a)
+    }
+
+    /// `rounded` plus `by` where the mask is set, with the sign of `a`.
+    fn corrected(&mut self, rounded: Value, mask: Value, by: f64, a: Value) -> Value {
+        let by = self.float(self.type_of(a), by);
+        let other = self.add(rounded, by);
+        let result = self.select(mask, other, rounded);
+        self.copy_sign(result, a)
+    }
+
+    /// The magnitude of `a` with the sign bit of `sign`.
+    pub fn copy_sign(&mut self, a: Value, sign: Value) -> Value {
+        let ty = self.type_of(a);
+        let absolute = self.abs(a);
+        let [absolute, sign] = [absolute, sign].map(|v| self.unary(Unary::ToBits, v));
+        let bit = match ty {
+            Type::F64 => self.i64(i64::MIN),
+            _ => self.i32(i32::MIN),
+        };
+        let sign = self.and(sign, bit);
+        let bits = self.or(absolute, sign);
+        self.unary(Unary::FromBits, bits)
+    }
+
+    /// `I32` of `F32`, towards zero: the nearest number there is when it does not fit, 0 for NaN.
+    pub fn to_i32_saturating(&mut self, a: Value) -> Value {
+        let value = self.unary(Unary::ToI32, a);
+        let [low, high] = [-2147483648.0, 2147483648.0].map(|c| self.f32(c));
+        let [least, most, zero] = [i32::MIN, i32::MAX, 0].map(|c| self.i32(c));
+        let (above, below) = (self.less_equal(high, a), self.less(a, low));
+        let value = self.select(above, most, value);
+        let value = self.select(below, least, value);
+        let number = self.equal(a, a);
+        self.select(number, value, zero)
+    }
+
+    /// Rows to columns: `lanes` vectors of `lanes` elements; element `i` of vector `j` becomes
+    /// element `j` of vector `i`.
+    pub fn transpose(&mut self, rows: &[Value]) -> Vec<Value> {
+        assert_eq!(rows.len() as i64, self.lanes(), "a square is transposed");
+        let mut rows = rows.to_vec();
+        let mut distance = rows.len() / 2;
+        while distance > 0 {
+            for i in (0..rows.len()).filter(|i| i & distance == 0) {
+                let (a, b) = (rows[i], rows[i + distance]);
+                let mut weave = |odd| {
+                    let op = Op::Weave { a, b, distance: distance as u32, odd };
+                    self.define(self.type_of(a), op)
+                };
+                (rows[i], rows[i + distance]) = (weave(false), weave(true));
+            }
+            distance /= 2;
+        }
+        rows
+    }
+}
+
+fn address(pointer: Value, offset: i64) -> Address {
+    Address { pointer, offset: i32::try_from(offset).expect("an offset fits in an address") }
+}
