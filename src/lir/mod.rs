@@ -1,1 +1,245 @@
+//! LIR: a schedule of steps over buffers, and the plan that gives every buffer its bytes.
 //!
+//! A [`Module`] is what is compiled, interpreted, printed and serialized. Its buffers are the roots of
+//! storage; a step reads and writes them through [`Access`]es, which say where each element of a
+//! tensor lies. So a reshape, a permutation, a slice, a broadcast, the operand of a concatenation and
+//! the inside of a border are no steps but other accesses to the same buffer.
+//!
+//! Invariants (see [`verify`]):
+//!
+//! 1. Every element of every access lies inside its buffer.
+//! 2. A step writes no constant, no input and no parameter, and it does not write twice to one place.
+//! 3. A step's result does not overlap its operands in the same buffer, unless the step works in
+//!    place: then both accesses are equal and the step's kind allows it ([`Op::in_place`]).
+//! 4. Buffers that are alive at the same time do not overlap in the arena; all are aligned, inside
+//!    the arena, and behind the context ([`CONTEXT_BYTES`]).
+
+pub mod access;
+pub mod fingerprint;
+pub mod json;
+pub mod liveness;
+pub mod place;
+pub mod print;
+pub mod schedule;
+pub mod storage;
+pub mod verify;
+
+pub use access::Access;
+
+use crate::mir;
+pub use crate::mir::{Contract, Conv, Literal, Pool, Reduction, Role, Rows};
+use crate::tensor::Tensor;
+use crate::types::Type;
+use cranelift_entity::{PrimaryMap, entity_impl};
+use serde::{Deserialize, Serialize};
+
+/// Bytes at the arena's start that hold the context: weights, threads. No buffer lies there.
+pub const CONTEXT_BYTES: u64 = 64;
+
+/// Bytes behind the arena and behind the weights that may be read and mean nothing.
+pub const SLACK_BYTES: u64 = 64;
+
+/// A root of storage.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Buffer(u32);
+entity_impl!(Buffer, "b");
+
+/// A step of the schedule; steps run in the order of their numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Step(u32);
+entity_impl!(Step, "s");
+
+/// What may be chosen about a plan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// Of every slot and of the arena's size. A power of two, at least 16.
+    pub alignment: u64,
+    /// Give every buffer bytes of its own, for debugging.
+    pub no_reuse: bool,
+    /// Give constants slots in the arena (they are copied in once).
+    pub weights_in_arena: bool,
+    /// Windows, in-place results and view aliases (off at -O0: every value is computed to its own buffer).
+    pub alias: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { alignment: 64, no_reuse: false, weights_in_arena: false, alias: true }
+    }
+}
+
+/// A program with its plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Module {
+    /// Name of the model.
+    pub name: String,
+    /// The roots of storage.
+    pub buffers: PrimaryMap<Buffer, BufferInfo>,
+    /// The schedule.
+    pub steps: PrimaryMap<Step, StepInfo>,
+    /// What the caller sets and gets.
+    pub io: Io,
+    /// Where everything lies.
+    pub plan: Plan,
+}
+
+/// A root of storage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BufferInfo {
+    /// For listings: the name of the tensor that it was made for.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What it holds.
+    pub kind: BufferKind,
+}
+
+/// What a buffer holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BufferKind {
+    /// An input of the model: written by the caller, alive from the start to the end of the run.
+    Input,
+    /// A parameter: written by the caller once, alive always.
+    Parameter,
+    /// An output: alive until the end of the run.
+    Output,
+    /// Alive from the first step that writes it to the last that uses it.
+    Temporary,
+    /// Read-only weights.
+    Constant(Tensor),
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepInfo {
+    /// What it computes.
+    pub op: Op,
+    /// From what. The accesses' dimensions are those that the kind asks for ([`mir::Op`]); for `Rows`
+    /// each operand has the dimensions of the domain (stride 0 where it is broadcast), likewise the
+    /// operands of epilogues, which have those of the result.
+    pub operands: Vec<Access>,
+    /// To where.
+    pub result: Access,
+    /// Names of the model's nodes that it came from.
+    pub origins: Vec<String>,
+}
+
+/// What a step computes: the kinds of MIR without its views, with `Map` as a row program of one stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// Row program, element-wise expressions above all. Its domain's last axis is the row.
+    Rows(Rows),
+    /// Reduction over any axes; see [`mir::Op::Reduce`].
+    Reduce {
+        /// With what.
+        op: Reduction,
+        /// Over which axes of the operand.
+        axes: Vec<usize>,
+    },
+    /// See [`mir::Op::ArgReduce`].
+    ArgReduce {
+        /// The largest, else the smallest.
+        largest: bool,
+        /// Along which axis.
+        axis: usize,
+        /// Of equal elements the last.
+        last: bool,
+    },
+    /// Matrix product.
+    Contract(Contract),
+    /// Convolution.
+    Conv(Conv),
+    /// Reduction over windows.
+    Pool(Pool),
+    /// See [`mir::Op::Gather`].
+    Gather {
+        /// Which axis of the data is indexed.
+        axis: usize,
+    },
+    /// Copies the operand, element by element; both have the same dimensions.
+    Move,
+    /// Sets every element.
+    Fill(Literal),
+}
+
+impl Op {
+    /// Whether the result may lie exactly where operand `operand` lies: every element of the result
+    /// is written after all reads of the operand that are needed for it and for later ones.
+    pub fn in_place(&self, operand: usize) -> bool {
+        match self {
+            // A row is read whole before it is written, or element by element in step.
+            Op::Rows(_) => true,
+            // The epilogue's operands are read just before the result is stored.
+            Op::Contract(_) | Op::Conv(_) => operand >= 2,
+            Op::Reduce { .. }
+            | Op::ArgReduce { .. }
+            | Op::Pool(_)
+            | Op::Gather { .. }
+            | Op::Move
+            | Op::Fill(_) => false,
+        }
+    }
+}
+
+/// What the caller sets and gets, in the model's order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Io {
+    /// Set before every run.
+    pub inputs: Vec<Port>,
+    /// Set once.
+    pub parameters: Vec<Port>,
+    /// Results.
+    pub outputs: Vec<Port>,
+}
+
+/// A tensor at the border of the model: dense, from the start of its buffer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// Name given by the model.
+    pub name: String,
+    /// Its type.
+    pub ty: Type,
+    /// Where it is. Two outputs may share a buffer; an output may be an input's or parameter's.
+    pub buffer: Buffer,
+}
+
+/// Where every buffer lies.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What was asked for.
+    pub options: Options,
+    /// Bytes of the arena, context included, a multiple of the alignment.
+    pub arena_size: u64,
+    /// Bytes from the arena's start for each buffer that has a slot there.
+    pub slots: std::collections::BTreeMap<Buffer, u64>,
+    /// Bytes from the weights' start for each constant.
+    pub weights: std::collections::BTreeMap<Buffer, u64>,
+    /// Bytes of all weights, a multiple of the alignment.
+    pub weights_size: u64,
+    /// Offset of the weights in the arena, if they have a slot there.
+    pub weights_slot: Option<u64>,
+    /// No arena for this schedule is smaller than this: the largest sum of what is alive at one step.
+    pub bound: u64,
+    /// What the arena would be if no two buffers shared bytes.
+    pub unshared: u64,
+}
+
+impl Module {
+    /// All accesses of a step, the result last: the order of a kernel's operands.
+    pub fn accesses(&self, step: Step) -> impl Iterator<Item = &Access> {
+        let info = &self.steps[step];
+        info.operands.iter().chain([&info.result])
+    }
+}
+
+/// Orders, stores and places a graph.
+///
+/// # Errors
+///
+/// A plan that is over a limit.
+pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::error::ErrorKind> {
+    let order = schedule::schedule(graph);
+    let mut module = storage::assign(graph, &order, options);
+    place::place(&mut module)?;
+    Ok(module)
+}

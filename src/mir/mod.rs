@@ -1,1 +1,291 @@
+//! MIR: tensors of known type and shape under a small closed set of kinds, without framework words.
 //!
+//! A [`Graph`] is a table of nodes in topological order; a node is named by the [`Value`] that it
+//! computes and has one result. Tensors are dense and row-major in meaning; how they lie in memory
+//! is decided in LIR, where [`Op::Reshape`], [`Op::Permute`], [`Op::Slice`] and [`Op::Broadcast`]
+//! are mostly free.
+//!
+//! - Convolutions and pools are channels-last and do not pad: [`Op::Pad`] is a kind of its own.
+//! - Operands of [`Op::Map`], of row programs and of epilogues broadcast by NumPy's rule.
+//! - Every node keeps the names of the model's nodes that it came from.
+//!
+//! Absent on purpose: control flow, symbolic shapes, layouts other than panels of weights.
+
+pub mod build;
+pub mod eval;
+pub mod expr;
+pub mod print;
+pub mod verify;
+
+pub use build::Builder;
+pub use expr::{Binary, Comparison, Expr, Literal, Scalar, Unary};
+
+use crate::tensor::Tensor;
+use crate::types::Type;
+use cranelift_entity::{PrimaryMap, entity_impl};
+use serde::{Deserialize, Serialize};
+
+/// A node and its result.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Value(u32);
+entity_impl!(Value, "%");
+
+/// A node of the model, for messages and listings.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Origin(u32);
+entity_impl!(Origin, "node");
+
+/// A program over tensors.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    /// Name of the model.
+    pub name: String,
+    /// The nodes, operands before users.
+    pub nodes: PrimaryMap<Value, Node>,
+    /// The inputs and parameters, in the model's order. All are kept, used or not.
+    pub inputs: Vec<Value>,
+    /// The results, in the model's order.
+    pub outputs: Vec<Output>,
+    /// Names of the model's nodes.
+    pub origins: PrimaryMap<Origin, String>,
+}
+
+/// A result of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// Name given by the model.
+    pub name: String,
+    /// What is returned. May be an input, a constant, or another output's value.
+    pub value: Value,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// What it computes.
+    pub op: Op,
+    /// From what.
+    pub operands: Vec<Value>,
+    /// Type of the result.
+    pub ty: Type,
+    /// The model's nodes that it came from, in order and without repetition.
+    pub origins: Vec<Origin>,
+}
+
+/// Who sets an [`Op::Input`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Role {
+    /// Set before every run.
+    Input,
+    /// A parameter whose value is not known when the model is compiled: set once, before the first run.
+    Parameter,
+}
+
+/// The kinds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Set by the caller. No operands.
+    Input {
+        /// Name given by the model.
+        name: String,
+        /// Input or parameter.
+        role: Role,
+    },
+    /// Known now. No operands.
+    Constant(Tensor),
+    /// Element by element: the expression over the operands, each broadcast to the result's dimensions.
+    Map(Expr),
+    /// Reduction over `axes` (ascending, not empty), which stay with extent 1. One operand; the
+    /// reduction of no elements is its identity (0, 1, or the type's lowest or highest value;
+    /// infinities for floats).
+    Reduce {
+        /// With what.
+        op: Reduction,
+        /// Over which axes.
+        axes: Vec<usize>,
+    },
+    /// Index (i64) of the largest or smallest element along `axis`, which stays with extent 1. A NaN
+    /// is larger and smaller than everything else, the first one wins.
+    ArgReduce {
+        /// The largest, else the smallest.
+        largest: bool,
+        /// Along which axis.
+        axis: usize,
+        /// Of equal elements the last, else the first.
+        last: bool,
+    },
+    /// A fused program over rows (the last axis). Made by passes.
+    Rows(Rows),
+    /// Matrix product.
+    Contract(Contract),
+    /// Convolution, channels last.
+    Conv(Conv),
+    /// Reduction over windows, channels last. One operand `[N, spatial.., C]`.
+    Pool(Pool),
+    /// Operands: data, indices (i32 or i64). Result: `data[..axis] ++ indices ++ data[axis + 1..]`.
+    /// A negative index counts from the end; one out of range is clamped to the nearest.
+    Gather {
+        /// Which axis of the data is indexed.
+        axis: usize,
+    },
+    /// One operand, within a border of `value`: per axis `low` elements before it, `high` after it,
+    /// `interior` between neighbours.
+    Pad {
+        /// Elements before, per axis.
+        low: Vec<usize>,
+        /// Elements behind, per axis.
+        high: Vec<usize>,
+        /// Elements between two neighbours, per axis.
+        interior: Vec<usize>,
+        /// Of the operand's element type.
+        value: Literal,
+    },
+    /// The operands one behind the other along `axis`.
+    Concat {
+        /// Along which axis.
+        axis: usize,
+    },
+    /// The same elements in row-major order, with other dimensions.
+    Reshape,
+    /// Axis `i` of the result is axis `perm[i]` of the operand.
+    Permute(Vec<usize>),
+    /// Element `i` of an axis of the result is element `starts + i * steps` of the operand's.
+    Slice {
+        /// The first element, per axis.
+        starts: Vec<usize>,
+        /// Distance of neighbours, per axis; not zero.
+        steps: Vec<i64>,
+    },
+    /// One operand, repeated to the result's dimensions by NumPy's rule.
+    Broadcast,
+}
+
+/// With what elements are reduced. On floats `Max` and `Min` give NaN when one element is NaN.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Reduction {
+    Sum,
+    Product,
+    Max,
+    Min,
+}
+
+/// A chain of element-wise expressions and reductions over the last axis of a common domain.
+///
+/// The domain is the broadcast of the operands; its last axis is a row. `Scalar::Operand(i)` in a
+/// stage's expression is operand `i` for `i < operands`, else stage `i - operands`; a reduced stage
+/// is one value per row. The last stage is the result, with last extent 1 if it is reduced.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rows {
+    /// In order; not empty.
+    pub stages: Vec<Stage>,
+    /// Extent of a row.
+    pub width: usize,
+}
+
+/// One stage of a row program.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stage {
+    /// What is computed for every element.
+    pub expr: Expr,
+    /// How the elements of a row are then reduced, if they are.
+    pub reduce: Option<Reduction>,
+}
+
+/// `A B`, with batch dimensions: operands A `[batch.., M, K]` and B `[batch.., K, N]` (all batch
+/// dimensions equal), then those of the epilogue; result `[batch.., M, N]`.
+///
+/// Sums are made in any order. Floats: f32 sums for f32. Integers wrap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Contract {
+    /// How B lies in memory.
+    pub weights: Weights,
+    /// What is done to each sum before it is stored: `Scalar::Operand(0)` is the sum, `Operand(i)` the
+    /// node's operand `i + 1`, broadcast to the result.
+    pub epilogue: Option<Expr>,
+}
+
+/// Convolution without padding: operands X `[N, spatial.., C]`, W `[taps.., C / groups, K]` and those
+/// of the epilogue; result `[N, spatial'.., K]`. Output channel `k` reads the input channels of group
+/// `k / (K / groups)`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Conv {
+    /// Extent of the kernel, per spatial axis. (W's dimensions do not say it when it is in panels.)
+    pub taps: Vec<usize>,
+    /// Distance of neighbouring windows, per spatial axis.
+    pub strides: Vec<usize>,
+    /// Distance of neighbouring taps, per spatial axis.
+    pub dilations: Vec<usize>,
+    /// Number of groups.
+    pub groups: usize,
+    /// How W lies in memory.
+    pub weights: Weights,
+    /// As in [`Contract`].
+    pub epilogue: Option<Expr>,
+}
+
+/// How the second operand of a contraction lies in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Weights {
+    /// As the kind says.
+    Plain,
+    /// A constant in panels of `width` columns, the last one filled with zeros. Contraction:
+    /// `[batch.., panels, K, width]`. Convolution: `[groups, panels, taps * C / groups, width]`, with
+    /// columns being the K / groups output channels of a group.
+    Panels {
+        /// Columns of a panel.
+        width: usize,
+        /// Columns without the filling (per group).
+        columns: usize,
+    },
+}
+
+/// Reduction over windows of the spatial axes of `[N, spatial.., C]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Pool {
+    /// With what.
+    pub op: Reduction,
+    /// Extent of a window, per spatial axis.
+    pub window: Vec<usize>,
+    /// Distance of neighbouring windows.
+    pub strides: Vec<usize>,
+    /// Distance of neighbouring elements of a window.
+    pub dilations: Vec<usize>,
+}
+
+/// Extent of a windowed axis' result: how many windows fit.
+pub fn windows(extent: usize, window: usize, stride: usize, dilation: usize) -> usize {
+    match extent.checked_sub((window - 1) * dilation + 1) {
+        Some(rest) => rest / stride + 1,
+        None => 0,
+    }
+}
+
+impl Graph {
+    /// Type of a value.
+    pub fn ty(&self, value: Value) -> &Type {
+        &self.nodes[value].ty
+    }
+
+    /// The tensor, if `value` is a constant.
+    pub fn constant(&self, value: Value) -> Option<&Tensor> {
+        match &self.nodes[value].op {
+            Op::Constant(tensor) => Some(tensor),
+            _ => None,
+        }
+    }
+
+    /// For every value, how many operands and outputs it is.
+    pub fn uses(&self) -> cranelift_entity::SecondaryMap<Value, u32> {
+        let mut uses = cranelift_entity::SecondaryMap::with_capacity(self.nodes.len());
+        let operands = self.nodes.values().flat_map(|n| n.operands.iter().copied());
+        operands.chain(self.outputs.iter().map(|o| o.value)).for_each(|v| uses[v] += 1);
+        uses
+    }
+
+    /// A graph with the same name, origins and nothing else, for passes that rebuild.
+    #[must_use]
+    pub fn skeleton(&self) -> Graph {
+        Graph { name: self.name.clone(), origins: self.origins.clone(), ..Graph::default() }
+    }
+}
