@@ -1,1 +1,3 @@
 //!
+pub mod clif;
+pub mod x86;

@@ -1,0 +1,74 @@
+//! Which loads become memory operands of the instructions that use them: those whose uses all stand
+//! in the same block, before the next store or loop, and are few enough. A use may still turn out
+//! not to take a memory operand; then the load is emitted there, which is as right.
+
+use super::Width;
+use crate::kir::{Block, Op, Scalar, Statement, Value};
+use cranelift_entity::SecondaryMap;
+use std::collections::BTreeMap;
+
+pub(super) struct Uses {
+    pub count: SecondaryMap<Value, u32>,
+    pub folds: SecondaryMap<Value, bool>,
+    lanes: u32,
+    width: Width,
+}
+
+pub(super) fn analyze(block: &Block, lanes: u32, width: Width) -> Uses {
+    let mut uses = Uses { count: SecondaryMap::new(), folds: SecondaryMap::new(), lanes, width };
+    uses.block(block);
+    uses
+}
+
+impl Uses {
+    fn block(&mut self, block: &Block) {
+        // The loads since the last store or loop: their uses, and how many may fold.
+        let mut near: BTreeMap<Value, (u32, u32)> = BTreeMap::new();
+        let mut far = vec![];
+        for statement in block {
+            match statement {
+                Statement::Let(value, op) => {
+                    op.for_each_operand(|v| {
+                        self.count[v] += 1;
+                        near.entry(v).and_modify(|(count, _)| *count += 1);
+                    });
+                    let limit = self.limit(op);
+                    if limit > 0 {
+                        near.insert(*value, (0, limit));
+                    }
+                }
+                Statement::Store { value, to, .. } => {
+                    far.extend(std::mem::take(&mut near));
+                    self.count[*value] += 1;
+                    self.count[to.pointer] += 1;
+                }
+                Statement::Loop(l) => {
+                    far.extend(std::mem::take(&mut near));
+                    for bound in [l.from, l.to] {
+                        if let Scalar::Value(v) = bound {
+                            self.count[v] += 1;
+                        }
+                    }
+                    let carried = l.carried.iter().flat_map(|c| [c.start, c.next]);
+                    for v in l.pointers.iter().map(|p| p.start).chain(carried) {
+                        self.count[v] += 1;
+                    }
+                    self.block(&l.body);
+                }
+            }
+        }
+        // All uses of this block's values are counted now.
+        for (value, (count, limit)) in far.into_iter().chain(near) {
+            self.folds[value] = count == self.count[value] && count <= limit;
+        }
+    }
+
+    fn limit(&self, op: &Op) -> u32 {
+        match (op, self.width) {
+            (Op::Load { memory, lanes, .. }, _) if memory.bytes() == 4 && *lanes == self.lanes => 1,
+            // A broadcast in an operand costs nothing, and saves a register.
+            (Op::Broadcast(_, memory), Width::Avx512) if memory.bytes() == 4 => 2,
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Instruction selection for operations.
+
+use super::codes::*;
+use super::isel::Part::{Any, Byte, Mask, Pool, Result, Small, Tied, Use};
+use super::isel::{Place, Selector};
+use super::*;
+use crate::kir::{Address, Comparison, IndexOp, Memory, Op, Reduction, Scalar, Type, Unary, Value};
+use iced_x86::Code::*;
+use regalloc2::PReg;
+
+impl Selector<'_> {
+    pub(super) fn op(&mut self, value: Value, op: &Op) -> Place {
+        Place::Register(match *op {
+            Op::Index(op, a, b) => self.index(op, a, b),
+            Op::LoadIndex { from, memory, extent, wrap } => {
+                self.load_index(from, memory, extent, wrap)
+            }
+            Op::Offset { pointer, index: Scalar::Constant(c), scale } => {
+                let pointer = self.register(pointer);
+                self.add(pointer, c * scale)
+            }
+            Op::Offset { pointer, index: Scalar::Value(index), scale } => {
+                let (pointer, index) = (self.register(pointer), self.register(index));
+                let by = self.multiply(index, scale);
+                self.make(INTEGER, both(Add_r64_rm64), [Tied(by), Use(pointer)])
+            }
+            Op::F32(c) => return Place::Constant(c.to_bits()),
+            Op::I32(c) => return Place::Constant(c as u32),
+            Op::F64(_) | Op::I64(_) | Op::ShiftBy(..) => {
+                unreachable!("the verifier wants one lane for it")
+            }
+            Op::FromIndex(_, Scalar::Constant(c)) => return Place::Constant(c as u32),
+            Op::FromIndex(_, Scalar::Value(index)) => {
+                let index = self.register(index);
+                self.splat(index)
+            }
+            Op::LaneNumbers => self.lanes(|lane| lane),
+            Op::Broadcast(from, Memory::U8) => {
+                let from = Any(self.memory(from));
+                let element = self.make_small(INTEGER, both(Movzx_r32_rm8), [from]);
+                self.splat(element)
+            }
+            Op::Broadcast(from, Memory::I8) => {
+                let from = Any(self.memory(from));
+                let element = self.make_small(INTEGER, both(Movsx_r32_rm8), [from]);
+                self.splat(element)
+            }
+            Op::Broadcast(from, _) if self.uses.folds[value] => {
+                let base = self.register(from.pointer);
+                return Place::Memory { base, offset: from.offset, broadcast: true };
+            }
+            Op::Broadcast(from, _) => {
+                let from = Any(self.memory(from));
+                self.make(VECTOR, BROADCAST, [from])
+            }
+            Op::Load { from, .. } if self.uses.folds[value] => return self.memory(from),
+            Op::Load { from, memory, lanes } => self.load(from, memory, lanes),
+            Op::Unary(op, a) => self.unary(value, op, a),
+            Op::Binary(op, a, b) => {
+                let ty = self.type_of(a);
+                let swap = op.commutes() && self.is_register(b) && !self.is_register(a);
+                let (a, b) = if swap { (b, a) } else { (a, b) };
+                let (a, b) = (self.register(a), Any(self.place(b)));
+                let code = binary(op, ty, self.program.width);
+                self.make(self.class(value), code, [Use(a), b])
+            }
+            Op::Shift(op, a, bits) => {
+                let a = self.register(a);
+                self.make(VECTOR, shift(op), [Use(a), Byte(bits)])
+            }
+            Op::MulAdd(a, b, c) => self.mul_add(a, b, c),
+            Op::Compare(op, a, b) => self.compare_lanes(value, op, a, b),
+            Op::Select(mask, a, b) => {
+                let (mask, b, a) = (self.register(mask), self.register(b), Any(self.place(a)));
+                let mask = if self.is_wide() { Mask(mask, false) } else { Use(mask) };
+                self.make(VECTOR, SELECT, [Use(b), a, mask])
+            }
+            Op::First { value, rest, lanes } => {
+                let (rest, value) = (self.register(rest), Any(self.place(value)));
+                let lanes = match self.program.width {
+                    Width::Avx2 => Byte(((1u32 << lanes) - 1) as u8),
+                    Width::Avx512 => Mask(self.first_lanes(lanes), false),
+                };
+                self.make(VECTOR, FIRST, [Use(rest), value, lanes])
+            }
+            Op::Reduce(op, a) => self.reduce(op, a),
+            Op::Weave { a, b, distance, odd } => self.weave(a, b, distance, odd),
+        })
+    }
+
+    fn index(&mut self, op: IndexOp, a: Value, b: Scalar) -> VReg {
+        let a = self.register(a);
+        match (op, b) {
+            (IndexOp::Add, Scalar::Constant(c)) => return self.add(a, c),
+            (IndexOp::Mul, Scalar::Constant(c)) => return self.multiply(a, c),
+            _ => {}
+        }
+        let b = self.scalar(b);
+        match op {
+            IndexOp::Add => self.make(INTEGER, both(Add_r64_rm64), [Tied(a), Use(b)]),
+            IndexOp::Mul => self.make(INTEGER, both(Imul_r64_rm64), [Tied(a), Use(b)]),
+            IndexOp::Min => self.conditional(Cmovg_r64_rm64, a, b),
+            IndexOp::Max => self.conditional(Cmovl_r64_rm64, a, b),
+            IndexOp::Div | IndexOp::Rem => self.divide(op, a, b),
+        }
+    }
+
+    /// `b` if `a` compares to it as the conditional move says, else `a`.
+    fn conditional(&mut self, move_if: Code, a: VReg, b: VReg) -> VReg {
+        self.act(both(Cmp_r64_rm64), [Use(a), Use(b)]);
+        self.make(INTEGER, both(move_if), [Tied(a), Use(b)])
+    }
+
+    /// Of what is not negative: rax and rdx hold the dividend, then quotient and remainder.
+    fn divide(&mut self, op: IndexOp, a: VReg, b: VReg) -> VReg {
+        let zero = self.integer(0);
+        let [quotient, remainder] = [(); 2].map(|()| self.new_register(INTEGER));
+        let [rax, rdx] = [0, 2].map(|r| PReg::new(r, INTEGER));
+        let operands = vec![
+            Operand::reg_fixed_use(a, rax),
+            Operand::reg_fixed_use(zero, rdx),
+            Operand::reg_use(b),
+            Operand::reg_fixed_def(quotient, rax),
+            Operand::reg_fixed_def(remainder, rdx),
+        ];
+        let (kind, arguments) = (Kind::Code(Div_rm64), vec![Argument::Register(2)]);
+        self.program.insts.push(Inst { kind, operands, arguments, mask: None });
+        if op == IndexOp::Div { quotient } else { remainder }
+    }
+
+    fn load_index(&mut self, from: Address, memory: Memory, extent: i64, wrap: bool) -> VReg {
+        let code = if memory == Memory::I64 { Mov_r64_rm64 } else { Movsxd_r64_rm32 };
+        let from = Any(self.memory(from));
+        let mut index = self.make(INTEGER, both(code), [from]);
+        let zero = self.integer(0);
+        if wrap {
+            let wrapped = self.add(index, extent);
+            self.act(both(Cmp_r64_rm64), [Use(index), Use(zero)]);
+            index = self.make(INTEGER, both(Cmovl_r64_rm64), [Tied(index), Use(wrapped)]);
+        }
+        let last = self.integer(extent - 1);
+        let index = self.conditional(Cmovl_r64_rm64, index, zero);
+        self.conditional(Cmovg_r64_rm64, index, last)
+    }
+
+    /// The low 4 bytes of an integer register, in all lanes.
+    fn splat(&mut self, element: VReg) -> VReg {
+        if self.is_wide() {
+            return self.make(VECTOR, both(EVEX_Vpbroadcastd_zmm_k1z_r32), [Small(element)]);
+        }
+        let first = self.make_small(VECTOR, both(VEX_Vmovd_xmm_rm32), [Small(element)]);
+        self.make(VECTOR, both(VEX_Vpbroadcastd_ymm_xmmm32), [Small(first)])
+    }
+
+    fn load(&mut self, from: Address, memory: Memory, lanes: u32) -> VReg {
+        let whole = lanes == self.all_lanes();
+        let bytes = memory.bytes() == 1;
+        let code = match memory {
+            Memory::U8 => WIDEN_UNSIGNED,
+            Memory::I8 => WIDEN_SIGNED,
+            _ => LOAD,
+        };
+        let from = self.memory(from);
+        match self.program.width {
+            _ if whole => self.make(VECTOR, code, [Any(from)]),
+            Width::Avx512 => {
+                let mask = self.first_lanes(lanes);
+                self.make(VECTOR, code, [Any(from), Mask(mask, true)])
+            }
+            Width::Avx2 if bytes => {
+                let zeros = self.make(VECTOR, XOR, [Result, Result]);
+                let some = (0..lanes).fold(zeros, |some, lane| {
+                    let element = [Small(some), Any(from.after(lane)), Byte(lane as u8)];
+                    self.make_small(VECTOR, both(VEX_Vpinsrb_xmm_xmm_r32m8_imm8), element)
+                });
+                self.make(VECTOR, code, [Small(some)])
+            }
+            Width::Avx2 => {
+                let mask = self.first_lanes(lanes);
+                self.make(VECTOR, MASKED_LOAD, [Use(mask), Any(from)])
+            }
+        }
+    }
+
+    pub(super) fn store(&mut self, value: Value, memory: Memory, to: Address, lanes: u32) {
+        let (value, to) = (self.register(value), self.memory(to));
+        let whole = lanes == self.all_lanes();
+        let bytes = memory.bytes() == 1;
+        match self.program.width {
+            Width::Avx2 if bytes => self.store_bytes(value, to, lanes),
+            Width::Avx512 if bytes => {
+                let code = both(EVEX_Vpmovdb_xmmm128_k1z_zmm);
+                if whole {
+                    return self.act(code, [Any(to), Use(value)]);
+                }
+                let mask = self.first_lanes(lanes);
+                self.act(code, [Any(to), Use(value), Mask(mask, false)]);
+            }
+            _ if whole => self.act(STORE, [Any(to), Use(value)]),
+            Width::Avx2 => {
+                let mask = self.first_lanes(lanes);
+                self.act(MASKED_STORE, [Any(to), Use(mask), Use(value)]);
+            }
+            Width::Avx512 => {
+                let mask = self.first_lanes(lanes);
+                self.act(STORE, [Any(to), Use(value), Mask(mask, false)]);
+            }
+        }
+    }
+
+    /// The low bytes of eight lanes: together in each half, then both in the lower one.
+    fn store_bytes(&mut self, value: VReg, to: Place, lanes: u32) {
+        let order = self.pool_of(|lane| if lane % 4 == 0 { 0x0c080400 } else { 0x80808080 });
+        let low_bytes = both(VEX_Vpshufb_ymm_ymm_ymmm256);
+        let halves = self.make(VECTOR, low_bytes, [Use(value), Pool(order)]);
+        let upper = both(VEX_Vextracti128_xmmm128_ymm_imm8);
+        let upper = self.make_small(VECTOR, upper, [Use(halves), Byte(1)]);
+        let join = both(VEX_Vpunpckldq_xmm_xmm_xmmm128);
+        let all = self.make_small(VECTOR, join, [Small(halves), Small(upper)]);
+        if lanes == self.all_lanes() {
+            return self.act(both(VEX_Vmovq_xmmm64_xmm), [Any(to), Small(all)]);
+        }
+        for lane in 0..lanes {
+            let parts = [Any(to.after(lane)), Small(all), Byte(lane as u8)];
+            self.act(both(VEX_Vpextrb_r32m8_xmm_imm8), parts);
+        }
+    }
+
+    fn unary(&mut self, value: Value, op: Unary, a: Value) -> VReg {
+        let ty = self.type_of(a);
+        let float = ty == Type::F32;
+        match op {
+            // The same register under another type.
+            Unary::ToBits | Unary::FromBits => self.register(a),
+            Unary::Neg if float => self.with_constant(a, XOR, 1 << 31),
+            Unary::Abs if float => self.with_constant(a, AND, !(1 << 31)),
+            Unary::Neg => {
+                let a = Any(self.place(a));
+                let zero = self.make(VECTOR, XOR, [Result, Result]);
+                self.make(VECTOR, SUB_I32, [Use(zero), a])
+            }
+            Unary::Not if self.class(value) == MASK => {
+                let a = self.register(a);
+                self.make(MASK, both(VEX_Knotw_kr_kr), [Use(a)])
+            }
+            Unary::Not => self.with_constant(a, XOR, u32::MAX),
+            op => {
+                let a = Any(self.place(a));
+                match rounding(op) {
+                    Some(mode) => self.make(VECTOR, ROUND, [a, Byte(mode)]),
+                    None => {
+                        let code = unary(op).expect("what takes one lane is not verified here");
+                        self.make(VECTOR, code, [a])
+                    }
+                }
+            }
+        }
+    }
+
+    fn with_constant(&mut self, a: Value, code: Codes, bits: u32) -> VReg {
+        let a = self.register(a);
+        self.make(VECTOR, code, [Use(a), Any(Place::Constant(bits))])
+    }
+
+    fn compare_lanes(&mut self, value: Value, op: Comparison, a: Value, b: Value) -> VReg {
+        let class = self.class(value);
+        if self.type_of(a) == Type::F32 {
+            let (a, b) = (self.register(a), Any(self.place(b)));
+            return self.make(class, COMPARE, [Use(a), b, Byte(float_predicate(op))]);
+        }
+        if self.is_wide() {
+            let (a, b) = (self.register(a), Any(self.place(b)));
+            let code = both(EVEX_Vpcmpd_kr_k1_zmm_zmmm512b32_imm8);
+            return self.make(class, code, [Use(a), b, Byte(integer_predicate(op))]);
+        }
+        // There is "equal" and "greater".
+        let (code, a, b) = match op {
+            Comparison::Equal => (VEX_Vpcmpeqd_ymm_ymm_ymmm256, a, b),
+            Comparison::Less => (VEX_Vpcmpgtd_ymm_ymm_ymmm256, b, a),
+            Comparison::LessEqual => (VEX_Vpcmpgtd_ymm_ymm_ymmm256, a, b),
+        };
+        let (a, b) = (self.register(a), Any(self.place(b)));
+        let holds = self.make(VECTOR, both(code), [Use(a), b]);
+        match op {
+            Comparison::Equal | Comparison::Less => holds,
+            Comparison::LessEqual => {
+                self.make(VECTOR, XOR, [Use(holds), Any(Place::Constant(u32::MAX))])
+            }
+        }
+    }
+
+    /// The sum's register is overwritten (231), unless it comes from memory: then a factor's (213).
+    fn mul_add(&mut self, a: Value, b: Value, c: Value) -> VReg {
+        if self.is_register(c) {
+            let (a, b) = if self.is_register(a) { (a, b) } else { (b, a) };
+            let (a, b, c) = (self.register(a), Any(self.place(b)), self.register(c));
+            return self.make(VECTOR, MUL_ADD_231, [Tied(c), Use(a), b]);
+        }
+        // The first factor is best one that nothing else needs.
+        let dies = |v| !self.is_register(v) || self.uses.count[v] == 1;
+        let (a, b) = if dies(a) || !dies(b) { (a, b) } else { (b, a) };
+        let (a, b, c) = (self.register(a), self.register(b), Any(self.place(c)));
+        self.make(VECTOR, MUL_ADD_213, [Tied(a), Use(b), c])
+    }
+
+    /// Halves, quarters and so on change places and are combined.
+    fn reduce(&mut self, op: Reduction, a: Value) -> VReg {
+        let code = binary(op.combine(), self.type_of(a), self.program.width);
+        let start = self.register(a);
+        exchanges(self.program.width).iter().fold(start, |a, &(exchange, order)| {
+            let other = self.make(VECTOR, both(exchange), [Use(a), Use(a), Byte(order)]);
+            self.make(VECTOR, code, [Use(a), Use(other)])
+        })
+    }
+
+    fn weave(&mut self, a: Value, b: Value, distance: u32, odd: bool) -> VReg {
+        if self.is_wide() {
+            // Lanes of `b` are numbered from 16.
+            let order = self.lanes(|lane| match ((lane / distance) % 2 == 0, odd) {
+                (true, false) => lane,
+                (true, true) => lane + distance,
+                (false, false) => 16 + lane - distance,
+                (false, true) => 16 + lane,
+            });
+            let (a, b) = (self.register(a), Any(self.place(b)));
+            let code = both(EVEX_Vpermt2ps_zmm_k1z_zmm_zmmm512b32);
+            return self.make(VECTOR, code, [Tied(a), Use(order), b]);
+        }
+        let blend = both(VEX_Vblendps_ymm_ymm_ymmm256_imm8);
+        match (distance, odd) {
+            (1, false) => {
+                let (a, b) = (self.register(a), Any(self.place(b)));
+                let upwards = self.make(VECTOR, both(VEX_Vmovsldup_ymm_ymmm256), [b]);
+                self.make(VECTOR, blend, [Use(a), Use(upwards), Byte(0xaa)])
+            }
+            (1, true) => {
+                let (a, b) = (Any(self.place(a)), Any(self.place(b)));
+                let downwards = self.make(VECTOR, both(VEX_Vmovshdup_ymm_ymmm256), [a]);
+                self.make(VECTOR, blend, [Use(downwards), b, Byte(0xaa)])
+            }
+            (2, odd) => {
+                let code = match odd {
+                    false => VEX_Vunpcklpd_ymm_ymm_ymmm256,
+                    true => VEX_Vunpckhpd_ymm_ymm_ymmm256,
+                };
+                let (a, b) = (self.register(a), Any(self.place(b)));
+                self.make(VECTOR, both(code), [Use(a), b])
+            }
+            (_, odd) => {
+                let (a, b) = (self.register(a), Any(self.place(b)));
+                let halves = Byte(if odd { 0x31 } else { 0x20 });
+                self.make(VECTOR, both(VEX_Vperm2f128_ymm_ymm_ymmm256_imm8), [Use(a), b, halves])
+            }
+        }
+    }
+}
