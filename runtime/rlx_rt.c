@@ -1,0 +1,780 @@
+/* See rlx_rt.h. The order here: status, the descriptor's check, instances,
+   tensors, weights, and what only hosted builds have: mapping and threads. */
+#if !defined(RLX_RT_FREESTANDING) && !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L
+#endif
+
+#include "rlx_rt.h"
+
+#include <stdbool.h>
+
+#ifndef RLX_RT_FREESTANDING
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+enum { OWNS_ARENA = 1, WEIGHTS_BOUND = 2 };
+
+const char *rlx_status_string(int32_t status) {
+  switch (status) {
+  case RLX_OK: return "no error";
+  case RLX_E_NULL: return "a pointer is null";
+  case RLX_E_ABI: return "the object was compiled for another version of the runtime";
+  case RLX_E_MODEL: return "the model's descriptor contradicts itself";
+  case RLX_E_ARENA_SIZE: return "the arena is shorter than the model's arena_size";
+  case RLX_E_ARENA_ALIGN: return "the arena is not aligned to the model's arena_align";
+  case RLX_E_NAME: return "no tensor has this name";
+  case RLX_E_INDEX: return "no tensor has this index";
+  case RLX_E_BYTES: return "the byte count is not the tensor's";
+  case RLX_E_NO_WEIGHTS: return "the model waits for weights that are not bound";
+  case RLX_E_WEIGHTS_MODE: return "the model takes no weights from outside";
+  case RLX_E_WEIGHTS_SIZE: return "the size of the weights is not the model's weights_size";
+  case RLX_E_WEIGHTS_ALIGN: return "the weights are not aligned to 64 bytes";
+  case RLX_E_WEIGHTS_FILE: return "the weights file is damaged, or not a weights file";
+  case RLX_E_WEIGHTS_MODEL: return "the weights file belongs to another model or another build of it";
+  case RLX_E_MEMORY: return "out of memory";
+  case RLX_E_OPEN: return "the file cannot be opened or mapped";
+  case RLX_E_THREAD: return "a thread cannot be started";
+  case RLX_E_ARGUMENT: return "an argument is out of its range";
+  case RLX_E_DATA: return "an index in the model's data is out of range";
+  default: return "unknown status";
+  }
+}
+
+/* Copies between buffers that do not overlap, or are the same. */
+static void copy(void *to, const void *from, uint64_t bytes) {
+  if (to == from || bytes == 0)
+    return;
+#ifndef RLX_RT_FREESTANDING
+  memcpy(to, from, (size_t)bytes);
+#else
+  /* Volatile, so that no compiler makes it a call of the memcpy that is not there. */
+  volatile unsigned char *target = to;
+  const unsigned char *source = from;
+  for (uint64_t i = 0; i < bytes; i++)
+    target[i] = source[i];
+#endif
+}
+
+static bool same_text(const char *a, const char *b) {
+  for (; *a == *b; a++, b++)
+    if (*a == 0)
+      return true;
+  return false;
+}
+
+/* ---- The descriptor ---------------------------------------------------- */
+
+static int32_t check_abi(const rlx_model *model) {
+  if (model == NULL)
+    return RLX_E_NULL;
+  return model->abi == RLX_ABI_VERSION && model->size >= sizeof(rlx_model) ? RLX_OK : RLX_E_ABI;
+}
+
+/* Whether begin .. begin + bytes lies in 0 .. size. */
+static bool inside(uint64_t begin, uint64_t bytes, uint64_t size) {
+  return bytes <= size && begin <= size - bytes;
+}
+
+static bool check_tensors(const rlx_tensor *tensors, uint32_t count, uint64_t arena_size) {
+  if (count != 0 && tensors == NULL)
+    return false;
+  for (uint32_t i = 0; i < count; i++) {
+    const rlx_tensor *tensor = &tensors[i];
+    if (tensor->name == NULL || (tensor->dims == NULL && tensor->rank != 0) || tensor->offset < sizeof(rlx_context) ||
+        !inside(tensor->offset, tensor->bytes, arena_size))
+      return false;
+  }
+  return true;
+}
+
+static int32_t check_model(const rlx_model *model) {
+  int32_t status = check_abi(model);
+  if (status != RLX_OK)
+    return status;
+  uint64_t align = model->arena_align;
+  bool right = model->run != NULL && align >= _Alignof(rlx_context) && (align & (align - 1)) == 0 &&
+               model->arena_size >= sizeof(rlx_context) && model->arena_size <= SIZE_MAX - align &&
+               check_tensors(model->inputs, model->input_count, model->arena_size) &&
+               check_tensors(model->outputs, model->output_count, model->arena_size) &&
+               check_tensors(model->params, model->param_count, model->arena_size);
+  switch (model->weights_mode) {
+  case RLX_WEIGHTS_NONE:
+  case RLX_WEIGHTS_EXTERNAL: break;
+  case RLX_WEIGHTS_EMBEDDED: right = right && model->weights != NULL; break;
+  case RLX_WEIGHTS_ARENA:
+    right = right && model->weights_offset >= sizeof(rlx_context) &&
+            inside(model->weights_offset, model->weights_size, model->arena_size);
+    break;
+  default: right = false;
+  }
+  return right ? RLX_OK : RLX_E_MODEL;
+}
+
+/* ---- Instances --------------------------------------------------------- */
+
+static void clear_instance(rlx_instance *instance) {
+  instance->model = NULL;
+  instance->arena = NULL;
+  instance->mapping = NULL;
+  instance->mapping_bytes = 0;
+  instance->flags = 0;
+  instance->reserved = 0;
+}
+
+static void clear_context(rlx_context *context) {
+  context->weights = NULL;
+  context->parallel_for = NULL;
+  context->parallel_argument = NULL;
+  for (size_t i = 0; i < sizeof context->reserved / sizeof context->reserved[0]; i++)
+    ((volatile uint64_t *)context->reserved)[i] = 0;
+}
+
+int32_t rlx_create_in(rlx_instance *instance, const rlx_model *model, void *arena, uint64_t bytes) {
+  if (instance == NULL)
+    return RLX_E_NULL;
+  clear_instance(instance);
+  int32_t status = check_model(model);
+  if (status != RLX_OK)
+    return status;
+  if (arena == NULL)
+    return RLX_E_NULL;
+  if ((uintptr_t)arena & (model->arena_align - 1))
+    return RLX_E_ARENA_ALIGN;
+  if (bytes < model->arena_size)
+    return RLX_E_ARENA_SIZE;
+  clear_context(arena);
+  instance->model = model;
+  instance->arena = arena;
+  return RLX_OK;
+}
+
+#ifndef RLX_RT_FREESTANDING
+int32_t rlx_create(rlx_instance *instance, const rlx_model *model) {
+  if (instance == NULL)
+    return RLX_E_NULL;
+  clear_instance(instance);
+  int32_t status = check_model(model);
+  if (status != RLX_OK)
+    return status;
+  /* aligned_alloc takes multiples of the alignment. */
+  size_t align = (size_t)model->arena_align;
+  size_t bytes = ((size_t)model->arena_size + align - 1) & ~(align - 1);
+  void *arena = aligned_alloc(align, bytes);
+  if (arena == NULL)
+    return RLX_E_MEMORY;
+  memset(arena, 0, bytes);
+  status = rlx_create_in(instance, model, arena, bytes);
+  if (status != RLX_OK)
+    free(arena);
+  else
+    instance->flags |= OWNS_ARENA;
+  return status;
+}
+#endif
+
+static void release_mapping(rlx_instance *instance) {
+#ifndef RLX_RT_FREESTANDING
+  if (instance->mapping != NULL)
+    munmap(instance->mapping, (size_t)instance->mapping_bytes);
+#endif
+  instance->mapping = NULL;
+  instance->mapping_bytes = 0;
+}
+
+int32_t rlx_destroy(rlx_instance *instance) {
+  if (instance == NULL)
+    return RLX_E_NULL;
+  release_mapping(instance);
+#ifndef RLX_RT_FREESTANDING
+  if (instance->flags & OWNS_ARENA)
+    free(instance->arena);
+#endif
+  clear_instance(instance);
+  return RLX_OK;
+}
+
+/* Whether the instance was made and not destroyed. */
+static int32_t check_instance(const rlx_instance *instance) {
+  return instance == NULL || instance->model == NULL || instance->arena == NULL ? RLX_E_NULL : RLX_OK;
+}
+
+int32_t rlx_run(rlx_instance *instance) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK)
+    return status;
+  const rlx_model *model = instance->model;
+  if (model->weights_mode >= RLX_WEIGHTS_EXTERNAL && !(instance->flags & WEIGHTS_BOUND))
+    return RLX_E_NO_WEIGHTS;
+  return model->run(instance->arena);
+}
+
+/* ---- Tensors ----------------------------------------------------------- */
+
+static int32_t find(const rlx_tensor *tensors, uint32_t count, const char *name, uint32_t *index) {
+  if (name == NULL || index == NULL)
+    return RLX_E_NULL;
+  for (uint32_t i = 0; i < count; i++)
+    if (same_text(tensors[i].name, name)) {
+      *index = i;
+      return RLX_OK;
+    }
+  return RLX_E_NAME;
+}
+
+int32_t rlx_find_input(const rlx_model *model, const char *name, uint32_t *index) {
+  int32_t status = check_abi(model);
+  return status != RLX_OK ? status : find(model->inputs, model->input_count, name, index);
+}
+
+int32_t rlx_find_output(const rlx_model *model, const char *name, uint32_t *index) {
+  int32_t status = check_abi(model);
+  return status != RLX_OK ? status : find(model->outputs, model->output_count, name, index);
+}
+
+int32_t rlx_find_param(const rlx_model *model, const char *name, uint32_t *index) {
+  int32_t status = check_abi(model);
+  return status != RLX_OK ? status : find(model->params, model->param_count, name, index);
+}
+
+static void *slot(const rlx_instance *instance, const rlx_tensor *tensor) {
+  return (unsigned char *)instance->arena + tensor->offset;
+}
+
+/* Copies into the tensor's slot. */
+static int32_t set(const rlx_instance *instance, const rlx_tensor *tensor, const void *data, uint64_t bytes) {
+  if (bytes != tensor->bytes)
+    return RLX_E_BYTES;
+  if (data == NULL && bytes != 0)
+    return RLX_E_NULL;
+  copy(slot(instance, tensor), data, bytes);
+  return RLX_OK;
+}
+
+int32_t rlx_set_input(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK)
+    return status;
+  if (index >= instance->model->input_count)
+    return RLX_E_INDEX;
+  return set(instance, &instance->model->inputs[index], data, bytes);
+}
+
+int32_t rlx_set_param(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK)
+    return status;
+  if (index >= instance->model->param_count)
+    return RLX_E_INDEX;
+  return set(instance, &instance->model->params[index], data, bytes);
+}
+
+int32_t rlx_get_output(const rlx_instance *instance, uint32_t index, void *data, uint64_t bytes) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK)
+    return status;
+  if (index >= instance->model->output_count)
+    return RLX_E_INDEX;
+  const rlx_tensor *tensor = &instance->model->outputs[index];
+  if (bytes != tensor->bytes)
+    return RLX_E_BYTES;
+  if (data == NULL && bytes != 0)
+    return RLX_E_NULL;
+  copy(data, slot(instance, tensor), bytes);
+  return RLX_OK;
+}
+
+int32_t rlx_set_input_by_name(rlx_instance *instance, const char *name, const void *data, uint64_t bytes) {
+  uint32_t index = 0;
+  int32_t status = check_instance(instance);
+  if (status == RLX_OK)
+    status = rlx_find_input(instance->model, name, &index);
+  return status != RLX_OK ? status : rlx_set_input(instance, index, data, bytes);
+}
+
+int32_t rlx_set_param_by_name(rlx_instance *instance, const char *name, const void *data, uint64_t bytes) {
+  uint32_t index = 0;
+  int32_t status = check_instance(instance);
+  if (status == RLX_OK)
+    status = rlx_find_param(instance->model, name, &index);
+  return status != RLX_OK ? status : rlx_set_param(instance, index, data, bytes);
+}
+
+int32_t rlx_get_output_by_name(const rlx_instance *instance, const char *name, void *data, uint64_t bytes) {
+  uint32_t index = 0;
+  int32_t status = check_instance(instance);
+  if (status == RLX_OK)
+    status = rlx_find_output(instance->model, name, &index);
+  return status != RLX_OK ? status : rlx_get_output(instance, index, data, bytes);
+}
+
+int32_t rlx_input(const rlx_instance *instance, uint32_t index, void **data) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK || data == NULL)
+    return RLX_E_NULL;
+  if (index >= instance->model->input_count)
+    return RLX_E_INDEX;
+  *data = slot(instance, &instance->model->inputs[index]);
+  return RLX_OK;
+}
+
+int32_t rlx_param(const rlx_instance *instance, uint32_t index, void **data) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK || data == NULL)
+    return RLX_E_NULL;
+  if (index >= instance->model->param_count)
+    return RLX_E_INDEX;
+  *data = slot(instance, &instance->model->params[index]);
+  return RLX_OK;
+}
+
+int32_t rlx_output(const rlx_instance *instance, uint32_t index, const void **data) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK || data == NULL)
+    return RLX_E_NULL;
+  if (index >= instance->model->output_count)
+    return RLX_E_INDEX;
+  *data = slot(instance, &instance->model->outputs[index]);
+  return RLX_OK;
+}
+
+/* ---- Weights ----------------------------------------------------------- */
+
+int32_t rlx_bind_weights(rlx_instance *instance, const void *weights, uint64_t bytes) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK || weights == NULL)
+    return RLX_E_NULL;
+  const rlx_model *model = instance->model;
+  if (model->weights_mode < RLX_WEIGHTS_EXTERNAL)
+    return RLX_E_WEIGHTS_MODE;
+  if (bytes != model->weights_size)
+    return RLX_E_WEIGHTS_SIZE;
+  if (model->weights_mode == RLX_WEIGHTS_ARENA) {
+    copy((unsigned char *)instance->arena + model->weights_offset, weights, bytes);
+  } else {
+    if ((uintptr_t)weights & (RLX_WEIGHTS_ALIGN - 1))
+      return RLX_E_WEIGHTS_ALIGN;
+    ((rlx_context *)instance->arena)->weights = weights;
+  }
+  release_mapping(instance);
+  instance->flags |= WEIGHTS_BOUND;
+  return RLX_OK;
+}
+
+int32_t rlx_set_parallel(rlx_instance *instance, rlx_parallel_for parallel_for, void *argument) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK)
+    return status;
+  rlx_context *context = instance->arena;
+  context->parallel_for = parallel_for;
+  context->parallel_argument = argument;
+  return RLX_OK;
+}
+
+#ifndef RLX_RT_FREESTANDING
+
+/* A reader for the header of a weights file, which is JSON:
+
+     {"__metadata__":{"fingerprint":"<64 hex digits>", ...},
+      "weights":{"dtype":"U8","shape":[N],"data_offsets":[0,N]}}
+
+   Members may come in any order. Anything else is refused: no other writer
+   makes these files. Every function returns false at the first byte that
+   does not fit. */
+typedef struct reader {
+  const char *at;
+  const char *end;
+} reader;
+
+typedef struct slice {
+  const char *text;
+  size_t length;
+} slice;
+
+static bool slice_is(slice s, const char *text) {
+  return s.length == strlen(text) && memcmp(s.text, text, s.length) == 0;
+}
+
+static void skip_space(reader *r) {
+  while (r->at < r->end && (*r->at == ' ' || *r->at == '\t' || *r->at == '\n' || *r->at == '\r'))
+    r->at++;
+}
+
+/* Whether the next character, after space, is `c`; passes it if so. */
+static bool take(reader *r, char c) {
+  skip_space(r);
+  if (r->at == r->end || *r->at != c)
+    return false;
+  r->at++;
+  return true;
+}
+
+/* Escapes stay as they are: what is looked for has none. */
+static bool take_string(reader *r, slice *s) {
+  if (!take(r, '"'))
+    return false;
+  s->text = r->at;
+  while (r->at < r->end && *r->at != '"') {
+    if (*r->at == '\\' && ++r->at == r->end)
+      return false;
+    r->at++;
+  }
+  s->length = (size_t)(r->at - s->text);
+  return take(r, '"');
+}
+
+static bool take_number(reader *r, uint64_t *value) {
+  skip_space(r);
+  const char *begin = r->at;
+  for (*value = 0; r->at < r->end && *r->at >= '0' && *r->at <= '9'; r->at++) {
+    uint64_t digit = (uint64_t)(*r->at - '0');
+    if (*value > (UINT64_MAX - digit) / 10)
+      return false;
+    *value = *value * 10 + digit;
+  }
+  return r->at != begin;
+}
+
+/* `"name":`, or the end of the object, where `more` becomes false. */
+static bool take_member(reader *r, bool first, slice *name, bool *more) {
+  *more = !take(r, '}');
+  return !*more || ((first || take(r, ',')) && take_string(r, name) && take(r, ':'));
+}
+
+static bool take_metadata(reader *r, slice *fingerprint) {
+  if (!take(r, '{'))
+    return false;
+  for (bool first = true;; first = false) {
+    slice name, value;
+    bool more;
+    if (!take_member(r, first, &name, &more))
+      return false;
+    if (!more)
+      return true;
+    if (!take_string(r, &value))
+      return false;
+    if (slice_is(name, "fingerprint"))
+      *fingerprint = value;
+  }
+}
+
+/* Dtype, shape and range of the one tensor; `count` is its length. */
+static bool take_tensor(reader *r, uint64_t *count) {
+  bool dtype_seen = false, shape_seen = false, range_seen = false;
+  uint64_t shape = 0, begin = 0, end = 0;
+  if (!take(r, '{'))
+    return false;
+  for (bool first = true;; first = false) {
+    slice name, text;
+    bool more;
+    if (!take_member(r, first, &name, &more))
+      return false;
+    if (!more)
+      break;
+    if (slice_is(name, "dtype")) {
+      dtype_seen = take_string(r, &text) && slice_is(text, "U8");
+      if (!dtype_seen)
+        return false;
+    } else if (slice_is(name, "shape")) {
+      shape_seen = take(r, '[') && take_number(r, &shape) && take(r, ']');
+      if (!shape_seen)
+        return false;
+    } else if (slice_is(name, "data_offsets")) {
+      range_seen = take(r, '[') && take_number(r, &begin) && take(r, ',') && take_number(r, &end) && take(r, ']');
+      if (!range_seen)
+        return false;
+    } else {
+      return false;
+    }
+  }
+  *count = shape;
+  return dtype_seen && shape_seen && range_seen && begin == 0 && end == shape;
+}
+
+static bool take_header(reader *r, slice *fingerprint, uint64_t *count) {
+  bool tensor_seen = false;
+  if (!take(r, '{'))
+    return false;
+  for (bool first = true;; first = false) {
+    slice name;
+    bool more;
+    if (!take_member(r, first, &name, &more))
+      return false;
+    if (!more)
+      break;
+    if (slice_is(name, "__metadata__")) {
+      if (!take_metadata(r, fingerprint))
+        return false;
+    } else if (slice_is(name, "weights") && !tensor_seen) {
+      tensor_seen = true;
+      if (!take_tensor(r, count))
+        return false;
+    } else {
+      return false;
+    }
+  }
+  skip_space(r);
+  return tensor_seen && r->at == r->end;
+}
+
+static bool is_fingerprint(slice hex, const uint8_t fingerprint[32]) {
+  if (hex.length != 64)
+    return false;
+  for (size_t i = 0; i < 64; i++) {
+    unsigned nibble = i % 2 == 0 ? fingerprint[i / 2] >> 4u : fingerprint[i / 2] & 15u;
+    if (hex.text[i] != "0123456789abcdef"[nibble])
+      return false;
+  }
+  return true;
+}
+
+/* Finds the weights in a mapped file and checks whose they are. */
+static int32_t read_weights(const rlx_model *model, const unsigned char *file, uint64_t bytes,
+                            const unsigned char **weights, uint64_t *count) {
+  uint64_t header = 0;
+  for (unsigned i = 0; i < 8; i++)
+    header |= (uint64_t)file[i] << (8 * i);
+  if (header > bytes - 8)
+    return RLX_E_WEIGHTS_FILE;
+  reader r = {(const char *)file + 8, (const char *)file + 8 + header};
+  slice fingerprint = {"", 0};
+  if (!take_header(&r, &fingerprint, count) || *count != bytes - 8 - header)
+    return RLX_E_WEIGHTS_FILE;
+  if (!is_fingerprint(fingerprint, model->fingerprint))
+    return RLX_E_WEIGHTS_MODEL;
+  *weights = file + 8 + header;
+  return RLX_OK;
+}
+
+/* Maps a whole regular file to read it. */
+static int32_t map_file(const char *path, void **mapping, uint64_t *bytes) {
+  int descriptor;
+  do
+    descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  while (descriptor < 0 && errno == EINTR);
+  if (descriptor < 0)
+    return RLX_E_OPEN;
+  struct stat status;
+  int32_t result = RLX_OK;
+  if (fstat(descriptor, &status) != 0)
+    result = RLX_E_OPEN;
+  else if (!S_ISREG(status.st_mode) || status.st_size < 8)
+    result = RLX_E_WEIGHTS_FILE;
+  if (result == RLX_OK) {
+    *bytes = (uint64_t)status.st_size;
+    *mapping = mmap(NULL, (size_t)*bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (*mapping == MAP_FAILED)
+      result = RLX_E_OPEN;
+  }
+  close(descriptor);
+  return result;
+}
+
+int32_t rlx_map_weights(rlx_instance *instance, const char *path) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK || path == NULL)
+    return RLX_E_NULL;
+  if (instance->model->weights_mode < RLX_WEIGHTS_EXTERNAL)
+    return RLX_E_WEIGHTS_MODE;
+  void *mapping = NULL;
+  uint64_t bytes = 0, count = 0;
+  status = map_file(path, &mapping, &bytes);
+  if (status != RLX_OK)
+    return status;
+  const unsigned char *weights = NULL;
+  status = read_weights(instance->model, mapping, bytes, &weights, &count);
+  if (status == RLX_OK)
+    status = rlx_bind_weights(instance, weights, count);
+  if (status == RLX_OK && instance->model->weights_mode == RLX_WEIGHTS_EXTERNAL) {
+    instance->mapping = mapping;
+    instance->mapping_bytes = bytes;
+  } else {
+    munmap(mapping, (size_t)bytes);
+  }
+  return status;
+}
+
+#endif /* RLX_RT_FREESTANDING */
+
+/* ---- Threads ----------------------------------------------------------- */
+
+#if defined(RLX_RT_THREADS) && !defined(RLX_RT_FREESTANDING)
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+enum { MOST_THREADS = 1024, CHUNKS_PER_THREAD = 4, CHUNK_BITS = 16, SPINS = 4000 };
+
+/* A job is a loop cut into chunks. `ticket` holds the number of the job and how
+   many of its chunks nobody has claimed; a claim is a decrement by
+   compare-and-swap.
+
+   Invariant: the job's fields change only when every chunk has been counted in
+   `done`. So a claim that succeeds proves that the fields that were read before it
+   belong to the same job; a thread that wakes up late fails its claim, and the caller
+   waits for chunks, never for threads. */
+struct rlx_pool {
+  RLX_ALIGNAS(64) _Atomic uint64_t ticket;
+  _Atomic(rlx_body) body;
+  _Atomic(const void *const *) table;
+  _Atomic int64_t extent;
+  _Atomic int64_t step;
+  _Atomic uint32_t chunks;
+  RLX_ALIGNAS(64) _Atomic uint32_t done;
+  RLX_ALIGNAS(64) _Atomic uint32_t sleepers;
+  atomic_flag busy;
+  _Atomic bool stop;
+  pthread_mutex_t mutex;
+  pthread_cond_t wake;
+  uint32_t threads; /* the caller included */
+  pthread_t workers[];
+};
+
+static void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+static uint64_t unclaimed(uint64_t ticket) { return ticket & ((1u << CHUNK_BITS) - 1); }
+
+/* Claims and runs chunks until none is left. */
+static void work(rlx_pool *pool) {
+  uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+  while (unclaimed(ticket) != 0) {
+    rlx_body body = atomic_load_explicit(&pool->body, memory_order_relaxed);
+    const void *const *table = atomic_load_explicit(&pool->table, memory_order_relaxed);
+    int64_t extent = atomic_load_explicit(&pool->extent, memory_order_relaxed);
+    int64_t step = atomic_load_explicit(&pool->step, memory_order_relaxed);
+    uint32_t chunks = atomic_load_explicit(&pool->chunks, memory_order_relaxed);
+    if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1, memory_order_acq_rel,
+                                               memory_order_acquire))
+      continue;
+    int64_t begin = (int64_t)(chunks - unclaimed(ticket)) * step;
+    body(table, begin, extent - begin < step ? extent : begin + step);
+    atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
+    ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+  }
+}
+
+static bool idle(rlx_pool *pool) { return unclaimed(atomic_load(&pool->ticket)) == 0 && !atomic_load(&pool->stop); }
+
+static void *worker(void *argument) {
+  rlx_pool *pool = argument;
+  while (!atomic_load(&pool->stop)) {
+    for (unsigned spin = 0; spin < SPINS && idle(pool); spin++)
+      relax();
+    if (idle(pool)) {
+      /* Either the caller sees this sleeper, or this sleeper sees the job. */
+      pthread_mutex_lock(&pool->mutex);
+      atomic_fetch_add(&pool->sleepers, 1);
+      while (idle(pool))
+        pthread_cond_wait(&pool->wake, &pool->mutex);
+      atomic_fetch_sub(&pool->sleepers, 1);
+      pthread_mutex_unlock(&pool->mutex);
+    }
+    work(pool);
+  }
+  return NULL;
+}
+
+static void wake_sleepers(rlx_pool *pool) {
+  if (atomic_load(&pool->sleepers) != 0) {
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+  }
+}
+
+void rlx_pool_parallel_for(void *argument, rlx_body body, const void *const *table, int64_t extent, int64_t grain) {
+  rlx_pool *pool = argument;
+  if (extent <= 0)
+    return;
+  if (grain < 1)
+    grain = 1;
+  int64_t grains = 1 + (extent - 1) / grain;
+  if (grains == 1 || pool->threads == 1 || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {
+    body(table, 0, extent);
+    return;
+  }
+  int64_t most = (int64_t)pool->threads * CHUNKS_PER_THREAD;
+  int64_t step = grains > most ? (1 + (grains - 1) / most) * grain : grain;
+  uint32_t chunks = (uint32_t)(1 + (extent - 1) / step);
+  atomic_store_explicit(&pool->body, body, memory_order_relaxed);
+  atomic_store_explicit(&pool->table, table, memory_order_relaxed);
+  atomic_store_explicit(&pool->extent, extent, memory_order_relaxed);
+  atomic_store_explicit(&pool->step, step, memory_order_relaxed);
+  atomic_store_explicit(&pool->chunks, chunks, memory_order_relaxed);
+  atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+  uint64_t job = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> CHUNK_BITS) + 1;
+  atomic_store(&pool->ticket, job << CHUNK_BITS | chunks);
+  wake_sleepers(pool);
+  work(pool);
+  for (unsigned spin = 0; atomic_load_explicit(&pool->done, memory_order_acquire) != chunks; spin++)
+    if (spin < SPINS)
+      relax();
+    else
+      sched_yield();
+  atomic_flag_clear_explicit(&pool->busy, memory_order_release);
+}
+
+int32_t rlx_pool_create(rlx_pool **result, uint32_t threads) {
+  if (result == NULL)
+    return RLX_E_NULL;
+  *result = NULL;
+  if (threads < 1 || threads > MOST_THREADS)
+    return RLX_E_ARGUMENT;
+  size_t bytes = sizeof(rlx_pool) + (threads - 1) * sizeof(pthread_t);
+  size_t align = _Alignof(rlx_pool);
+  rlx_pool *pool = aligned_alloc(align, (bytes + align - 1) & ~(align - 1));
+  if (pool == NULL)
+    return RLX_E_MEMORY;
+  memset(pool, 0, bytes);
+  atomic_flag_clear(&pool->busy);
+  pool->threads = 1;
+  if (pthread_mutex_init(&pool->mutex, NULL) != 0) {
+    free(pool);
+    return RLX_E_THREAD;
+  }
+  if (pthread_cond_init(&pool->wake, NULL) != 0) {
+    pthread_mutex_destroy(&pool->mutex);
+    free(pool);
+    return RLX_E_THREAD;
+  }
+  /* Signals are for the program's own threads. */
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  while (pool->threads < threads &&
+         pthread_create(&pool->workers[pool->threads - 1], NULL, worker, pool) == 0)
+    pool->threads++;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (pool->threads < threads) {
+    rlx_pool_destroy(pool);
+    return RLX_E_THREAD;
+  }
+  *result = pool;
+  return RLX_OK;
+}
+
+int32_t rlx_pool_destroy(rlx_pool *pool) {
+  if (pool == NULL)
+    return RLX_OK;
+  atomic_store(&pool->stop, true);
+  wake_sleepers(pool);
+  for (uint32_t i = 0; i + 1 < pool->threads; i++)
+    pthread_join(pool->workers[i], NULL);
+  pthread_cond_destroy(&pool->wake);
+  pthread_mutex_destroy(&pool->mutex);
+  free(pool);
+  return RLX_OK;
+}
+#endif

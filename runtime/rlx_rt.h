@@ -1,0 +1,297 @@
+/* The runtime for models compiled by rlx-aot: the descriptor that an object
+   carries, and a small API over it. C11 or C++11, 64-bit targets.
+
+   A program with one model needs four calls:
+
+       rlx_instance mlp;
+       rlx_create(&mlp, &mlp_model);
+       rlx_set_input(&mlp, 0, x, sizeof x);
+       rlx_run(&mlp);
+       rlx_get_output(&mlp, 0, y, sizeof y);
+       rlx_destroy(&mlp);
+
+   Macros, given alike to this header and to rlx_rt.c:
+
+     RLX_RT_FREESTANDING  no libc at all: no rlx_create, no rlx_map_weights,
+                          no thread pool; rlx_create_in takes a static arena
+     RLX_RT_THREADS       adds the thread pool (POSIX threads)
+
+   Every function returns a status: RLX_OK or one of the values below. A call
+   that fails changes nothing, unless its comment says otherwise. Of pointers,
+   "borrows" means until the call returns, "keeps" until rlx_destroy, "fills"
+   that the call writes what it points to; null is answered by RLX_E_NULL.
+   "Per instance" means that calls on different instances may run at the same
+   time in different threads and calls on one instance may not; "pure" that
+   any number of threads may call it at any time. */
+#ifndef RLX_RT_H
+#define RLX_RT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef RLX_API
+#define RLX_API
+#endif
+
+#if defined(__cplusplus) && __cplusplus >= 201703L
+#define RLX_NODISCARD [[nodiscard]]
+#elif defined(__GNUC__)
+#define RLX_NODISCARD __attribute__((warn_unused_result))
+#else
+#define RLX_NODISCARD
+#endif
+
+#ifdef __cplusplus
+#define RLX_ALIGNAS(bytes) alignas(bytes)
+#define RLX_STATIC_ASSERT(condition, text) static_assert(condition, text)
+extern "C" {
+#else
+#define RLX_ALIGNAS(bytes) _Alignas(bytes)
+#define RLX_STATIC_ASSERT(condition, text) _Static_assert(condition, text)
+#endif
+
+/* ---- What an object carries ------------------------------------------- */
+
+/* Raised when the layout or the meaning of a field below changes. A field that
+   is added goes to the end of rlx_model and raises only `size`, the producer's
+   sizeof: a newer object works with an older runtime, which does not look at
+   what it does not know, and a newer runtime looks at a field only if `size`
+   reaches behind it. Reserved fields are zero. */
+#define RLX_ABI_VERSION 1
+
+/* Element types, numbered as ONNX's TensorProto.DataType. */
+enum {
+  RLX_F32 = 1,
+  RLX_U8 = 2,
+  RLX_I8 = 3,
+  RLX_U16 = 4,
+  RLX_I16 = 5,
+  RLX_I32 = 6,
+  RLX_I64 = 7,
+  RLX_BOOL = 9, /* one byte, 0 or 1 */
+  RLX_F16 = 10,
+  RLX_F64 = 11,
+  RLX_U32 = 12,
+  RLX_U64 = 13,
+  RLX_BF16 = 16
+};
+
+/* Where a model's constant weights are. */
+enum {
+  RLX_WEIGHTS_NONE = 0,
+  RLX_WEIGHTS_EMBEDDED = 1, /* in the object */
+  RLX_WEIGHTS_EXTERNAL = 2, /* in memory that the program binds */
+  RLX_WEIGHTS_ARENA = 3     /* in a slot of the arena, copied in once */
+};
+
+/* A tensor of the model's interface: dense, row-major, in the byte order of
+   the target. */
+typedef struct rlx_tensor {
+  const char *name;    /* UTF-8 */
+  const int64_t *dims; /* rank many; may be null for a scalar */
+  uint32_t rank;
+  uint32_t dtype;
+  uint64_t offset; /* bytes from the arena's start */
+  uint64_t bytes;
+} rlx_tensor;
+
+/* What the symbol <prefix>_model is. */
+typedef struct rlx_model {
+  uint32_t abi;  /* RLX_ABI_VERSION of the producer */
+  uint32_t size; /* its sizeof(rlx_model) */
+  const char *name;
+  uint64_t arena_size; /* bytes, all included: context, slots, slack */
+  uint64_t arena_align;
+  const rlx_tensor *inputs;
+  const rlx_tensor *outputs;
+  const rlx_tensor *params; /* set by the program; they stay between runs */
+  uint32_t input_count;
+  uint32_t output_count;
+  uint32_t param_count;
+  uint32_t weights_mode;
+  const void *weights;     /* embedded weights, or null */
+  uint64_t weights_size;   /* bytes, slack included */
+  uint64_t weights_offset; /* RLX_WEIGHTS_ARENA: their slot in the arena */
+  uint8_t fingerprint[32]; /* of everything that the object depends on */
+  int32_t (*run)(void *arena);
+} rlx_model;
+
+/* Runs iterations begin..end of a kernel's outermost loop. */
+typedef void (*rlx_body)(const void *const *table, int64_t begin, int64_t end);
+
+/* Covers 0..extent by calls of `body`, each iteration once, and returns when
+   all are done. Calls may run in parallel; a call should get a multiple of
+   `grain` iterations, but for the last. The model gives the same bits however
+   the range is cut. It must return (no longjmp) and may be called from
+   several threads when `argument` is shared by several instances. */
+typedef void (*rlx_parallel_for)(void *argument, rlx_body body, const void *const *table, int64_t extent,
+                                 int64_t grain);
+
+/* The first 64 bytes of an arena. All zero means embedded weights and one
+   thread, so a zeroed buffer is a valid arena. */
+typedef struct rlx_context {
+  const void *weights; /* RLX_WEIGHTS_EXTERNAL: 64-byte aligned */
+  rlx_parallel_for parallel_for;
+  void *parallel_argument;
+  uint64_t reserved[5];
+} rlx_context;
+
+/* Alignment of weights, and bytes behind the last slot and the last weight
+   that belong to arena_size and weights_size, may be read, and mean nothing. */
+#define RLX_WEIGHTS_ALIGN 64
+#define RLX_SLACK 64
+
+#if UINTPTR_MAX > 0xffffffffu
+RLX_STATIC_ASSERT(sizeof(rlx_tensor) == 40, "rlx_tensor");
+RLX_STATIC_ASSERT(offsetof(rlx_tensor, rank) == 16, "rlx_tensor.rank");
+RLX_STATIC_ASSERT(offsetof(rlx_tensor, offset) == 24, "rlx_tensor.offset");
+RLX_STATIC_ASSERT(sizeof(rlx_model) == 136, "rlx_model");
+RLX_STATIC_ASSERT(offsetof(rlx_model, arena_size) == 16, "rlx_model.arena_size");
+RLX_STATIC_ASSERT(offsetof(rlx_model, inputs) == 32, "rlx_model.inputs");
+RLX_STATIC_ASSERT(offsetof(rlx_model, input_count) == 56, "rlx_model.input_count");
+RLX_STATIC_ASSERT(offsetof(rlx_model, weights) == 72, "rlx_model.weights");
+RLX_STATIC_ASSERT(offsetof(rlx_model, fingerprint) == 96, "rlx_model.fingerprint");
+RLX_STATIC_ASSERT(offsetof(rlx_model, run) == 128, "rlx_model.run");
+RLX_STATIC_ASSERT(sizeof(rlx_context) == 64, "rlx_context");
+#endif
+
+/* ---- Status ----------------------------------------------------------- */
+
+/* These values never change their meaning. */
+enum {
+  RLX_OK = 0,
+  RLX_E_NULL = 1,           /* a pointer is null */
+  RLX_E_ABI = 2,            /* the object is for another version of this runtime */
+  RLX_E_MODEL = 3,          /* the descriptor contradicts itself */
+  RLX_E_ARENA_SIZE = 4,     /* the arena is too short */
+  RLX_E_ARENA_ALIGN = 5,    /* the arena is misaligned */
+  RLX_E_NAME = 6,           /* no tensor has this name */
+  RLX_E_INDEX = 7,          /* no tensor has this index */
+  RLX_E_BYTES = 8,          /* the byte count is not the tensor's */
+  RLX_E_NO_WEIGHTS = 9,     /* weights are missing */
+  RLX_E_WEIGHTS_MODE = 10,  /* the model takes no weights from outside */
+  RLX_E_WEIGHTS_SIZE = 11,  /* the weights' size is not the model's */
+  RLX_E_WEIGHTS_ALIGN = 12, /* the weights are misaligned */
+  RLX_E_WEIGHTS_FILE = 13,  /* damaged, or no weights file */
+  RLX_E_WEIGHTS_MODEL = 14, /* the weights are of another model or build */
+  RLX_E_MEMORY = 15,        /* out of memory */
+  RLX_E_OPEN = 16,          /* the file cannot be opened or mapped */
+  RLX_E_THREAD = 17,        /* a thread cannot be started */
+  RLX_E_ARGUMENT = 18,      /* an argument is out of its range */
+  RLX_E_DATA = 64           /* from <prefix>_run: an index in the data is out of range */
+};
+
+/* A sentence for a status, never null. Pure. */
+RLX_API const char *rlx_status_string(int32_t status);
+
+/* ---- Instances -------------------------------------------------------- */
+
+/* A model with its arena. The program may read `model` and `arena`. */
+typedef struct rlx_instance {
+  const rlx_model *model;
+  void *arena;
+  void *mapping; /* of the weights' file */
+  uint64_t mapping_bytes;
+  uint32_t flags;
+  uint32_t reserved;
+} rlx_instance;
+
+/* A static buffer for rlx_create_in: RLX_ARENA(buffer, MLP_ARENA_SIZE, MLP_ARENA_ALIGN); */
+#define RLX_ARENA(name, bytes, align) RLX_ALIGNAS(align) static unsigned char name[bytes]
+
+#ifndef RLX_RT_FREESTANDING
+/* Makes an instance with an arena of its own, zeroed; the only allocation that
+   there is. Fills `instance` (with zeros on failure), keeps `model`. Pure. */
+RLX_NODISCARD RLX_API int32_t rlx_create(rlx_instance *instance, const rlx_model *model);
+#endif
+
+/* Makes an instance in the caller's buffer of `bytes` bytes and clears its
+   context, nothing else. Fills `instance` (with zeros on failure), keeps
+   `model` and `arena`. Pure. */
+RLX_NODISCARD RLX_API int32_t rlx_create_in(rlx_instance *instance, const rlx_model *model, void *arena,
+                                            uint64_t bytes);
+
+/* Releases what the instance owns and zeroes it; harmless on a zeroed one.
+   Per instance. */
+RLX_API int32_t rlx_destroy(rlx_instance *instance);
+
+/* One inference. RLX_E_NO_WEIGHTS before weights are bound that the model
+   waits for; else what the model's function returns. Neither allocates nor
+   calls anything but parallel_for. Per instance. */
+RLX_NODISCARD RLX_API int32_t rlx_run(rlx_instance *instance);
+
+/* ---- Tensors ---------------------------------------------------------- */
+
+/* The index of the input, output or parameter called `name`. Borrows `model`
+   and `name`, fills `index`. Pure. */
+RLX_NODISCARD RLX_API int32_t rlx_find_input(const rlx_model *model, const char *name, uint32_t *index);
+RLX_NODISCARD RLX_API int32_t rlx_find_output(const rlx_model *model, const char *name, uint32_t *index);
+RLX_NODISCARD RLX_API int32_t rlx_find_param(const rlx_model *model, const char *name, uint32_t *index);
+
+/* Copies a whole tensor in; `bytes` must be the tensor's. Borrows `data`, which
+   does not overlap the arena (the tensor's own slot is allowed) and may be null
+   if `bytes` is 0. Per instance. */
+RLX_NODISCARD RLX_API int32_t rlx_set_input(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes);
+RLX_NODISCARD RLX_API int32_t rlx_set_param(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes);
+RLX_NODISCARD RLX_API int32_t rlx_set_input_by_name(rlx_instance *instance, const char *name, const void *data,
+                                                    uint64_t bytes);
+RLX_NODISCARD RLX_API int32_t rlx_set_param_by_name(rlx_instance *instance, const char *name, const void *data,
+                                                    uint64_t bytes);
+
+/* Copies a whole tensor out, likewise. Fills `data`. Per instance. */
+RLX_NODISCARD RLX_API int32_t rlx_get_output(const rlx_instance *instance, uint32_t index, void *data, uint64_t bytes);
+RLX_NODISCARD RLX_API int32_t rlx_get_output_by_name(const rlx_instance *instance, const char *name, void *data,
+                                                     uint64_t bytes);
+
+/* The tensor's own memory in the arena, `model->inputs[index].bytes` long, good
+   until rlx_destroy. Outputs hold their values until the next rlx_run. Fills
+   `data`. Per instance. */
+RLX_NODISCARD RLX_API int32_t rlx_input(const rlx_instance *instance, uint32_t index, void **data);
+RLX_NODISCARD RLX_API int32_t rlx_param(const rlx_instance *instance, uint32_t index, void **data);
+RLX_NODISCARD RLX_API int32_t rlx_output(const rlx_instance *instance, uint32_t index, const void **data);
+
+/* ---- Weights ---------------------------------------------------------- */
+
+/* Binds packed weights that the program has in memory: the bytes of the tensor
+   "weights" of the file that the compiler wrote. `bytes` must be the model's
+   weights_size. RLX_WEIGHTS_EXTERNAL keeps `weights`, which is aligned to
+   RLX_WEIGHTS_ALIGN; RLX_WEIGHTS_ARENA borrows it and copies. That they are this
+   model's is for the caller to know. Per instance. */
+RLX_NODISCARD RLX_API int32_t rlx_bind_weights(rlx_instance *instance, const void *weights, uint64_t bytes);
+
+#ifndef RLX_RT_FREESTANDING
+/* Binds the weights in a file that the compiler wrote: safetensors with one U8
+   tensor "weights" and, in its metadata, the model's fingerprint. The file is
+   mapped, and must not be written or truncated until rlx_destroy (with
+   RLX_WEIGHTS_ARENA: until this returns). Borrows `path`. Per instance. */
+RLX_NODISCARD RLX_API int32_t rlx_map_weights(rlx_instance *instance, const char *path);
+#endif
+
+/* ---- Threads ---------------------------------------------------------- */
+
+/* Lets runs of this instance share their loops through `parallel_for`; null for
+   one thread. Keeps both pointers; `argument` may be null. Per instance. */
+RLX_NODISCARD RLX_API int32_t rlx_set_parallel(rlx_instance *instance, rlx_parallel_for parallel_for, void *argument);
+
+#if defined(RLX_RT_THREADS) && !defined(RLX_RT_FREESTANDING)
+typedef struct rlx_pool rlx_pool;
+
+/* Starts threads - 1 threads, that spin for some microseconds after work and
+   then sleep; the calling thread is the last one. 1 to 1024 threads. Fills
+   `pool`. Pure. */
+RLX_NODISCARD RLX_API int32_t rlx_pool_create(rlx_pool **pool, uint32_t threads);
+
+/* Ends the threads; no run may be using the pool. Null is allowed. */
+RLX_API int32_t rlx_pool_destroy(rlx_pool *pool);
+
+/* An rlx_parallel_for whose argument is a pool:
+   rlx_set_parallel(&instance, rlx_pool_parallel_for, pool). A pool serves any
+   number of instances; one that finds it busy runs its loop by itself. Pure. */
+RLX_API void rlx_pool_parallel_for(void *pool, rlx_body body, const void *const *table, int64_t extent, int64_t grain);
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
