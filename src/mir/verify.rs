@@ -1,1 +1,287 @@
+//! What holds for every graph:
 //!
+//! 1. Operands come before their users; outputs and inputs exist; inputs are exactly the
+//!    [`Op::Input`] nodes.
+//! 2. Every kind has as many operands as it asks for, of the shapes and element types that it asks
+//!    for, and the node's type is the one that follows.
+//! 3. Windows, axes, permutations, slices and panels are in range.
+
+use super::*;
+use crate::types::{DType, broadcast};
+
+/// Checks the graph.
+///
+/// # Errors
+///
+/// A line for each broken invariant.
+pub fn verify(graph: &Graph) -> Result<(), Vec<String>> {
+    let mut errors = vec![];
+    for (value, node) in &graph.nodes {
+        if node.operands.iter().any(|&o| o >= value) {
+            errors.push(format!("{value} uses what is not defined before it"));
+            continue;
+        }
+        let operands: Vec<&Type> = node.operands.iter().map(|&v| graph.ty(v)).collect();
+        match result_type(&node.op, &operands, &node.ty) {
+            Ok(ty) if ty == node.ty => {}
+            Ok(ty) => {
+                errors.push(format!("{value} = {} has type {}, and {ty} follows", node.op, node.ty))
+            }
+            Err(what) => {
+                errors.push(format!("{value} = {}: {what}, of {}", node.op, list(&operands)))
+            }
+        }
+    }
+    let inputs: Vec<Value> = (graph.nodes.iter())
+        .filter(|(_, n)| matches!(n.op, Op::Input { .. }))
+        .map(|(v, _)| v)
+        .collect();
+    let mut listed = graph.inputs.clone();
+    listed.sort_unstable();
+    if listed != inputs {
+        errors.push(format!("the inputs are {listed:?}, and the input nodes {inputs:?}"));
+    }
+    for output in &graph.outputs {
+        if graph.nodes.get(output.value).is_none() {
+            errors
+                .push(format!("output {} is {}, which does not exist", output.name, output.value));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn list(types: &[&Type]) -> String {
+    types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn ensure(holds: bool, what: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}
+
+/// The type that follows; `declared` is used where a kind leaves a choice (the dimensions of a
+/// reshape, a slice or a broadcast).
+fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, String> {
+    let count = match op {
+        Op::Input { .. } | Op::Constant(_) => Some(0),
+        Op::Map(_) | Op::Rows(_) | Op::Contract(_) | Op::Conv(_) | Op::Concat { .. } => None,
+        Op::Gather { .. } => Some(2),
+        Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Pool(_) | Op::Pad { .. } => Some(1),
+        Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast => Some(1),
+    };
+    if count.is_some_and(|n| n != operands.len()) {
+        return Err(format!("{} operands", operands.len()));
+    }
+    match op {
+        Op::Input { .. } => Ok(declared.clone()),
+        Op::Constant(tensor) => Ok(tensor.ty().clone()),
+        Op::Map(expr) => {
+            let dtypes: Vec<_> = operands.iter().map(|t| t.dtype).collect();
+            let dtype = expr.result_type(&dtypes).ok_or("the expression's types do not fit")?;
+            Ok(Type::new(dtype, broadcast_all(operands)?))
+        }
+        Op::Reduce { op: _, axes } => {
+            ensure(
+                !axes.is_empty() && axes.windows(2).all(|w| w[0] < w[1]),
+                "axes are not ascending",
+            )?;
+            keep(operands[0], axes, operands[0].dtype)
+        }
+        Op::ArgReduce { axis, .. } => {
+            ensure(
+                operands[0].dims.get(*axis).is_some_and(|&d| d > 0),
+                "there is no element along the axis",
+            )?;
+            keep(operands[0], &[*axis], DType::I64)
+        }
+        Op::Rows(rows) => row_program(rows, operands, declared),
+        Op::Contract(c) => contract(c, operands),
+        Op::Conv(c) => conv(c, operands),
+        Op::Pool(p) => {
+            let x = operands[0];
+            ensure(x.rank() == p.window.len() + 2, "rank")?;
+            spatial(x, &p.window, &p.strides, &p.dilations, x.dims[x.rank() - 1])
+        }
+        Op::Gather { axis } => {
+            let (data, indices) = (operands[0], operands[1]);
+            ensure(matches!(indices.dtype, DType::I32 | DType::I64), "indices are no i32 or i64")?;
+            let extent = *data.dims.get(*axis).ok_or("axis is out of range")?;
+            ensure(extent > 0 || indices.elements() == 0, "there is nothing to gather from")?;
+            Ok(data
+                .with_dims([&data.dims[..*axis], &indices.dims, &data.dims[*axis + 1..]].concat()))
+        }
+        Op::Pad { low, high, interior, value } => {
+            let mut ty = operands[0].clone();
+            ensure([low, high, interior].iter().all(|p| p.len() == ty.rank()), "rank")?;
+            ensure(value.dtype == ty.dtype, "the value has another element type")?;
+            for (axis, d) in ty.dims.iter_mut().enumerate() {
+                *d = *d + d.saturating_sub(1) * interior[axis] + low[axis] + high[axis];
+            }
+            Ok(ty)
+        }
+        Op::Concat { axis } => concat(*axis, operands),
+        Op::Reshape => {
+            ensure(operands[0].elements() == declared.elements(), "another number of elements")?;
+            Ok(operands[0].with_dims(declared.dims.clone()))
+        }
+        Op::Permute(perm) => {
+            let mut sorted = perm.clone();
+            sorted.sort_unstable();
+            ensure(sorted.into_iter().eq(0..operands[0].rank()), "no permutation")?;
+            Ok(operands[0].with_dims(perm.iter().map(|&p| operands[0].dims[p]).collect::<Vec<_>>()))
+        }
+        Op::Slice { starts, steps } => slice(starts, steps, operands[0], declared),
+        Op::Broadcast => {
+            let dims = broadcast(&operands[0].dims, &declared.dims);
+            ensure(dims.as_ref() == Some(&declared.dims), "it does not broadcast")?;
+            Ok(operands[0].with_dims(declared.dims.clone()))
+        }
+    }
+}
+
+fn broadcast_all(types: &[&Type]) -> Result<Vec<usize>, String> {
+    types.iter().try_fold(vec![], |dims, t| {
+        broadcast(&dims, &t.dims).ok_or("shapes do not broadcast".to_owned())
+    })
+}
+
+fn keep(x: &Type, axes: &[usize], dtype: DType) -> Result<Type, String> {
+    let mut ty = x.with_dtype(dtype);
+    for &axis in axes {
+        *ty.dims.get_mut(axis).ok_or("axis is out of range")? = 1;
+    }
+    Ok(ty)
+}
+
+fn row_program(rows: &Rows, operands: &[&Type], declared: &Type) -> Result<Type, String> {
+    let mut dims = broadcast_all(operands)?;
+    ensure(!rows.stages.is_empty(), "there is no stage")?;
+    ensure(dims.last().is_some_and(|&d| d == rows.width || d == 1), "the row has another width")?;
+    *dims.last_mut().ok_or("a domain has a row")? = rows.width;
+    let mut dtypes: Vec<_> = operands.iter().map(|t| t.dtype).collect();
+    for stage in &rows.stages {
+        dtypes.push(stage.expr.result_type(&dtypes).ok_or("a stage's types do not fit")?);
+    }
+    if rows.stages.last().is_some_and(|s| s.reduce.is_some()) {
+        *dims.last_mut().ok_or("a domain has a row")? = 1;
+    }
+    // Leading axes of extent 1 may be added by what was fused.
+    let dtype = dtypes.last().copied().unwrap_or(declared.dtype);
+    Ok(Type::new(dtype, dims))
+}
+
+fn finished(epilogue: Option<&Expr>, sums: Type, extra: &[&Type]) -> Result<Type, String> {
+    let Some(expr) = epilogue else {
+        return ensure(extra.is_empty(), "operands without an epilogue").map(|()| sums);
+    };
+    let dtypes: Vec<_> = [sums.dtype].into_iter().chain(extra.iter().map(|t| t.dtype)).collect();
+    let dtype = expr.result_type(&dtypes).ok_or("the epilogue's types do not fit")?;
+    let dims = extra.iter().try_fold(sums.dims.clone(), |d, t| {
+        broadcast(&d, &t.dims).ok_or("the epilogue's shapes")
+    })?;
+    ensure(dims == sums.dims, "the epilogue makes it larger")?;
+    Ok(Type::new(dtype, dims))
+}
+
+fn contract(c: &Contract, operands: &[&Type]) -> Result<Type, String> {
+    let [a, b, extra @ ..] = operands else { return Err("less than two operands".into()) };
+    ensure(a.rank() >= 2 && a.dtype == b.dtype, "ranks or element types")?;
+    let rank = a.rank();
+    let (batch, m, k) = (&a.dims[..rank - 2], a.dims[rank - 2], a.dims[rank - 1]);
+    let n = match c.weights {
+        Weights::Plain => {
+            ensure(
+                b.rank() == rank && b.dims[..rank - 1] == *[batch, &[k]].concat(),
+                "B does not fit A",
+            )?;
+            b.dims[rank - 1]
+        }
+        Weights::Panels { width, columns } => {
+            ensure(width > 0, "panels without columns")?;
+            let panels = columns.div_ceil(width);
+            ensure(b.dims == [batch, &[panels, k, width]].concat(), "panels do not fit A")?;
+            columns
+        }
+    };
+    finished(c.epilogue.as_ref(), a.with_dims([batch, &[m, n]].concat()), extra)
+}
+
+fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {
+    let [x, w, extra @ ..] = operands else { return Err("less than two operands".into()) };
+    let spatial_axes = c.taps.len();
+    ensure(x.rank() == spatial_axes + 2 && x.dtype == w.dtype, "rank or element types")?;
+    let channels = x.dims[spatial_axes + 1];
+    ensure(c.groups > 0 && channels % c.groups == 0, "groups")?;
+    let per_group = channels / c.groups;
+    let outputs = match c.weights {
+        Weights::Plain => {
+            ensure(w.rank() == spatial_axes + 2, "rank of W")?;
+            ensure(
+                w.dims[..spatial_axes] == c.taps && w.dims[spatial_axes] == per_group,
+                "W does not fit X",
+            )?;
+            w.dims[spatial_axes + 1]
+        }
+        Weights::Panels { width, columns } => {
+            let depth = c.taps.iter().product::<usize>() * per_group;
+            ensure(
+                width > 0 && w.dims == [c.groups, columns.div_ceil(width), depth, width],
+                "panels do not fit X",
+            )?;
+            columns * c.groups
+        }
+    };
+    ensure(outputs % c.groups == 0, "groups")?;
+    let sums = spatial(x, &c.taps, &c.strides, &c.dilations, outputs)?;
+    finished(c.epilogue.as_ref(), sums, extra)
+}
+
+fn spatial(
+    x: &Type,
+    window: &[usize],
+    strides: &[usize],
+    dilations: &[usize],
+    channels: usize,
+) -> Result<Type, String> {
+    let all = window.iter().chain(strides).chain(dilations);
+    ensure(
+        strides.len() == window.len()
+            && dilations.len() == window.len()
+            && all.clone().all(|&n| n > 0),
+        "windows",
+    )?;
+    let mut ty = x.clone();
+    for i in 0..window.len() {
+        ty.dims[i + 1] = windows(x.dims[i + 1], window[i], strides[i], dilations[i]);
+    }
+    ty.dims[window.len() + 1] = channels;
+    Ok(ty)
+}
+
+fn concat(axis: usize, operands: &[&Type]) -> Result<Type, String> {
+    let [first, rest @ ..] = operands else { return Err("no operands".into()) };
+    ensure(axis < first.rank(), "axis is out of range")?;
+    let mut ty = (*first).clone();
+    for other in rest {
+        let mut dims = other.dims.clone();
+        ensure(
+            dims.len() == ty.rank() && other.dtype == ty.dtype,
+            "ranks or element types differ",
+        )?;
+        let extent = std::mem::replace(&mut dims[axis], first.dims[axis]);
+        ensure(dims == first.dims, "dimensions differ")?;
+        ty.dims[axis] += extent;
+    }
+    Ok(ty)
+}
+
+fn slice(starts: &[usize], steps: &[i64], x: &Type, declared: &Type) -> Result<Type, String> {
+    ensure([starts.len(), steps.len(), declared.rank()].iter().all(|&n| n == x.rank()), "rank")?;
+    for axis in 0..x.rank() {
+        let (extent, count) = (x.dims[axis] as i64, declared.dims[axis] as i64);
+        let last = starts[axis] as i64 + (count - 1) * steps[axis];
+        let inside = count == 0
+            || (0..extent).contains(&(starts[axis] as i64)) && (0..extent).contains(&last);
+        ensure(inside && steps[axis] != 0, "it leaves the operand")?;
+    }
+    Ok(x.with_dims(declared.dims.clone()))
+}
