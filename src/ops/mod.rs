@@ -6,6 +6,7 @@
 //! which is what makes comparing them worth something.
 
 mod attrs;
+pub mod rlx;
 pub mod tools;
 
 pub use attrs::{Attribute, Attrs};
