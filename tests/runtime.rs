@@ -1,6 +1,7 @@
 //! The C runtime and the C driver, built by the C compiler as users build them, with models that are written by hand
 //! (`runtime/tests/fake.c`): warnings are errors, the sanitizers watch, and nothing is left undefined in
 //! freestanding objects. Foreign compilers, valgrind and emulators take part where they are installed.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

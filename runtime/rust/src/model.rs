@@ -1,0 +1,334 @@
+//! A model with its arena.
+
+use crate::abi::{Context, Descriptor, RawTensor, weights_mode};
+use crate::arena::Memory;
+use crate::tensor::{Element, Key, Tensor};
+use crate::{ABI_VERSION, Error, Role, Weights};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_void};
+
+/// A compiled model with an arena of its own.
+///
+/// Inputs and parameters keep their values between runs, outputs until the next run; all are zero at first.
+#[derive(Debug)]
+pub struct Model {
+    descriptor: &'static Descriptor,
+    run: unsafe extern "C" fn(*mut c_void) -> i32,
+    name: &'static str,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
+    params: Vec<Tensor>,
+    bound: bool,
+    /// What the arena's context points to.
+    weights: Option<Weights>,
+    #[cfg(feature = "std")]
+    pool: Option<crate::Pool>,
+    /// Invariant: at least `arena_size` bytes, aligned to `arena_align`; views are made only of tensors that `Tensor::new`
+    /// checked against that.
+    arena: Memory,
+}
+
+// SAFETY: the object's code keeps all its state in the arena, which `Model` owns, and what the context points to (weights, pool)
+// may be used from any thread.
+unsafe impl Send for Model {}
+// SAFETY: by shared reference a model is only read.
+unsafe impl Sync for Model {}
+
+impl Model {
+    /// Checks the descriptor and allocates an arena.
+    ///
+    /// # Errors
+    /// [`Error::Abi`], [`Error::Descriptor`] and [`Error::OutOfMemory`].
+    pub fn new(descriptor: &'static Descriptor) -> Result<Model, Error> {
+        let wrong = |reason| Error::Descriptor { reason };
+        if descriptor.abi != ABI_VERSION || (descriptor.size as usize) < size_of::<Descriptor>() {
+            return Err(Error::Abi { object: descriptor.abi });
+        }
+        let run = descriptor.run.ok_or(wrong("no function"))?;
+        if descriptor.name.is_null() {
+            return Err(wrong("no name"));
+        }
+        // SAFETY: a descriptor's name is a string that ends.
+        let name = unsafe { CStr::from_ptr(descriptor.name) }
+            .to_str()
+            .map_err(|_| wrong("a name is not UTF-8"))?;
+        let align =
+            usize::try_from(descriptor.arena_align).map_err(|_| wrong("alignment out of range"))?;
+        let size =
+            usize::try_from(descriptor.arena_size).map_err(|_| wrong("arena out of range"))?;
+        if !align.is_power_of_two() || align < align_of::<Context>() {
+            return Err(wrong("alignment out of range"));
+        }
+        if size < size_of::<Context>() {
+            return Err(wrong("arena out of range"));
+        }
+        let weights_fit = match descriptor.weights_mode {
+            weights_mode::NONE | weights_mode::EXTERNAL => true,
+            weights_mode::EMBEDDED => !descriptor.weights.is_null(),
+            weights_mode::ARENA => {
+                descriptor.weights_offset >= size_of::<Context>() as u64
+                    && descriptor
+                        .weights_offset
+                        .checked_add(descriptor.weights_size)
+                        .is_some_and(|end| end <= descriptor.arena_size)
+            }
+            _ => false,
+        };
+        if !weights_fit {
+            return Err(wrong("weights out of range"));
+        }
+        // SAFETY: a descriptor points to as many tensors as it counts.
+        let (inputs, outputs, params) = unsafe {
+            (
+                tensors(descriptor.inputs, descriptor.input_count, size)?,
+                tensors(descriptor.outputs, descriptor.output_count, size)?,
+                tensors(descriptor.params, descriptor.param_count, size)?,
+            )
+        };
+        // Elements have up to 8 bytes, which any alignment here allows.
+        Ok(Model {
+            descriptor,
+            run,
+            name,
+            inputs,
+            outputs,
+            params,
+            bound: false,
+            weights: None,
+            #[cfg(feature = "std")]
+            pool: None,
+            arena: Memory::new(size, align)?,
+        })
+    }
+
+    /// As [`Model::new`], for a module that was generated for one build of the object: its fingerprint must be the object's.
+    ///
+    /// # Errors
+    /// [`Error::Fingerprint`], and those of [`Model::new`].
+    pub fn with_fingerprint(
+        descriptor: &'static Descriptor,
+        fingerprint: &[u8; 32],
+    ) -> Result<Model, Error> {
+        let model = Model::new(descriptor)?;
+        if descriptor.fingerprint == *fingerprint { Ok(model) } else { Err(Error::Fingerprint) }
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The inputs, in the model's order.
+    pub fn inputs(&self) -> &[Tensor] {
+        &self.inputs
+    }
+
+    /// The outputs, in the model's order.
+    pub fn outputs(&self) -> &[Tensor] {
+        &self.outputs
+    }
+
+    /// The parameters that the program sets.
+    pub fn params(&self) -> &[Tensor] {
+        &self.params
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_size(&self) -> usize {
+        self.descriptor.arena_size as usize
+    }
+
+    /// A hash of everything that the object depends on.
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.descriptor.fingerprint
+    }
+
+    /// Whether the model waits for [`Weights`].
+    pub fn needs_weights(&self) -> bool {
+        self.descriptor.weights_mode >= weights_mode::EXTERNAL && !self.bound
+    }
+
+    /// The memory of an input, to be written.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`], [`Error::UnknownIndex`] and [`Error::Type`].
+    pub fn input_mut<T: Element>(&mut self, key: impl Key) -> Result<&mut [T], Error> {
+        let tensor = *key.find(Role::Input, &self.inputs)?;
+        self.view_mut(tensor)
+    }
+
+    /// The memory of an input, to be read.
+    ///
+    /// # Errors
+    /// As [`Model::input_mut`].
+    pub fn input<T: Element>(&self, key: impl Key) -> Result<&[T], Error> {
+        self.view(*key.find(Role::Input, &self.inputs)?)
+    }
+
+    /// The memory of a parameter, to be written.
+    ///
+    /// # Errors
+    /// As [`Model::input_mut`].
+    pub fn param_mut<T: Element>(&mut self, key: impl Key) -> Result<&mut [T], Error> {
+        let tensor = *key.find(Role::Parameter, &self.params)?;
+        self.view_mut(tensor)
+    }
+
+    /// The memory of a parameter, to be read.
+    ///
+    /// # Errors
+    /// As [`Model::input_mut`].
+    pub fn param<T: Element>(&self, key: impl Key) -> Result<&[T], Error> {
+        self.view(*key.find(Role::Parameter, &self.params)?)
+    }
+
+    /// The memory of an output: the values of the last run.
+    ///
+    /// # Errors
+    /// As [`Model::input_mut`].
+    pub fn output<T: Element>(&self, key: impl Key) -> Result<&[T], Error> {
+        self.view(*key.find(Role::Output, &self.outputs)?)
+    }
+
+    /// Copies an input in.
+    ///
+    /// # Errors
+    /// [`Error::Length`], and as [`Model::input_mut`].
+    pub fn set_input<T: Element>(&mut self, key: impl Key, data: &[T]) -> Result<(), Error> {
+        let tensor = *key.find(Role::Input, &self.inputs)?;
+        self.set(tensor, data)
+    }
+
+    /// Copies a parameter in.
+    ///
+    /// # Errors
+    /// As [`Model::set_input`].
+    pub fn set_param<T: Element>(&mut self, key: impl Key, data: &[T]) -> Result<(), Error> {
+        let tensor = *key.find(Role::Parameter, &self.params)?;
+        self.set(tensor, data)
+    }
+
+    /// Binds the weights of a model that was compiled without them. Models can share one `Weights`.
+    ///
+    /// # Errors
+    /// [`Error::WeightsMode`], [`Error::WeightsSize`] and [`Error::WeightsModel`].
+    pub fn bind_weights(&mut self, weights: &Weights) -> Result<(), Error> {
+        let (model, given) = (self.descriptor.weights_size, weights.bytes().len() as u64);
+        if self.descriptor.weights_mode < weights_mode::EXTERNAL {
+            return Err(Error::WeightsMode);
+        }
+        if model != given {
+            return Err(Error::WeightsSize { model, given });
+        }
+        if weights
+            .fingerprint()
+            .is_some_and(|fingerprint| *fingerprint != self.descriptor.fingerprint)
+        {
+            return Err(Error::WeightsModel);
+        }
+        if self.descriptor.weights_mode == weights_mode::ARENA {
+            let begin = self.descriptor.weights_offset as usize;
+            self.arena.bytes_mut()[begin..][..weights.bytes().len()]
+                .copy_from_slice(weights.bytes());
+        } else {
+            self.context().weights = weights.bytes().as_ptr().cast();
+            self.weights = Some(weights.clone());
+        }
+        self.bound = true;
+        Ok(())
+    }
+
+    /// Lets runs share their loops among the pool's threads; `None` for one thread. The results have the same bits.
+    #[cfg(feature = "std")]
+    pub fn set_pool(&mut self, pool: Option<&crate::Pool>) {
+        let (function, argument) = match pool {
+            Some(pool) => (Some(crate::pool::PARALLEL_FOR), pool.argument()),
+            None => (None, core::ptr::null_mut()),
+        };
+        let context = self.context();
+        context.parallel_for = function;
+        context.parallel_argument = argument;
+        self.pool = pool.cloned();
+    }
+
+    /// One inference. It does not allocate.
+    ///
+    /// # Errors
+    /// [`Error::NoWeights`], [`Error::Data`] and [`Error::Status`].
+    pub fn run(&mut self) -> Result<(), Error> {
+        if self.needs_weights() {
+            return Err(Error::NoWeights);
+        }
+        // SAFETY: the arena is as long and as aligned as the descriptor asks, its context is either zero or was set above, and
+        // nobody else borrows it.
+        match unsafe { (self.run)(self.arena.pointer().as_ptr().cast()) } {
+            0 => Ok(()),
+            64 => Err(Error::Data),
+            status => Err(Error::Status(status)),
+        }
+    }
+
+    fn context(&mut self) -> &mut Context {
+        // SAFETY: the arena begins with a context, is aligned for it (`new` checks), and all its bits are zero or were
+        // written through this reference.
+        unsafe { self.arena.pointer().cast::<Context>().as_mut() }
+    }
+
+    fn check_type<T: Element>(tensor: Tensor) -> Result<(), Error> {
+        if T::accepts(tensor.dtype) {
+            return Ok(());
+        }
+        Err(Error::Type { name: tensor.name.to_string(), dtype: tensor.dtype, asked: T::NAME })
+    }
+
+    fn view<T: Element>(&self, tensor: Tensor) -> Result<&[T], Error> {
+        Self::check_type::<T>(tensor)?;
+        // SAFETY: the tensor lies inside the arena, aligned for its elements, whose bits are all values of `T`.
+        Ok(unsafe {
+            let first = self.arena.pointer().add(tensor.offset).cast::<T>();
+            core::slice::from_raw_parts(first.as_ptr(), tensor.elements())
+        })
+    }
+
+    fn view_mut<T: Element>(&mut self, tensor: Tensor) -> Result<&mut [T], Error> {
+        Self::check_type::<T>(tensor)?;
+        // SAFETY: as in `view`, and the arena is borrowed exclusively.
+        Ok(unsafe {
+            let first = self.arena.pointer().add(tensor.offset).cast::<T>();
+            core::slice::from_raw_parts_mut(first.as_ptr(), tensor.elements())
+        })
+    }
+
+    fn set<T: Element>(&mut self, tensor: Tensor, data: &[T]) -> Result<(), Error> {
+        let view = self.view_mut::<T>(tensor)?;
+        if view.len() != data.len() {
+            return Err(Error::Length {
+                name: tensor.name.to_string(),
+                elements: tensor.elements(),
+                given: data.len(),
+            });
+        }
+        view.copy_from_slice(data);
+        Ok(())
+    }
+}
+
+/// # Safety
+/// `raw` points to `count` tensors of a descriptor, for ever.
+unsafe fn tensors(
+    raw: *const RawTensor,
+    count: u32,
+    arena_size: usize,
+) -> Result<Vec<Tensor>, Error> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if raw.is_null() {
+        return Err(Error::Descriptor { reason: "tensors are missing" });
+    }
+    // SAFETY: the caller's promise.
+    let raw = unsafe { core::slice::from_raw_parts(raw, count as usize) };
+    // SAFETY: as above; a descriptor's tensors are constant data.
+    raw.iter().map(|tensor| unsafe { Tensor::new(tensor, arena_size) }).collect()
+}
