@@ -15,9 +15,9 @@ pub fn expand(checked: &Checked) -> mir::Graph {
         values[input.value] = Some(mir.input(name, role, checked.ty(input.value).clone()));
     }
     // A constant enters where it is first needed.
-    let mut lowered = |mir: &mut mir::Builder,
-                       values: &mut SecondaryMap<hir::Value, Option<mir::Value>>,
-                       v: hir::Value| {
+    let lowered = |mir: &mut mir::Builder,
+                   values: &mut SecondaryMap<hir::Value, Option<mir::Value>>,
+                   v: hir::Value| {
         if values[v].is_none() {
             let tensor = checked.constant(v).expect("what is not computed before is known");
             values[v] = Some(mir.constant(tensor.clone()));

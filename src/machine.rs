@@ -73,3 +73,74 @@ impl Machine {
         Machine { name: "scalar", lanes: 1, broadcasts: false, scales: false, ..self }
     }
 }
+
+/// What of a contraction's result stays in registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tile {
+    /// Rows.
+    pub rows: usize,
+    /// Vectors of columns.
+    pub vectors: usize,
+}
+
+impl Machine {
+    /// The tile for a contraction of `rows` by `columns`: of all that fit into the registers, with one
+    /// for each vector of B and where it is needed one for an element of A, the one that wastes least
+    /// on edges and loads.
+    pub fn tile(&self, rows: usize, columns: usize) -> Tile {
+        (1..=8).map(|vectors| self.tile_of(rows, vectors)).fold(
+            self.tile_of(rows, 1),
+            |best, tile| {
+                if self.efficiency(tile, rows, columns) > self.efficiency(best, rows, columns) {
+                    tile
+                } else {
+                    best
+                }
+            },
+        )
+    }
+
+    /// The tallest tile of so many vectors whose tiles share the rows evenly.
+    pub fn tile_of(&self, rows: usize, vectors: usize) -> Tile {
+        // A product takes a broadcast from memory where it has at most two uses.
+        let spare = usize::from(!self.broadcasts || vectors > 2);
+        let free = (self.registers as usize).saturating_sub(vectors + spare);
+        let most = (free / vectors).max(1);
+        let tiles = rows.div_ceil(most).max(1);
+        Tile { rows: rows.div_ceil(tiles).max(1), vectors }
+    }
+
+    /// The part of the multiply-adds that is not wasted, roughly.
+    fn efficiency(&self, tile: Tile, rows: usize, columns: usize) -> f64 {
+        let panel = tile.vectors * self.lanes as usize;
+        let [rows, columns] = [rows.max(1), columns.max(1)];
+        let useful = (rows * columns) as f64
+            / (rows.next_multiple_of(tile.rows) * columns.next_multiple_of(panel)) as f64;
+        let sums = (tile.rows * tile.vectors) as f64;
+        let loads = tile.vectors as f64 + 0.5 * tile.rows as f64;
+        useful * (sums / 8.0).min(1.0) * sums / (sums + 0.15 * loads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_the_shape() {
+        let tile = |rows, columns| Machine::AVX512.tile(rows, columns);
+        assert_eq!(tile(128, 384), Tile { rows: 13, vectors: 2 });
+        assert_eq!(tile(1, 1000).rows, 1);
+        assert!(tile(1, 1000).vectors >= 4);
+        assert!(tile(7, 512).vectors >= 3);
+        for machine in [Machine::CLIF, Machine::AVX2, Machine::AVX512] {
+            for (rows, columns) in [(1, 1), (1, 4096), (3, 10), (7, 64), (49, 160), (3136, 64)] {
+                let tile = machine.tile(rows, columns);
+                assert!(
+                    tile.rows * tile.vectors + tile.vectors <= machine.registers as usize,
+                    "{tile:?}"
+                );
+            }
+        }
+    }
+}

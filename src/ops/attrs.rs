@@ -105,7 +105,7 @@ impl Attrs {
     }
 
     /// An integer, or `default`.
-    #[expect(missing_docs, clippy::missing_errors_doc, reason = "as `int`")]
+    #[expect(clippy::missing_errors_doc, reason = "as `int`")]
     pub fn int_or(&mut self, name: &'static str, default: i64) -> Result<i64, ErrorKind> {
         Ok(self.int(name)?.unwrap_or(default))
     }

@@ -9,7 +9,7 @@ mod attrs;
 pub mod rlx;
 pub mod tools;
 
-pub use attrs::{Attribute, Attrs};
+pub use attrs::{Attribute, Attrs, DEFAULT_OPSET};
 
 use crate::error::{ErrorKind, nearest};
 use crate::mir;

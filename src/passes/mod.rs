@@ -1,1 +1,160 @@
-//!
+//! Passes over MIR: each a function from graph to graph, one file, one exported function.
+
+pub mod dce;
+pub mod epilogue;
+pub mod fold;
+pub mod layout;
+pub mod map;
+pub mod pack;
+mod rewrite;
+pub mod rows;
+pub mod simplify;
+
+use crate::machine::Machine;
+use crate::mir::{Graph, verify::verify};
+
+/// How much is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Level {
+    /// Nothing: every node as its operator wrote it.
+    None,
+    /// Everything.
+    #[default]
+    Speed,
+}
+
+/// The pipeline.
+pub fn run(graph: Graph, level: Level, machine: &Machine) -> Graph {
+    if level == Level::None {
+        return dce::eliminate(graph);
+    }
+    let pack = |graph| pack::pack(graph, machine);
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 10] = [
+        ("fold", &fold::fold),
+        ("simplify", &simplify::simplify),
+        ("layout", &layout::propagate),
+        ("fold", &fold::fold),
+        ("simplify", &simplify::simplify),
+        ("fold", &fold::fold),
+        ("epilogue", &epilogue::fuse),
+        ("rows", &rows::fuse),
+        ("map", &map::fuse),
+        ("pack", &pack),
+    ];
+    passes.into_iter().fold(dce::eliminate(graph), |graph, (name, pass)| {
+        let graph = dce::eliminate(pass(graph));
+        if cfg!(debug_assertions)
+            && let Err(errors) = verify(&graph)
+        {
+            panic!("after {name}: {}\n{graph}", errors.join("\n"));
+        }
+        graph
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mir::{Binary, Builder, Op, Output, Reduction, Role, Unary, Value, Weights, eval};
+    use crate::tensor::Tensor;
+    use crate::types::{DType, Type};
+
+    fn tensor(dims: &[usize], seed: u32) -> Tensor {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        Tensor::from_f32s(dims, &(0..dims.iter().product()).map(|_| next()).collect::<Vec<_>>())
+    }
+
+    /// The optimized graph, after comparing its results with those of the graph as it was written.
+    fn optimized(b: Builder, outputs: &[Value]) -> Graph {
+        let output = |&value: &Value| Output { name: value.to_string(), value };
+        let graph = b.finish(outputs.iter().map(output).collect());
+        verify(&graph).unwrap();
+        let inputs: Vec<Tensor> =
+            graph.inputs.iter().map(|&v| tensor(&graph.ty(v).dims, 7)).collect();
+        let before = eval::graph(&graph, &inputs);
+        let graph = run(graph, Level::Speed, &Machine::AVX2);
+        verify(&graph).unwrap();
+        for (a, b) in before.iter().zip(eval::graph(&graph, &inputs)) {
+            for (a, b) in a.f64s().into_iter().zip(b.f64s()) {
+                assert!((a - b).abs() <= 1e-5 * a.abs().max(1.0), "{a} {b}\n{graph}");
+            }
+        }
+        graph
+    }
+
+    fn count(graph: &Graph, is: impl Fn(&Op) -> bool) -> usize {
+        graph.nodes.values().filter(|n| is(&n.op)).count()
+    }
+
+    fn conv(b: &mut Builder, x: Value, weights: &[usize], seed: u32) -> Value {
+        let w = b.constant(tensor(weights, seed));
+        let bias = b.constant(tensor(&[weights[0], 1, 1], seed + 1));
+        let x = b.channels_last(x);
+        let x = b.pad(x, &[0, 1, 1, 0], &[0, 1, 1, 0], 0.0);
+        let w = b.permute(w, &[2, 3, 1, 0]);
+        let y = b.conv(x, w, &[1, 1], &[1, 1], 1);
+        let y = b.channels_first(y);
+        b.binary(Binary::Add, y, bias)
+    }
+
+    #[test]
+    fn residual_block() {
+        let mut b = Builder::new("block");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 3, 6, 5]));
+        let first = conv(&mut b, x, &[8, 3, 3, 3], 1);
+        let first = b.binary_scalar(Binary::Max, first, 0.0);
+        let second = conv(&mut b, first, &[8, 8, 3, 3], 3);
+        let sum = b.binary(Binary::Add, second, first);
+        let sum = b.binary_scalar(Binary::Max, sum, 0.0);
+        let mean = b.mean(sum, &[2, 3]);
+        let flat = b.reshape(mean, [1, 8]);
+        let w = b.constant(tensor(&[8, 10], 9));
+        let y = b.contract(flat, w);
+        let graph = optimized(b, &[y]);
+        assert_eq!(count(&graph, |op| matches!(op, Op::Permute(_))), 1, "{graph}");
+        assert_eq!(
+            count(&graph, |op| matches!(op, Op::Map(_))),
+            1,
+            "only the mean's factor\n{graph}"
+        );
+        let panels = |op: &Op| matches!(op, Op::Conv(c) if c.weights != Weights::Plain && c.epilogue.is_some());
+        assert_eq!(count(&graph, panels), 2, "{graph}");
+    }
+
+    #[test]
+    fn transformer_block() {
+        let mut b = Builder::new("block");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 4, 6]));
+        let w = b.constant(tensor(&[6, 6], 2));
+        let projected = b.contract(x, w);
+        let bias = b.constant(tensor(&[6], 3));
+        let projected = b.binary(Binary::Add, bias, projected);
+        let sum = b.binary(Binary::Add, projected, x);
+        // Layer normalization.
+        let mean = b.mean(sum, &[2]);
+        let centered = b.binary(Binary::Sub, sum, mean);
+        let square = b.binary(Binary::Mul, centered, centered);
+        let variance = b.mean(square, &[2]);
+        let variance = b.binary_scalar(Binary::Add, variance, 1e-5);
+        let deviation = b.unary(Unary::Sqrt, variance);
+        let normal = b.binary(Binary::Div, centered, deviation);
+        let gamma = b.constant(tensor(&[6], 4));
+        let normal = b.binary(Binary::Mul, normal, gamma);
+        // Softmax of the scores.
+        let keys = b.permute(normal, &[0, 2, 1]);
+        let scores = b.contract(normal, keys);
+        let scores = b.binary_scalar(Binary::Mul, scores, 0.4);
+        let max = b.reduce(Reduction::Max, scores, &[2]);
+        let shifted = b.binary(Binary::Sub, scores, max);
+        let exp = b.unary(Unary::Exp, shifted);
+        let total = b.reduce(Reduction::Sum, exp, &[2]);
+        let y = b.binary(Binary::Div, exp, total);
+        let graph = optimized(b, &[y]);
+        assert_eq!(count(&graph, |op| matches!(op, Op::Rows(_))), 2, "{graph}");
+        assert_eq!(count(&graph, |op| matches!(op, Op::Map(_) | Op::Reduce { .. })), 0, "{graph}");
+    }
+}

@@ -1,0 +1,124 @@
+//! Constant weights of products into panels: the order in which the kernel reads them.
+
+use super::rewrite::Rewriter;
+use crate::machine::Machine;
+use crate::mir::{Contract, Conv, Graph, Op, Value, Weights};
+use crate::tensor::Tensor;
+use crate::types::{DType, Type};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// See the module's text.
+pub fn pack(graph: Graph, machine: &Machine) -> Graph {
+    let mut r = Rewriter::new(&graph);
+    let mut packed: BTreeMap<(Value, Shape), Value> = BTreeMap::new();
+    for (old, node) in &graph.nodes {
+        let shape = match &node.op {
+            Op::Contract(c) if c.weights == Weights::Plain => contraction(&graph, node, machine),
+            Op::Conv(c) if c.weights == Weights::Plain => convolution(&graph, c, node, machine),
+            _ => None,
+        };
+        let weights = node.operands.get(1).copied();
+        let (Some(shape), Some(weights)) = (shape, weights) else {
+            r.copy(old);
+            continue;
+        };
+        let Some(tensor) = graph.constant(weights).filter(|t| t.ty().dtype == DType::F32) else {
+            r.copy(old);
+            continue;
+        };
+        let constant = *packed.entry((weights, shape)).or_insert_with(|| {
+            let mut tensor = panels(tensor, &shape);
+            if let Op::Contract(_) = node.op {
+                let dims =
+                    [&graph.ty(weights).dims[..graph.ty(weights).rank() - 2], &tensor.dims()[1..]]
+                        .concat();
+                tensor = tensor.reshaped(dims).expect("batches are groups");
+            }
+            let (ty, origins) = (tensor.ty().clone(), graph.nodes[weights].origins.clone());
+            r.push(Op::Constant(tensor), vec![], ty, origins)
+        });
+        let mut operands = r.operands(old);
+        operands[1] = constant;
+        let layout = Weights::Panels { width: shape.width, columns: shape.columns };
+        let op = match &node.op {
+            Op::Contract(c) => Op::Contract(Contract { weights: layout, ..c.clone() }),
+            Op::Conv(c) => Op::Conv(Conv { weights: layout, ..c.clone() }),
+            other => other.clone(),
+        };
+        let new = r.push(op, operands, node.ty.clone(), node.origins.clone());
+        r.set(old, new);
+    }
+    r.finish()
+}
+
+/// Weights as `groups` matrices of `depth` by `columns`: element (g, k, n) of the constant is at
+/// `g * group + k * row + n`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Shape {
+    groups: usize,
+    depth: usize,
+    columns: usize,
+    group: usize,
+    row: usize,
+    width: usize,
+}
+
+fn contraction(graph: &Graph, node: &crate::mir::Node, machine: &Machine) -> Option<Shape> {
+    let (a, b) = (&graph.ty(node.operands[0]).dims, &graph.ty(node.operands[1]).dims);
+    let rank = b.len();
+    let (rows, depth, columns) = (a[rank - 2], b[rank - 2], b[rank - 1]);
+    let groups = b[..rank - 2].iter().product();
+    let width = machine.tile(rows, columns).vectors * machine.lanes as usize;
+    (depth * columns > 0).then_some(Shape {
+        groups,
+        depth,
+        columns,
+        group: depth * columns,
+        row: columns,
+        width,
+    })
+}
+
+fn convolution(
+    graph: &Graph,
+    c: &Conv,
+    node: &crate::mir::Node,
+    machine: &Machine,
+) -> Option<Shape> {
+    let w = &graph.ty(node.operands[1]).dims;
+    let (per_group, outputs) = (w[w.len() - 2], w[w.len() - 1]);
+    let (depth, columns) =
+        (c.taps.iter().product::<usize>() * per_group, outputs / c.groups.max(1));
+    // Depthwise kernels run over the channels.
+    if c.groups > 1 && per_group == 1 && columns == 1 || depth * columns == 0 {
+        return None;
+    }
+    // One row of tiles is one row of the result, or all of it where the rows continue each other.
+    let dims = &node.ty.dims;
+    let pointwise = c.taps.iter().chain(&c.strides).all(|&n| n == 1);
+    let rows =
+        if pointwise { dims[1..dims.len() - 1].iter().product() } else { dims[dims.len() - 2] };
+    let width = machine.tile(rows, columns).vectors * machine.lanes as usize;
+    Some(Shape { groups: c.groups, depth, columns, group: columns, row: outputs, width })
+}
+
+/// `[groups, panels, depth, width]`, the last panel of each group filled with zeros.
+fn panels(weights: &Tensor, s: &Shape) -> Tensor {
+    let count = s.columns.div_ceil(s.width);
+    let ty = Type::new(DType::F32, [s.groups, count, s.depth, s.width]);
+    let from = weights.bytes();
+    let mut data = Vec::with_capacity(ty.bytes());
+    for group in 0..s.groups {
+        for panel in 0..count {
+            let first = panel * s.width;
+            let columns = s.width.min(s.columns - first);
+            for k in 0..s.depth {
+                let at = (group * s.group + k * s.row + first) * 4;
+                data.extend_from_slice(&from[at..at + columns * 4]);
+                data.resize(data.len() + (s.width - columns) * 4, 0);
+            }
+        }
+    }
+    Tensor::from_bytes(ty, Bytes::from(data)).expect("panels are as large as they are")
+}
