@@ -29,7 +29,7 @@ pub fn expand(checked: &Checked) -> mir::Graph {
         mir.set_origin(&info.name);
         let inputs: Vec<_> =
             info.inputs.iter().map(|v| v.and_then(|v| lowered(&mut mir, &mut values, v))).collect();
-        let types: Vec<_> = result_types(checked, info);
+        let types = checked.result_types(node);
         let results = info.op.expand(&mut mir, &inputs, &types);
         for (i, output) in info.outputs.iter().enumerate() {
             let Some(output) = *output else { continue };
@@ -44,12 +44,4 @@ pub fn expand(checked: &Checked) -> mir::Graph {
     });
     let outputs = outputs.collect();
     mir.finish(outputs)
-}
-
-/// Types of all results, of unused ones too.
-fn result_types(checked: &Checked, info: &hir::NodeInfo) -> Vec<crate::types::Type> {
-    let operand =
-        |v: hir::Value| crate::ops::Operand { ty: checked.ty(v), constant: checked.constant(v) };
-    let operands = crate::ops::Operands::new(info.inputs.iter().map(|v| v.map(operand)).collect());
-    info.op.infer(&operands).expect("check has inferred it")
 }

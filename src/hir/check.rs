@@ -52,6 +52,14 @@ impl Checked {
         self.constants[value].as_ref()
     }
 
+    /// Types of all results of a node, of those that nobody uses too.
+    pub fn result_types(&self, node: Node) -> Vec<Type> {
+        let info = &self.graph.nodes[node];
+        let operand = |v: Value| Operand { ty: self.ty(v), constant: self.constant(v) };
+        let operands = Operands::new(info.inputs.iter().map(|v| v.map(operand)).collect());
+        info.op.infer(&operands).expect("check has inferred it")
+    }
+
     /// The nodes that have to run: those with a result that is not known now, and on which an output
     /// depends.
     pub fn live(&self) -> Vec<Node> {

@@ -1,1 +1,3 @@
-//!
+//! Interpreters: the model by its definition, and (not compiled) the planned program.
+
+pub mod reference;
