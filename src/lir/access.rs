@@ -56,6 +56,106 @@ impl Access {
         )
     }
 
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// Whether both reach the same element with every index.
+    pub fn same(&self, other: &Access) -> bool {
+        let axes = || self.dims.iter().zip(self.strides.iter().zip(&other.strides));
+        self.buffer == other.buffer
+            && self.dtype == other.dtype
+            && self.dims == other.dims
+            && (self.is_empty()
+                || self.offset == other.offset && axes().all(|(&d, (a, b))| d == 1 || a == b))
+    }
+
+    /// Sets the strides of axes with extent 1, which mean nothing, to those of a dense tensor, so that
+    /// accesses that are the same are equal.
+    pub fn normalize(&mut self) {
+        for axis in (0..self.dims.len()).rev() {
+            if self.dims[axis] == 1 {
+                let next = self.dims.get(axis + 1).zip(self.strides.get(axis + 1));
+                self.strides[axis] = next.map_or(1, |(&d, &s)| s * d as i64);
+            }
+        }
+    }
+
+    /// Calls `visit` with the place of every element (in elements from the buffer's start), in
+    /// row-major order.
+    pub fn for_each(&self, mut visit: impl FnMut(i64)) {
+        if self.is_empty() {
+            return;
+        }
+        let mut index = vec![0; self.dims.len()];
+        let mut at = self.offset;
+        loop {
+            visit(at);
+            let mut axis = self.dims.len();
+            loop {
+                if axis == 0 {
+                    return;
+                }
+                axis -= 1;
+                index[axis] += 1;
+                at += self.strides[axis];
+                if index[axis] < self.dims[axis] {
+                    break;
+                }
+                at -= self.strides[axis] * self.dims[axis] as i64;
+                index[axis] = 0;
+            }
+        }
+    }
+
+    /// Whether some element of one is an element of the other.
+    pub fn overlaps(&self, other: &Access) -> bool {
+        if self.buffer != other.buffer {
+            return false;
+        }
+        let (Some((low, high)), Some((other_low, other_high))) = (self.span(), other.span()) else {
+            return false;
+        };
+        if high < other_low || other_high < low {
+            return false;
+        }
+        // Elements meet where the sum of `stride * k` over both tensors' axes, `k` in the axis' range
+        // (negative for the other tensor's), is the distance of the first elements.
+        let mut axes: Vec<(i64, i64, i64)> = vec![];
+        for (access, sign) in [(self, 1), (other, -1)] {
+            for (&d, &stride) in access.dims.iter().zip(&access.strides).filter(|a| *a.1 != 0) {
+                let end = (d as i64 - 1) * sign * stride.signum();
+                axes.push((stride.abs(), end.min(0), end.max(0)));
+            }
+        }
+        axes.sort_unstable_by_key(|a| std::cmp::Reverse(a.0));
+        axes.dedup_by(|b, a| {
+            let equal = a.0 == b.0;
+            if equal {
+                (a.1, a.2) = (a.1 + b.1, a.2 + b.2);
+            }
+            equal
+        });
+        // What the axes from each on can reach.
+        let mut reach = vec![(0, 0); axes.len() + 1];
+        for (i, (stride, low, high)) in axes.iter().enumerate().rev() {
+            reach[i] = (reach[i + 1].0 + stride * low, reach[i + 1].1 + stride * high);
+        }
+        let mut open = vec![(0, other.offset - self.offset)];
+        while let Some((i, distance)) = open.pop() {
+            if distance < reach[i].0 || distance > reach[i].1 {
+                continue;
+            }
+            let Some(&(stride, low, high)) = axes.get(i) else { return true };
+            // Only counts from which the rest can still meet.
+            let first = (distance - reach[i + 1].1).div_euclid(stride).max(low);
+            let last = (distance - reach[i + 1].0).div_euclid(stride).min(high);
+            open.extend((first..=last).map(|k| (i + 1, distance - k * stride)));
+        }
+        false
+    }
+
     /// Whether the elements lie one behind the other in row-major order.
     pub fn is_dense(&self) -> bool {
         let dense = strides(&self.dims);
@@ -153,6 +253,27 @@ mod tests {
         assert_eq!(window.reshaped(&[2, 2, 3, 2]).map(|a| a.strides), Some(vec![20, 10, 2, 1]));
         assert_eq!(window.reshaped(&[24]), None);
         assert_eq!(access(&[0, 3], &[3, 1]).reshaped(&[7, 0]).map(|a| a.dims), Some(vec![7, 0]));
+    }
+
+    #[test]
+    fn overlaps_by_element() {
+        // Columns 0..2 and 2..5 of one matrix interleave and do not meet.
+        let whole = access(&[4, 5], &[5, 1]);
+        let left = whole.sliced(&[0, 0], &[1, 1], &[4, 2]);
+        let right = whole.sliced(&[0, 2], &[1, 1], &[4, 3]);
+        assert!(!left.overlaps(&right) && left.overlaps(&whole));
+        assert!(left.overlaps(&right.sliced(&[1, 0], &[-1, 1], &[2, 3]).broadcast(&[7, 2, 3])) == false);
+        let even = access(&[10], &[2]);
+        let odd = Access { offset: 1, ..even.clone() };
+        assert!(!even.overlaps(&odd) && !odd.overlaps(&even));
+        assert!(access(&[3, 3], &[3, 1]).overlaps(&access(&[3, 3], &[1, 3])));
+    }
+
+    #[test]
+    fn visits_every_element() {
+        let mut seen = vec![];
+        access(&[2, 3], &[1, -2]).sliced(&[0, 0], &[1, 1], &[2, 3]).for_each(|at| seen.push(at));
+        assert_eq!(seen, [0, -2, -4, 1, -1, -3]);
     }
 
     #[test]

@@ -14,8 +14,11 @@
 //! 4. Buffers that are alive at the same time do not overlap in the arena; all are aligned, inside
 //!    the arena, and behind the context ([`CONTEXT_BYTES`]).
 
+pub mod accepts;
 pub mod access;
+pub mod collapse;
 pub mod fingerprint;
+mod homes;
 pub mod json;
 pub mod liveness;
 pub mod place;
@@ -23,6 +26,7 @@ pub mod print;
 pub mod schedule;
 pub mod storage;
 pub mod verify;
+pub mod views;
 
 pub use access::Access;
 

@@ -1,9 +1,268 @@
-//! Which buffer every value lies in, and how.
+//! From values to steps over buffers.
+//!
+//! [`Homes`] has decided where every value lies; here each value becomes the steps that put it there.
+//! Views that are accesses need none, an operand of a concatenation or border that its producer
+//! wrote into its window needs none either, and an operand that lies in a way that the kernel is slow
+//! with is copied first.
 
-use super::{Module, Options};
-use crate::mir::{Graph, Value};
+use super::accepts::accepts;
+use super::collapse::{collapse, sort_axes};
+use super::homes::Homes;
+use super::views::{borders, is_view, view, window};
+use super::{Access, Buffer, BufferInfo, BufferKind, Io, Module, Op, Options, Plan, Port, Step};
+use super::{Rows, StepInfo};
+use crate::mir::Stage;
+use crate::mir::{self, Graph, Role, Value};
+use cranelift_entity::{PrimaryMap, SecondaryMap};
+use std::collections::BTreeMap;
 
-/// Steps over buffers for the values in this order.
-pub fn assign(_graph: &Graph, _order: &[Value], _options: Options) -> Module {
-    unimplemented!()
+/// Steps over buffers for the values in this order, without places for the buffers.
+pub fn assign(graph: &Graph, order: &[Value], options: Options) -> Module {
+    let homes = Homes::new(graph, order, options);
+    let mut writer = Writer {
+        graph,
+        homes,
+        steps: PrimaryMap::new(),
+        copies: SecondaryMap::new(),
+        outputs: vec![None; graph.outputs.len()],
+    };
+    let mut outputs: SecondaryMap<Value, Vec<usize>> = SecondaryMap::new();
+    for (index, output) in graph.outputs.iter().enumerate() {
+        outputs[output.value].push(index);
+    }
+    for &value in order {
+        if writer.homes.access(value).is_some() {
+            writer.write(value);
+            writer.write_outputs(value, &outputs[value]);
+        }
+    }
+    writer.finish(options)
+}
+
+/// The step that computes a node; `None` for inputs, constants, views, concatenations and borders.
+pub(super) fn step_op(node: &mir::Node) -> Option<Op> {
+    Some(match &node.op {
+        mir::Op::Map(expr) => {
+            let stages = vec![Stage { expr: expr.clone(), reduce: None }];
+            // The width is that of the collapsed domain; it is set with the accesses.
+            Op::Rows(Rows { stages, width: node.ty.dims.last().copied().unwrap_or(1) })
+        }
+        mir::Op::Rows(rows) => Op::Rows(rows.clone()),
+        mir::Op::Reduce { op, axes } => Op::Reduce { op: *op, axes: axes.clone() },
+        mir::Op::ArgReduce { largest, axis, last } => {
+            Op::ArgReduce { largest: *largest, axis: *axis, last: *last }
+        }
+        mir::Op::Contract(contract) => Op::Contract(contract.clone()),
+        mir::Op::Conv(conv) => Op::Conv(conv.clone()),
+        mir::Op::Pool(pool) => Op::Pool(pool.clone()),
+        mir::Op::Gather { axis } => Op::Gather { axis: *axis },
+        mir::Op::Input { .. }
+        | mir::Op::Constant(_)
+        | mir::Op::Pad { .. }
+        | mir::Op::Concat { .. }
+        | mir::Op::Reshape
+        | mir::Op::Permute(_)
+        | mir::Op::Slice { .. }
+        | mir::Op::Broadcast => return None,
+    })
+}
+
+/// The dimensions with which a step reads the operand `index` of a node.
+pub(super) fn operand_dims(graph: &Graph, user: Value, index: usize) -> Vec<usize> {
+    let node = &graph.nodes[user];
+    match &node.op {
+        mir::Op::Map(_) => node.ty.dims.clone(),
+        mir::Op::Rows(rows) => {
+            let mut dims = node.ty.dims.clone();
+            if let Some(last) = dims.last_mut() {
+                *last = rows.width;
+            }
+            dims
+        }
+        mir::Op::Contract(_) | mir::Op::Conv(_) if index >= 2 => node.ty.dims.clone(),
+        _ => graph.ty(node.operands[index]).dims.clone(),
+    }
+}
+
+struct Writer<'a> {
+    graph: &'a Graph,
+    homes: Homes<'a>,
+    steps: PrimaryMap<Step, StepInfo>,
+    /// Dense copies that were made of values for steps that refuse their accesses.
+    copies: SecondaryMap<Value, Option<Access>>,
+    outputs: Vec<Option<Buffer>>,
+}
+
+impl Writer<'_> {
+    fn access(&self, value: Value) -> Access {
+        self.homes.access(value).expect("operands of needed values are needed").clone()
+    }
+
+    /// Appends a step, with its accesses in their normal form.
+    fn push(&mut self, value: Value, op: Op, operands: Vec<Access>, result: Access) {
+        if result.is_empty() {
+            return;
+        }
+        let mut op = op;
+        let mut accesses = operands;
+        accesses.push(result);
+        match &mut op {
+            Op::Rows(rows) => {
+                // One stage over elements has no rows: any grouping of the elements will do.
+                let elementwise = rows.stages.len() == 1 && rows.stages[0].reduce.is_none();
+                collapse(&mut accesses, !elementwise);
+                if elementwise {
+                    rows.width = accesses[0].dims.last().copied().unwrap_or(1);
+                }
+            }
+            Op::Move | Op::Fill(_) => {
+                sort_axes(&mut accesses);
+                collapse(&mut accesses, false);
+            }
+            Op::Reduce { .. }
+            | Op::ArgReduce { .. }
+            | Op::Contract(_)
+            | Op::Conv(_)
+            | Op::Pool(_)
+            | Op::Gather { .. } => accesses.iter_mut().for_each(Access::normalize),
+        }
+        let result = accesses.pop().expect("the result was pushed");
+        let origins = &self.graph.nodes[value].origins;
+        let origins = origins.iter().map(|&o| self.graph.origins[o].clone()).collect();
+        self.steps.push(StepInfo { op, operands: accesses, result, origins });
+    }
+
+    /// The steps that put a value where it lies.
+    fn write(&mut self, value: Value) {
+        let graph = self.graph;
+        let node = &graph.nodes[value];
+        let result = self.access(value);
+        if let Some(op) = self.homes.ops[value].clone() {
+            if result.is_empty() {
+                return;
+            }
+            let operands = node.operands.iter().enumerate();
+            let read = |(index, &operand): (usize, &Value)| self.read(&op, value, index, operand);
+            let operands = operands.map(read).collect();
+            self.push(value, op, operands, result);
+        } else if is_view(&node.op) {
+            if self.homes.is_copied(value) {
+                self.copy_view(value, result);
+            }
+        } else {
+            if let mir::Op::Pad { value: literal, .. } = &node.op {
+                for part in borders(graph, node, &result) {
+                    self.push(value, Op::Fill(*literal), vec![], part);
+                }
+            }
+            for (index, &operand) in node.operands.iter().enumerate() {
+                let access = self.access(operand);
+                match window(graph, value, index, &result) {
+                    Some(window) if !window.same(&access) => {
+                        self.push(value, Op::Move, vec![access], window);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// A view that is no access to its operand's storage.
+    fn copy_view(&mut self, value: Value, result: Access) {
+        let node = &self.graph.nodes[value];
+        let operand = self.access(node.operands[0]);
+        let (from, to) = match view(node, &operand) {
+            Some(from) => (from, result),
+            None => {
+                let to = result.reshaped(&operand.dims).expect("the place was chosen to allow it");
+                (operand, to)
+            }
+        };
+        self.push(value, Op::Move, vec![from], to);
+    }
+
+    /// An operand as its step takes it, copied if need be.
+    fn read(&mut self, op: &Op, user: Value, index: usize, operand: Value) -> Access {
+        let dims = operand_dims(self.graph, user, index);
+        let access = self.access(operand).broadcast(&dims);
+        if accepts(op, index, &access) { access } else { self.dense(operand).broadcast(&dims) }
+    }
+
+    /// A dense copy of a value (without its repetitions).
+    fn dense(&mut self, value: Value) -> Access {
+        if let Some(copy) = &self.copies[value] {
+            return copy.clone();
+        }
+        let node = &self.graph.nodes[value];
+        let name = self.homes.name(value);
+        let from = self.access(value);
+        let copy = if node.op == mir::Op::Broadcast {
+            self.dense(node.operands[0]).broadcast(&node.ty.dims)
+        } else if let Some(copy) = self.homes.constant_copy(name.clone(), &from) {
+            copy
+        } else {
+            let (bytes, kind) = (node.ty.bytes() as u64, BufferKind::Temporary);
+            let buffer = self.homes.buffers.push(BufferInfo { name, bytes, kind });
+            let copy = Access::dense(buffer, &node.ty);
+            self.push(value, Op::Move, vec![from], copy.clone());
+            copy
+        };
+        self.copies[value] = Some(copy.clone());
+        copy
+    }
+
+    /// Gives the outputs that are this value their buffers.
+    fn write_outputs(&mut self, value: Value, outputs: &[usize]) {
+        let Some(&first) = outputs.first() else { return };
+        let access = self.access(value);
+        let buffer = if self.homes.is_port(&access) {
+            access.buffer
+        } else {
+            let ty = self.graph.ty(value);
+            let name = self.graph.outputs[first].name.clone();
+            let (bytes, kind) = (ty.bytes() as u64, BufferKind::Output);
+            let buffer = self.homes.buffers.push(BufferInfo { name, bytes, kind });
+            self.push(value, Op::Move, vec![access], Access::dense(buffer, ty));
+            buffer
+        };
+        outputs.iter().for_each(|&index| self.outputs[index] = Some(buffer));
+    }
+
+    /// The module, its buffers numbered in the order in which they are met.
+    fn finish(self, options: Options) -> Module {
+        let Writer { graph, homes, mut steps, outputs, .. } = self;
+        let mut io = Io::default();
+        for &input in &graph.inputs {
+            let (mir::Op::Input { name, role }, Some(access)) =
+                (&graph.nodes[input].op, homes.access(input))
+            else {
+                continue;
+            };
+            let ty = graph.ty(input).clone();
+            let port = Port { name: name.clone(), ty, buffer: access.buffer };
+            match role {
+                Role::Input => io.inputs.push(port),
+                Role::Parameter => io.parameters.push(port),
+            }
+        }
+        for (output, buffer) in graph.outputs.iter().zip(outputs) {
+            let ty = graph.ty(output.value).clone();
+            io.outputs.extend(buffer.map(|buffer| Port { name: output.name.clone(), ty, buffer }));
+        }
+        let mut renamed: BTreeMap<Buffer, Buffer> = BTreeMap::new();
+        let mut buffers = PrimaryMap::new();
+        let mut rename = |buffer: &mut Buffer| {
+            let old = *buffer;
+            *buffer = *renamed.entry(old).or_insert_with(|| buffers.push(homes.buffers[old].clone()));
+        };
+        let Io { inputs, parameters, outputs } = &mut io;
+        inputs.iter_mut().chain(parameters).for_each(|port| rename(&mut port.buffer));
+        for step in steps.values_mut() {
+            step.operands.iter_mut().for_each(|access| rename(&mut access.buffer));
+            rename(&mut step.result.buffer);
+        }
+        outputs.iter_mut().for_each(|port| rename(&mut port.buffer));
+        let plan = Plan { options, ..Plan::default() };
+        Module { name: graph.name.clone(), buffers, steps, io, plan }
+    }
 }

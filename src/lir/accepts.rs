@@ -1,0 +1,81 @@
+//! Which accesses a kernel takes at speed.
+//!
+//! Every kernel is correct for every access; this is the policy that decides where a copy into a
+//! dense buffer ([`Op::Move`]) pays.
+
+use super::{Access, Op};
+use crate::mir::Weights;
+
+/// Tensors with at most this many elements are taken however they lie.
+const TINY: usize = 16;
+
+/// Whether a step of this kind reads `access` as its operand `index` at speed. The access has the
+/// dimensions that the step asks for (broadcast to the domain or result where it says so).
+pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
+    let contiguous = || last_stride(access).is_none_or(|s| s == 0 || s == 1);
+    if access.elements() <= TINY {
+        return true;
+    }
+    match op {
+        // Scalar code does not mind.
+        Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) if access.dtype.bytes() != 4 => true,
+        Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) => contiguous(),
+        Op::Gather { .. } => index != 0 || contiguous(),
+        // A tile of A is read by broadcast loads.
+        Op::Contract(_) if index == 0 => true,
+        Op::Contract(c) if index == 1 => match c.weights {
+            // A single column is read as a row would be.
+            Weights::Plain => contiguous(),
+            Weights::Panels { .. } => access.is_dense(),
+        },
+        Op::Conv(_) if index == 1 => access.is_dense(),
+        Op::Contract(_) | Op::Conv(_) => contiguous(),
+        Op::ArgReduce { .. } | Op::Move | Op::Fill(_) => true,
+    }
+}
+
+/// Whether a step of this kind writes `access` at speed.
+pub fn accepts_result(op: &Op, access: &Access) -> bool {
+    match op {
+        Op::Move | Op::Fill(_) | Op::ArgReduce { .. } => true,
+        Op::Rows(_)
+        | Op::Reduce { .. }
+        | Op::Contract(_)
+        | Op::Conv(_)
+        | Op::Pool(_)
+        | Op::Gather { .. } => accepts_window(access),
+    }
+}
+
+/// Whether producers write `access` at speed, whatever kind they are.
+pub fn accepts_window(access: &Access) -> bool {
+    access.elements() <= TINY || last_stride(access).is_none_or(|s| s == 1)
+}
+
+/// Stride of the last axis that has more than one element.
+fn last_stride(access: &Access) -> Option<i64> {
+    let mut axes = access.dims.iter().zip(&access.strides).rev();
+    axes.find(|&(&d, _)| d > 1).map(|(_, &s)| s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lir::{Buffer, Contract};
+    use crate::types::{DType, Type};
+    use cranelift_entity::EntityRef;
+
+    #[test]
+    fn transposed_operands() {
+        let dense = Access::dense(Buffer::new(0), &Type::new(DType::F32, [8, 16]));
+        let transposed = dense.permuted(&[1, 0]);
+        let op = Op::Contract(Contract { weights: Weights::Plain, epilogue: None });
+        assert!(accepts(&op, 0, &transposed));
+        assert!(!accepts(&op, 1, &transposed));
+        assert!(accepts(&op, 1, &dense));
+        assert!(accepts(&Op::Move, 0, &transposed));
+        assert!(!accepts_result(&op, &transposed));
+        let row = Access::dense(Buffer::new(0), &Type::new(DType::F32, [1, 16]));
+        assert!(accepts(&Op::Reduce { op: crate::mir::Reduction::Sum, axes: vec![0] }, 0, &row.permuted(&[1, 0])));
+    }
+}

@@ -1,0 +1,410 @@
+//! Where every value is kept: decided from the last value to the first, so that a producer knows what
+//! its users want.
+//!
+//! A value that a step computes is a root; views of it are accesses to the same storage. For each root
+//! the places that its users offer are weighed: an output's buffer, a window in a concatenation or
+//! border, the place of a user that works in place, and buffers of its own in an order of axes
+//! that some user asks for. The place that leads to the fewest copied bytes wins.
+
+use super::accepts::{accepts, accepts_result, accepts_window};
+use super::storage::{operand_dims, step_op};
+use super::views::{has_interior, is_view, unview, view, window};
+use super::{Access, Buffer, BufferInfo, BufferKind, Op, Options};
+use crate::mir::{self, Graph, Role, Value};
+use crate::tensor::Tensor;
+use crate::types::DType;
+use bytes::Bytes;
+use cranelift_entity::{PrimaryMap, SecondaryMap};
+use std::collections::BTreeMap;
+
+/// So many places are weighed for one root, at most.
+const CANDIDATES: usize = 12;
+
+/// A copy of a constant that is made when the model is compiled has at most so many bytes.
+const CONSTANT_COPY: usize = 1 << 26;
+
+/// Where all values lie.
+pub(super) struct Homes<'a> {
+    graph: &'a Graph,
+    options: Options,
+    /// All buffers; their order means nothing yet.
+    pub(super) buffers: PrimaryMap<Buffer, BufferInfo>,
+    /// The kind of step that computes each value, if one does.
+    pub(super) ops: SecondaryMap<Value, Option<Op>>,
+    places: SecondaryMap<Value, Option<Place>>,
+    /// Who reads each value.
+    users: SecondaryMap<Value, Vec<User>>,
+    position: SecondaryMap<Value, usize>,
+    constants: BTreeMap<(usize, DType, Bytes), Buffer>,
+}
+
+/// Where one value lies.
+#[derive(Clone, Debug)]
+struct Place {
+    access: Access,
+    /// Position of the step that overwrites it by working in place; only reads before are right.
+    until: usize,
+    /// The value is a view that must be copied.
+    copied: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum User {
+    /// It is operand `.1` of this node.
+    Node(Value, usize),
+    /// It is a result of the model, by this index.
+    Output(usize),
+}
+
+/// A place that a root might take.
+struct Candidate {
+    access: Access,
+    until: usize,
+    /// The user that then works in place.
+    in_place: Option<Value>,
+    /// What the buffer is to hold, if it is to be made.
+    fresh: Option<(BufferKind, String)>,
+}
+
+impl<'a> Homes<'a> {
+    /// Finds a place for every value that the outputs need, and for all inputs.
+    pub(super) fn new(graph: &'a Graph, order: &[Value], options: Options) -> Homes<'a> {
+        let mut homes = Homes {
+            graph,
+            options,
+            buffers: PrimaryMap::new(),
+            ops: SecondaryMap::with_capacity(graph.nodes.len()),
+            places: SecondaryMap::with_capacity(graph.nodes.len()),
+            users: SecondaryMap::with_capacity(graph.nodes.len()),
+            position: SecondaryMap::with_capacity(graph.nodes.len()),
+            constants: BTreeMap::new(),
+        };
+        let mut needed: SecondaryMap<Value, bool> = SecondaryMap::new();
+        for (index, output) in graph.outputs.iter().enumerate() {
+            needed[output.value] = true;
+            homes.users[output.value].push(User::Output(index));
+        }
+        for (position, &value) in order.iter().enumerate().rev() {
+            homes.position[value] = position;
+            let node = &graph.nodes[value];
+            if needed[value] {
+                for (index, &operand) in node.operands.iter().enumerate() {
+                    needed[operand] = true;
+                    homes.users[operand].push(User::Node(value, index));
+                }
+            }
+            if needed[value] || matches!(node.op, mir::Op::Input { .. }) {
+                homes.decide(value);
+            }
+        }
+        homes
+    }
+
+    /// Where a value lies; `None` when nothing needs it.
+    pub(super) fn access(&self, value: Value) -> Option<&Access> {
+        self.places[value].as_ref().map(|p| &p.access)
+    }
+
+    /// Whether a view is computed by a copy.
+    pub(super) fn is_copied(&self, value: Value) -> bool {
+        self.places[value].as_ref().is_some_and(|p| p.copied)
+    }
+
+    /// A buffer with this constant, as one access.
+    pub(super) fn constant(&mut self, name: String, tensor: &Tensor) -> Access {
+        let key = (tensor.bytes().len(), tensor.ty().dtype, tensor.bytes().clone());
+        let buffers = &mut self.buffers;
+        let buffer = *self.constants.entry(key).or_insert_with(|| {
+            let bytes = tensor.bytes().len() as u64;
+            buffers.push(BufferInfo { name, bytes, kind: BufferKind::Constant(tensor.clone()) })
+        });
+        Access::dense(buffer, tensor.ty())
+    }
+
+    /// A dense copy of a constant's elements, made now; `None` when it is no constant or too large.
+    pub(super) fn constant_copy(&mut self, name: String, access: &Access) -> Option<Access> {
+        let BufferKind::Constant(tensor) = &self.buffers[access.buffer].kind else { return None };
+        let ty = access.ty();
+        if ty.bytes() > CONSTANT_COPY.max(tensor.bytes().len()) {
+            return None;
+        }
+        let mut data = Vec::with_capacity(ty.bytes());
+        access.for_each(|at| data.extend_from_slice(tensor.element(at as usize)));
+        let tensor = Tensor::from_bytes(ty, data.into())?;
+        Some(self.constant(name, &tensor))
+    }
+
+    /// Whether an access is what a port of the model is: a whole buffer that the caller knows.
+    pub(super) fn is_port(&self, access: &Access) -> bool {
+        let info = &self.buffers[access.buffer];
+        let known = match info.kind {
+            BufferKind::Input | BufferKind::Parameter | BufferKind::Output => true,
+            BufferKind::Temporary | BufferKind::Constant(_) => false,
+        };
+        known && is_whole(access, info.bytes)
+    }
+
+    /// For listings: what a value is called.
+    pub(super) fn name(&self, value: Value) -> String {
+        let node = &self.graph.nodes[value];
+        match (&node.op, node.origins.last()) {
+            (mir::Op::Input { name, .. }, _) => name.clone(),
+            (_, Some(&origin)) => self.graph.origins[origin].clone(),
+            (_, None) => value.to_string(),
+        }
+    }
+
+    /// Finds the place of a value that is no view, and of all views of it.
+    fn decide(&mut self, value: Value) {
+        let node = &self.graph.nodes[value];
+        let kind = match &node.op {
+            mir::Op::Input { role: Role::Input, .. } => Some(BufferKind::Input),
+            mir::Op::Input { role: Role::Parameter, .. } => Some(BufferKind::Parameter),
+            mir::Op::Constant(_) => None,
+            op if is_view(op) => return,
+            _ => {
+                self.ops[value] = step_op(node);
+                let place = self.choose(value);
+                self.settle(value, place);
+                return;
+            }
+        };
+        let access = match (kind, &node.op) {
+            (None, mir::Op::Constant(tensor)) => self.constant(self.name(value), tensor),
+            (kind, _) => {
+                let name = self.name(value);
+                let (bytes, kind) = (node.ty.bytes() as u64, kind.unwrap_or(BufferKind::Input));
+                Access::dense(self.buffers.push(BufferInfo { name, bytes, kind }), &node.ty)
+            }
+        };
+        let place = Place { access, until: usize::MAX, copied: false };
+        self.settle(value, place);
+    }
+
+    /// Gives a value that is stored, and all views of it, their places.
+    fn settle(&mut self, root: Value, place: Place) {
+        let mut open = vec![(root, place)];
+        while let Some((value, place)) = open.pop() {
+            for user in self.views_of(value) {
+                let seen = view(&self.graph.nodes[user], &place.access);
+                let next = match seen.filter(|_| self.options.alias) {
+                    Some(access) => Place { access, until: place.until, copied: false },
+                    None => match self.constant_view(user, &place.access) {
+                        Some(access) => Place { access, until: usize::MAX, copied: false },
+                        None => self.choose(user),
+                    },
+                };
+                open.push((user, next));
+            }
+            self.places[value] = Some(place);
+        }
+    }
+
+    fn views_of(&self, value: Value) -> Vec<Value> {
+        let views = self.users[value].iter().filter_map(|user| match *user {
+            User::Node(user, _) if is_view(&self.graph.nodes[user].op) => Some(user),
+            User::Node(..) | User::Output(_) => None,
+        });
+        views.collect()
+    }
+
+    /// The reshape of a constant that lies in no order for it, as another constant.
+    fn constant_view(&mut self, user: Value, operand: &Access) -> Option<Access> {
+        if !self.options.alias || self.graph.nodes[user].op != mir::Op::Reshape {
+            return None;
+        }
+        self.constant_copy(self.name(user), operand)?.reshaped(&self.graph.ty(user).dims)
+    }
+
+    /// The best place for a root: a value that a step computes, or a view that is copied.
+    fn choose(&mut self, root: Value) -> Place {
+        let copied = is_view(&self.graph.nodes[root].op);
+        let candidates = self.candidates(root).into_iter();
+        let fitting = candidates.filter(|c| self.fits(root, &c.access));
+        let weighed = fitting.filter_map(|c| Some((self.cost(root, &c)?, c)));
+        // The first of the cheapest. The last candidate, a buffer of its own, is always possible.
+        let best = weighed.min_by_key(|(cost, _)| *cost).map(|(_, candidate)| candidate);
+        let best = best.unwrap_or_else(|| self.own(root));
+        let mut access = best.access;
+        if let Some((kind, name)) = best.fresh {
+            let bytes = self.graph.ty(root).bytes() as u64;
+            access.buffer = self.buffers.push(BufferInfo { name, bytes, kind });
+        }
+        Place { access, until: best.until, copied }
+    }
+
+    /// A buffer that does not exist yet.
+    fn fresh(&self, access: Access, kind: BufferKind, name: String) -> Candidate {
+        Candidate { access, until: usize::MAX, in_place: None, fresh: Some((kind, name)) }
+    }
+
+    /// A dense buffer for this root alone.
+    fn own(&self, root: Value) -> Candidate {
+        let access = Access::dense(self.buffers.next_key(), self.graph.ty(root));
+        self.fresh(access, BufferKind::Temporary, self.name(root))
+    }
+
+    /// Places that the users of a root and of its views would like, those that save most first.
+    fn candidates(&self, root: Value) -> Vec<Candidate> {
+        let next = self.buffers.next_key();
+        let dense = |value: Value| Access::dense(next, self.graph.ty(value));
+        let output = |index: usize| self.graph.outputs[index].name.clone();
+        let (mut outputs, mut windows, mut in_place, mut orders) = (vec![], vec![], vec![], vec![]);
+        let mut open = vec![root];
+        while let Some(value) = open.pop() {
+            for &user in &self.users[value] {
+                if outputs.len() + windows.len() + in_place.len() + orders.len() >= CANDIDATES {
+                    break;
+                }
+                let (user, index) = match user {
+                    User::Output(index) => {
+                        let access = self.pull_back(root, value, dense(value));
+                        outputs.extend(
+                            access.map(|a| self.fresh(a, BufferKind::Output, output(index))),
+                        );
+                        continue;
+                    }
+                    User::Node(user, index) => (user, index),
+                };
+                let node = &self.graph.nodes[user];
+                if !self.options.alias {
+                    continue;
+                }
+                if is_view(&node.op) {
+                    // Only through views that show each element once.
+                    let Some(access) = self.pull_back(root, user, dense(user)) else { continue };
+                    if !access.is_dense() {
+                        orders.push(self.fresh(access, BufferKind::Temporary, self.name(root)));
+                    }
+                    open.push(user);
+                    continue;
+                }
+                let Some(place) = &self.places[user] else { continue };
+                let (access, until, user) = match &self.ops[user] {
+                    Some(op) if op.in_place(index) && self.covers_buffer(&place.access) => {
+                        (self.unbroadcast(value, &place.access), self.position[user], Some(user))
+                    }
+                    Some(_) => continue,
+                    None if has_interior(node, self.graph) => continue,
+                    None => (window(self.graph, user, index, &place.access), place.until, None),
+                };
+                let Some(access) = access.and_then(|a| self.pull_back(root, value, a)) else {
+                    continue;
+                };
+                let list = if user.is_some() { &mut in_place } else { &mut windows };
+                list.push(Candidate { access, until, in_place: user, fresh: None });
+            }
+        }
+        let own = std::iter::once(self.own(root));
+        outputs.into_iter().chain(windows).chain(in_place).chain(own).chain(orders).collect()
+    }
+
+    /// The access to `root` for which its view `value` is `access`.
+    fn pull_back(&self, root: Value, mut value: Value, mut access: Access) -> Option<Access> {
+        while value != root {
+            let node = &self.graph.nodes[value];
+            let operand = node.operands[0];
+            access = unview(node, &self.graph.ty(operand).dims, &access)?;
+            value = operand;
+        }
+        Some(access)
+    }
+
+    /// The access to an operand that is not repeated when it is broadcast to `access`.
+    fn unbroadcast(&self, operand: Value, access: &Access) -> Option<Access> {
+        let ty = self.graph.ty(operand);
+        let same = ty.dtype == access.dtype && ty.elements() == access.elements();
+        if same { access.reshaped(&ty.dims) } else { None }
+    }
+
+    fn covers_buffer(&self, access: &Access) -> bool {
+        is_whole(access, self.buffers[access.buffer].bytes)
+    }
+
+    /// Whether what computes a root may write there.
+    fn fits(&self, root: Value, access: &Access) -> bool {
+        let node = &self.graph.nodes[root];
+        match &self.ops[root] {
+            Some(op) => accepts_result(op, access),
+            // A reshape that is copied is written with the dimensions that its operand has.
+            None if is_view(&node.op) => {
+                unview(node, &self.graph.ty(node.operands[0]).dims, access).is_some()
+                    || access.is_dense()
+            }
+            None => accepts_window(access),
+        }
+    }
+
+    /// Bytes that must be copied when a root lies there; `None` when a user would read what the step
+    /// that works in place has overwritten.
+    fn cost(&self, root: Value, candidate: &Candidate) -> Option<u64> {
+        let bytes = |value: Value| self.graph.ty(value).bytes() as u64;
+        let is_port = |access: &Access| match &candidate.fresh {
+            Some((kind, _)) => *kind == BufferKind::Output && is_whole(access, bytes(root)),
+            None => self.is_port(access),
+        };
+        let readable = |user: Value| self.position[user] < candidate.until;
+        let mut cost = 0;
+        let mut open = vec![(root, candidate.access.clone())];
+        while let Some((value, access)) = open.pop() {
+            let mut refused = false;
+            for &user in &self.users[value] {
+                let (user, index) = match user {
+                    User::Node(user, index) => (user, index),
+                    User::Output(_) if is_port(&access) => continue,
+                    User::Output(_) => {
+                        // The copy is made as soon as the value is there.
+                        cost += bytes(value);
+                        if self.position[value] >= candidate.until {
+                            return None;
+                        }
+                        continue;
+                    }
+                };
+                let node = &self.graph.nodes[user];
+                if is_view(&node.op) {
+                    match view(node, &access).filter(|_| self.options.alias) {
+                        Some(access) => open.push((user, access)),
+                        None if readable(user) => cost += bytes(user),
+                        None => return None,
+                    }
+                    continue;
+                }
+                // Users that were decided on before, all but dead ones.
+                let Some(place) = &self.places[user] else { continue };
+                let Some(op) = &self.ops[user] else {
+                    let window = window(self.graph, user, index, &place.access);
+                    if window.is_some_and(|w| w.same(&access)) {
+                        continue;
+                    }
+                    if !readable(user) {
+                        return None;
+                    }
+                    cost += bytes(value);
+                    continue;
+                };
+                let read = access.broadcast(&operand_dims(self.graph, user, index));
+                let works_in_place = candidate.in_place == Some(user)
+                    && op.in_place(index)
+                    && read.same(&place.access);
+                if works_in_place {
+                    continue;
+                }
+                if !readable(user) {
+                    return None;
+                }
+                refused |= !accepts(op, index, &read);
+            }
+            if refused {
+                cost += bytes(value);
+            }
+        }
+        Some(cost)
+    }
+}
+
+/// Whether an access is dense and all of its buffer.
+fn is_whole(access: &Access, bytes: u64) -> bool {
+    let all = (access.elements() * access.dtype.bytes()) as u64 == bytes;
+    all && (access.is_empty() || access.offset == 0 && access.is_dense())
+}
