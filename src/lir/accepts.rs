@@ -76,6 +76,10 @@ mod tests {
         assert!(accepts(&Op::Move, 0, &transposed));
         assert!(!accepts_result(&op, &transposed));
         let row = Access::dense(Buffer::new(0), &Type::new(DType::F32, [1, 16]));
-        assert!(accepts(&Op::Reduce { op: crate::mir::Reduction::Sum, axes: vec![0] }, 0, &row.permuted(&[1, 0])));
+        assert!(accepts(
+            &Op::Reduce { op: crate::mir::Reduction::Sum, axes: vec![0] },
+            0,
+            &row.permuted(&[1, 0])
+        ));
     }
 }

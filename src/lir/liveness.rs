@@ -1,1 +1,57 @@
-//!
+//! When every buffer holds something that is still needed.
+
+use super::{Buffer, BufferKind, Module};
+use cranelift_entity::{EntityRef, SecondaryMap};
+
+/// The times at which a buffer is alive, both ends included. Step `s` runs at time `s + 1`; before
+/// it, at time 0, the caller has written the inputs; after the last step, it reads the outputs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Range {
+    /// When it is written first.
+    pub first: u32,
+    /// When it is used last.
+    pub last: u32,
+}
+
+impl Range {
+    /// Whether both are alive at some time.
+    pub fn meets(self, other: Range) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// The live range of every buffer that has a slot in the arena; none for constants and for buffers
+/// that no step touches.
+pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
+    let end = time(module.steps.len());
+    let mut ranges: SecondaryMap<Buffer, Option<Range>> = SecondaryMap::new();
+    ranges.resize(module.buffers.len());
+    for (step, info) in &module.steps {
+        let now = time(step.index());
+        for access in info.operands.iter().chain([&info.result]) {
+            let range = ranges[access.buffer].get_or_insert(Range { first: now, last: now });
+            range.last = now;
+        }
+    }
+    for (buffer, info) in &module.buffers {
+        let range = &mut ranges[buffer];
+        match info.kind {
+            // The caller may set inputs once and run many times.
+            BufferKind::Input | BufferKind::Parameter => {
+                *range = Some(Range { first: 0, last: end });
+            }
+            BufferKind::Output => {
+                let first = range.map_or(end, |r| r.first);
+                *range = Some(Range { first, last: end });
+            }
+            BufferKind::Temporary => {}
+            BufferKind::Constant(_) => *range = None,
+        }
+    }
+    ranges
+}
+
+/// The time at which the step with this index runs.
+fn time(index: usize) -> u32 {
+    u32::try_from(index + 1).expect("steps are numbered in 32 bits")
+}

@@ -253,7 +253,8 @@ impl Writer<'_> {
         let mut buffers = PrimaryMap::new();
         let mut rename = |buffer: &mut Buffer| {
             let old = *buffer;
-            *buffer = *renamed.entry(old).or_insert_with(|| buffers.push(homes.buffers[old].clone()));
+            *buffer =
+                *renamed.entry(old).or_insert_with(|| buffers.push(homes.buffers[old].clone()));
         };
         let Io { inputs, parameters, outputs } = &mut io;
         inputs.iter_mut().chain(parameters).for_each(|port| rename(&mut port.buffer));
