@@ -110,7 +110,7 @@ typedef struct rlx_model {
   uint32_t param_count;
   uint32_t weights_mode;
   const void *weights;     /* embedded weights, or null */
-  uint64_t weights_size;   /* bytes, slack included */
+  uint64_t weights_size;   /* bytes, slack included unless they are in the arena */
   uint64_t weights_offset; /* RLX_WEIGHTS_ARENA: their slot in the arena */
   uint8_t fingerprint[32]; /* of everything that the object depends on */
   int32_t (*run)(void *arena);
@@ -137,7 +137,7 @@ typedef struct rlx_context {
 } rlx_context;
 
 /* Alignment of weights, and bytes behind the last slot and the last weight
-   that belong to arena_size and weights_size, may be read, and mean nothing. */
+   that arena_size and weights_size include; they may be read and mean nothing. */
 #define RLX_WEIGHTS_ALIGN 64
 #define RLX_SLACK 64
 

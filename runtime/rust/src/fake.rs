@@ -161,6 +161,13 @@ fn runs() {
     assert_eq!(model.output::<f32>("empty").unwrap(), []);
     assert_eq!(model.input::<f32>("x").unwrap(), X);
     assert_eq!(model.param::<f32>("p").unwrap(), [10., 20., 30.]);
+    assert_eq!(model.input_array::<f32, 6>("x").unwrap(), &X);
+    assert_eq!(model.output_array::<f32, 6>("y").unwrap(), &Y.map(|y| -y));
+    assert_eq!(model.param_array::<f32, 3>("p").unwrap()[2], 30.);
+    model.param_array_mut::<f32, 3>("p").unwrap()[2] = 40.;
+    model.input_array_mut::<u8, 1>("negate").unwrap()[0] = 0;
+    model.run().unwrap();
+    assert_eq!(model.output::<f32>("y").unwrap()[2], 55.);
     let x = model.inputs()[0];
     assert_eq!(
         (x.name(), x.shape(), x.dtype(), x.elements(), x.bytes()),

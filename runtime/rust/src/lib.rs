@@ -46,5 +46,13 @@ pub use pool::Pool;
 pub use tensor::{Dtype, Element, Key, Tensor};
 pub use weights::Weights;
 
+/// Includes the module that `rlx-aot-build` generated for the model of this prefix: `include_model!("mlp")` makes a module `mlp`.
+#[macro_export]
+macro_rules! include_model {
+    ($prefix:literal) => {
+        include!(concat!(env!("OUT_DIR"), "/", $prefix, ".rs"));
+    };
+}
+
 #[cfg(test)]
 mod fake;

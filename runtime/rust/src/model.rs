@@ -191,6 +191,60 @@ impl Model {
         self.view(*key.find(Role::Output, &self.outputs)?)
     }
 
+    /// [`Model::input`] as an array.
+    ///
+    /// # Errors
+    /// [`Error::Length`], and as [`Model::input_mut`].
+    pub fn input_array<T: Element, const N: usize>(&self, key: impl Key) -> Result<&[T; N], Error> {
+        let tensor = *key.find(Role::Input, &self.inputs)?;
+        self.view(tensor)?.try_into().map_err(|_| wrong_length(tensor, N))
+    }
+
+    /// [`Model::input_mut`] as an array.
+    ///
+    /// # Errors
+    /// As [`Model::input_array`].
+    pub fn input_array_mut<T: Element, const N: usize>(
+        &mut self,
+        key: impl Key,
+    ) -> Result<&mut [T; N], Error> {
+        let tensor = *key.find(Role::Input, &self.inputs)?;
+        self.view_mut(tensor)?.try_into().map_err(|_| wrong_length(tensor, N))
+    }
+
+    /// [`Model::param`] as an array.
+    ///
+    /// # Errors
+    /// As [`Model::input_array`].
+    pub fn param_array<T: Element, const N: usize>(&self, key: impl Key) -> Result<&[T; N], Error> {
+        let tensor = *key.find(Role::Parameter, &self.params)?;
+        self.view(tensor)?.try_into().map_err(|_| wrong_length(tensor, N))
+    }
+
+    /// [`Model::param_mut`] as an array.
+    ///
+    /// # Errors
+    /// As [`Model::input_array`].
+    pub fn param_array_mut<T: Element, const N: usize>(
+        &mut self,
+        key: impl Key,
+    ) -> Result<&mut [T; N], Error> {
+        let tensor = *key.find(Role::Parameter, &self.params)?;
+        self.view_mut(tensor)?.try_into().map_err(|_| wrong_length(tensor, N))
+    }
+
+    /// [`Model::output`] as an array.
+    ///
+    /// # Errors
+    /// As [`Model::input_array`].
+    pub fn output_array<T: Element, const N: usize>(
+        &self,
+        key: impl Key,
+    ) -> Result<&[T; N], Error> {
+        let tensor = *key.find(Role::Output, &self.outputs)?;
+        self.view(tensor)?.try_into().map_err(|_| wrong_length(tensor, N))
+    }
+
     /// Copies an input in.
     ///
     /// # Errors
@@ -303,15 +357,15 @@ impl Model {
     fn set<T: Element>(&mut self, tensor: Tensor, data: &[T]) -> Result<(), Error> {
         let view = self.view_mut::<T>(tensor)?;
         if view.len() != data.len() {
-            return Err(Error::Length {
-                name: tensor.name.to_string(),
-                elements: tensor.elements(),
-                given: data.len(),
-            });
+            return Err(wrong_length(tensor, data.len()));
         }
         view.copy_from_slice(data);
         Ok(())
     }
+}
+
+fn wrong_length(tensor: Tensor, given: usize) -> Error {
+    Error::Length { name: tensor.name.to_string(), elements: tensor.elements(), given }
 }
 
 /// # Safety
