@@ -8,6 +8,7 @@
 mod attrs;
 pub mod rlx;
 pub mod tools;
+mod window;
 
 pub use attrs::{Attribute, Attrs, DEFAULT_OPSET};
 
@@ -234,6 +235,10 @@ macro_rules! ops {
 }
 
 ops! {
+    conv::{Conv, ConvTranspose},
+    matmul::{Gemm, MatMul},
+    pool::{AveragePool, GlobalAveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool},
+    softmax::{Hardmax, LogSoftmax, Softmax},
     unary::{Abs, Neg, Sqrt, Exp, Log},
     shape::{Shape, Size},
 }
