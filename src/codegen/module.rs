@@ -1,0 +1,237 @@
+//! Kernels and the functions that call them, as code in an object.
+
+use super::contract::{Contract, WeightsMode};
+use super::object::Object;
+use super::program::Program;
+use super::run::{self, Symbols};
+use super::target::Target;
+use super::{clif, parallel_map, x86};
+use crate::error::ErrorKind;
+use crate::kir;
+use crate::kir::verify::verify;
+use crate::lir;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::{Context, ir};
+use cranelift_entity::SecondaryMap;
+use cranelift_module::{
+    FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget, default_libcall_names,
+};
+use cranelift_object::{ObjectBuilder, ObjectModule};
+use std::fmt::Write as _;
+
+/// What may be chosen about an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EmitOptions {
+    /// Of every symbol; see [`super::contract::is_prefix`].
+    pub prefix: String,
+    /// Keep weights out of the object. (Whether they are in the arena is said by the plan.)
+    pub external: bool,
+    /// Of everything that the object depends on.
+    pub fingerprint: [u8; 32],
+    /// Add `<prefix>_run_profiled`.
+    pub profile: bool,
+    /// Add the assembler text to the result.
+    pub listing: bool,
+}
+
+/// Weights that are addressed relative to the code are at most this long.
+const MAX_EMBEDDED: u64 = 0x7000_0000;
+
+/// Code that is aligned so starts at a cache line, and finds its constants aligned.
+const KERNEL_ALIGN: u64 = 64;
+
+/// Makes the object of a module and the program that was chosen for it.
+///
+/// # Errors
+///
+/// Weights that are too large to be embedded. That Cranelift refuses something is a bug of ours.
+pub fn emit(
+    module: &lir::Module,
+    program: &Program,
+    options: &EmitOptions,
+    target: &Target,
+) -> Result<Object, ErrorKind> {
+    let EmitOptions { prefix, external, fingerprint, profile, .. } = options;
+    let contract = Contract::new(module, prefix, *external, *fingerprint);
+    if contract.weights_mode == WeightsMode::Embedded && contract.weights_size > MAX_EMBEDDED {
+        return Err(ErrorKind::limit(format!(
+            "{} bytes of weights do not fit into an object file",
+            contract.weights_size
+        ))
+        .help("keep them in a file beside it: --weights external"));
+    }
+    let isa = target.isa.as_ref();
+    let builder = ObjectBuilder::new(target.isa.clone(), prefix.as_str(), default_libcall_names())
+        .map_err(bug)?;
+    let mut code = ObjectModule::new(builder);
+
+    // Declare everything, so that everything can be compiled in any order.
+    let mut kernels = SecondaryMap::new();
+    let mut jobs = vec![];
+    for (kernel, plan) in &program.kernels {
+        let name = format!("{prefix}.{kernel:?}.{}", plan.kernel.name);
+        let signature = run::kernel_signature(isa);
+        let id = code.declare_function(&name, Linkage::Local, &signature).map_err(bug)?;
+        kernels[kernel] = Some(id);
+        jobs.push(Job { name, id, body: Body::Kernel(&plan.kernel) });
+    }
+    let embedded = contract.weights_mode == WeightsMode::Embedded;
+    let weights = format!("{prefix}.weights");
+    let weights = embedded.then(|| code.declare_data(&weights, Linkage::Import, false, false));
+    let symbols = Symbols { kernels: &kernels, weights: weights.transpose().map_err(bug)? };
+    let steps = run::parts(program);
+    let mut run = None;
+    for profiled in [false, true] {
+        if profiled && !profile {
+            break;
+        }
+        let suffix = if profiled { "_profiled" } else { "" };
+        let mut parts = vec![];
+        for (i, steps) in steps.iter().enumerate() {
+            let name = format!("{prefix}.part{i}{suffix}");
+            let signature = run::part_signature(isa, profiled);
+            let id = code.declare_function(&name, Linkage::Local, &signature).map_err(bug)?;
+            let body = run::part_function(&mut code, program, &symbols, steps, profiled);
+            jobs.push(Job { name, id, body: Body::Function(body) });
+            parts.push(id);
+        }
+        let name = format!("{prefix}_run{suffix}");
+        let signature = run::run_signature(isa, profiled);
+        let id = code.declare_function(&name, Linkage::Export, &signature).map_err(bug)?;
+        let body = run::run_function(&mut code, &contract, &symbols, &parts, profiled);
+        jobs.push(Job { name, id, body: Body::Function(body) });
+        run.get_or_insert(id);
+    }
+
+    let mut listing = options.listing.then(String::new);
+    let mut code_bytes = 0;
+    let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+    let names = options.listing.then_some(names.as_slice());
+    let compiled = parallel_map(&jobs, |job| compile(job, isa, names));
+    for (job, compiled) in jobs.iter().zip(compiled) {
+        let compiled = compiled?;
+        code_bytes += compiled.bytes.len() as u64;
+        code.define_function_bytes(job.id, compiled.align, &compiled.bytes, &compiled.relocations)
+            .map_err(bug)?;
+        if let (Some(listing), Some(text)) = (&mut listing, compiled.listing) {
+            let _ = writeln!(listing, "{}:\n{text}", job.name);
+        }
+    }
+    let run = run.expect("the function that is not profiled is always there");
+    let product = code.finish();
+    let run = product.function_symbol(run);
+    let weights = symbols.weights.map(|id| product.data_symbol(id));
+    let big_endian = target.big_endian();
+    let image = super::object::finish(product.object, &contract, run, weights, module, big_endian)?;
+    Ok(Object { image, contract, code_bytes, listing })
+}
+
+/// The Cranelift IR of all functions that go through Cranelift, before it is optimized.
+pub fn clif_text(program: &Program, target: &Target) -> Result<String, ErrorKind> {
+    let mut text = String::new();
+    for (kernel, plan) in &program.kernels {
+        let _ = writeln!(text, "; {kernel:?} {}", plan.kernel.name);
+        if plan.kernel.machine.lanes > 4 {
+            let _ = writeln!(
+                text,
+                "; has {} lanes, made without Cranelift\n",
+                plan.kernel.machine.lanes
+            );
+            continue;
+        }
+        let checked = verify(&plan.kernel).map_err(|errors| bug(errors.join("; ")))?;
+        let _ = writeln!(text, "{}", clif::emit(&checked, target.isa.as_ref()).display());
+    }
+    Ok(text)
+}
+
+fn bug(error: impl std::fmt::Display) -> ErrorKind {
+    ErrorKind::bug(format!("code generation: {error}"))
+}
+
+struct Job<'a> {
+    name: String,
+    id: FuncId,
+    body: Body<'a>,
+}
+
+enum Body<'a> {
+    Kernel(&'a kir::Kernel),
+    Function(ir::Function),
+}
+
+struct Compiled {
+    bytes: Vec<u8>,
+    align: u64,
+    relocations: Vec<ModuleReloc>,
+    listing: Option<String>,
+}
+
+/// Makes the code of one function; with `names` (of all functions, by their numbers) its text too.
+fn compile(
+    job: &Job<'_>,
+    isa: &dyn TargetIsa,
+    names: Option<&[&str]>,
+) -> Result<Compiled, ErrorKind> {
+    let function = match &job.body {
+        Body::Function(function) => function.clone(),
+        Body::Kernel(kernel) => {
+            let checked = verify(kernel).map_err(|errors| bug(errors.join("; ")))?;
+            if kernel.machine.lanes > 4 {
+                let emitted = x86::emit(&checked, false);
+                let code = &emitted.bytes[..emitted.code];
+                let listing = names.map(|names| disassemble(code, &[], names));
+                let (bytes, relocations) = (emitted.bytes, vec![]);
+                return Ok(Compiled { bytes, align: KERNEL_ALIGN, relocations, listing });
+            }
+            clif::emit(&checked, isa)
+        }
+    };
+    let mut context = Context::for_function(function);
+    let is_x86 = isa.triple().architecture == target_lexicon::Architecture::X86_64;
+    context.set_disasm(names.is_some() && !is_x86);
+    let failed =
+        |e: &dyn std::fmt::Debug| ErrorKind::bug(format!("Cranelift, {}: {e:?}", job.name));
+    context.compile(isa, &mut ControlPlane::default()).map_err(|e| failed(&e))?;
+    let compiled = context.compiled_code().ok_or_else(|| failed(&"no code"))?;
+    let relocations: Vec<_> = compiled
+        .buffer
+        .relocs()
+        .iter()
+        .map(|r| ModuleReloc::from_mach_reloc(r, &context.func, job.id))
+        .collect();
+    // The object needs nothing from outside.
+    let library = relocations.iter().find(|r| matches!(r.name, ModuleRelocTarget::LibCall(_)));
+    if let Some(call) = library {
+        return Err(failed(&call.name));
+    }
+    let bytes = compiled.code_buffer().to_vec();
+    let listing = names.map(|names| match &compiled.vcode {
+        Some(text) => text.clone(),
+        None => disassemble(&bytes, &relocations, names),
+    });
+    let align = u64::from(compiled.buffer.alignment).max(16);
+    Ok(Compiled { bytes, align, relocations, listing })
+}
+
+/// x86-64 code as text, with the names of what it refers to.
+fn disassemble(code: &[u8], relocations: &[ModuleReloc], names: &[&str]) -> String {
+    use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+    let mut text = String::new();
+    let mut formatter = IntelFormatter::new();
+    for instruction in &mut Decoder::new(64, code, DecoderOptions::NONE) {
+        let _ = write!(text, "  {:6x}  ", instruction.ip());
+        formatter.format(&instruction, &mut text);
+        let within = instruction.ip()..instruction.next_ip();
+        for relocation in relocations.iter().filter(|r| within.contains(&u64::from(r.offset))) {
+            let name = match relocation.name {
+                ModuleRelocTarget::User { namespace: 0, index } => names[index as usize],
+                _ => "weights",
+            };
+            let _ = write!(text, "  ; {name}");
+        }
+        text.push('\n');
+    }
+    text
+}

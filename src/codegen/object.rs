@@ -1,0 +1,209 @@
+//! The object file: the descriptor, the weights, the weak `run`, and how it is written.
+
+use super::contract::{ABI_VERSION, Contract, Tensor, WEIGHTS_ALIGN};
+use super::weights;
+use crate::error::ErrorKind;
+use crate::lir;
+use object::write::{Relocation, SectionId, StandardSection, Symbol, SymbolId, SymbolSection};
+use object::{
+    RelocationEncoding, RelocationFlags, RelocationKind, SymbolFlags, SymbolKind, SymbolScope,
+};
+use std::io;
+
+/// An object file that is ready to be written.
+#[derive(Debug)]
+pub struct Object {
+    pub(super) image: object::write::Object<'static>,
+    /// What it promises.
+    pub contract: Contract,
+    /// Bytes of all functions with their constants.
+    pub code_bytes: u64,
+    /// The assembler text, if it was asked for.
+    pub listing: Option<String>,
+}
+
+impl Object {
+    /// Writes the file, without a copy of the weights.
+    ///
+    /// # Errors
+    ///
+    /// What `to` gives.
+    pub fn write_to(&self, to: impl io::Write) -> io::Result<()> {
+        self.image.write_stream(to).map_err(|error| match error.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(error) => io::Error::other(error.to_string()),
+        })
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be represented in the format: a bug of ours.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ErrorKind> {
+        self.image.write().map_err(|error| ErrorKind::bug(format!("object file: {error}")))
+    }
+}
+
+/// Adds to the functions what else is in the object.
+pub(super) fn finish(
+    mut image: object::write::Object<'static>,
+    contract: &Contract,
+    run: SymbolId,
+    weights: Option<SymbolId>,
+    module: &lir::Module,
+    big_endian: bool,
+) -> Result<object::write::Object<'static>, ErrorKind> {
+    let prefix = &contract.prefix;
+    // A program with one model need not know its prefix.
+    let Symbol { value, size, kind, scope, section, .. } = *image.symbol(run);
+    let (name, flags) = (b"run".to_vec(), SymbolFlags::None);
+    image.add_symbol(Symbol { name, value, size, kind, scope, weak: true, section, flags });
+    let weights = weights.map(|local| {
+        let section = image.section_id(StandardSection::ReadOnlyData);
+        let bytes = weights::image(module, contract, big_endian);
+        image.set_section_data(section, bytes, WEIGHTS_ALIGN);
+        // The code refers to a local symbol, so that a shared object can be made of it.
+        let symbol = image.symbol_mut(local);
+        (symbol.scope, symbol.kind) = (SymbolScope::Compilation, SymbolKind::Data);
+        image.set_symbol_data(local, section, 0, contract.weights_size);
+        export(&mut image, &format!("{prefix}_weights"), section, 0, contract.weights_size);
+        section
+    });
+    let descriptor = Descriptor::new(contract, big_endian);
+    let section = image.section_id(StandardSection::ReadOnlyDataWithRel);
+    image.set_section_data(section, descriptor.bytes, 16);
+    for (at, pointee) in descriptor.pointers {
+        let (target, addend) = match pointee {
+            Pointee::Here(offset) => (section, offset),
+            Pointee::Run => {
+                let symbol = image.symbol(run);
+                let section = symbol.section.id();
+                (section.ok_or_else(|| ErrorKind::bug("run is not defined"))?, symbol.value)
+            }
+            Pointee::Weights => match weights {
+                Some(section) => (section, 0),
+                None => continue,
+            },
+        };
+        let symbol = image.section_symbol(target);
+        let flags = RelocationFlags::Generic {
+            kind: RelocationKind::Absolute,
+            encoding: RelocationEncoding::Generic,
+            size: 64,
+        };
+        let relocation = Relocation { offset: at, symbol, addend: addend as i64, flags };
+        image
+            .add_relocation(section, relocation)
+            .map_err(|error| ErrorKind::bug(format!("object file: {error}")))?;
+    }
+    export(&mut image, &format!("{prefix}_model"), section, 0, DESCRIPTOR_BYTES);
+    Ok(image)
+}
+
+fn export(
+    image: &mut object::write::Object<'_>,
+    name: &str,
+    section: SectionId,
+    value: u64,
+    size: u64,
+) {
+    image.add_symbol(Symbol {
+        name: name.as_bytes().to_vec(),
+        value,
+        size,
+        kind: SymbolKind::Data,
+        scope: SymbolScope::Dynamic,
+        weak: false,
+        section: SymbolSection::Section(section),
+        flags: SymbolFlags::None,
+    });
+}
+
+/// `sizeof(rlx_model)` and `sizeof(rlx_tensor)`.
+pub(super) const DESCRIPTOR_BYTES: u64 = 136;
+pub(super) const TENSOR_BYTES: u64 = 40;
+
+/// The descriptor, the tensors that it points to, their dimensions and names.
+struct Descriptor {
+    big_endian: bool,
+    bytes: Vec<u8>,
+    /// Where a pointer is, and to what.
+    pointers: Vec<(u64, Pointee)>,
+}
+
+enum Pointee {
+    /// Bytes from the descriptor's start.
+    Here(u64),
+    Run,
+    Weights,
+}
+
+impl Descriptor {
+    fn new(contract: &Contract, big_endian: bool) -> Descriptor {
+        let lists = [&contract.inputs, &contract.outputs, &contract.params];
+        let mut d = Descriptor { big_endian, bytes: vec![], pointers: vec![] };
+        // What is pointed to lies behind the fixed part: tensors, then dimensions, then names.
+        let mut tensors = DESCRIPTOR_BYTES;
+        let mut dims = tensors + TENSOR_BYTES * lists.iter().map(|l| l.len() as u64).sum::<u64>();
+        let ranks = lists.iter().flat_map(|l| l.iter()).map(|t| t.dims.len() as u64);
+        let mut names = dims + 8 * ranks.sum::<u64>();
+        let mut name = |d: &mut Descriptor, text: &str| {
+            d.pointer(Pointee::Here(names));
+            names += text.len() as u64 + 1;
+        };
+        d.u32(ABI_VERSION);
+        d.u32(DESCRIPTOR_BYTES as u32);
+        name(&mut d, &c_string(&contract.name));
+        d.u64(contract.arena_size);
+        d.u64(contract.arena_align);
+        for list in lists {
+            d.pointer(Pointee::Here(tensors));
+            tensors += TENSOR_BYTES * list.len() as u64;
+        }
+        lists.iter().for_each(|list| d.u32(list.len() as u32));
+        d.u32(contract.weights_mode as u32);
+        d.pointer(Pointee::Weights);
+        d.u64(contract.weights_size);
+        d.u64(contract.weights_offset);
+        d.bytes.extend(contract.fingerprint);
+        d.pointer(Pointee::Run);
+        for tensor in lists.into_iter().flatten() {
+            let Tensor { dtype, offset, bytes, .. } = tensor;
+            name(&mut d, &c_string(&tensor.name));
+            d.pointer(Pointee::Here(dims));
+            dims += 8 * tensor.dims.len() as u64;
+            d.u32(tensor.dims.len() as u32);
+            d.u32(dtype.onnx());
+            d.u64(*offset);
+            d.u64(*bytes);
+        }
+        let tensors = || lists.into_iter().flatten();
+        tensors().flat_map(|t| &t.dims).for_each(|&dim| d.u64(dim as u64));
+        for text in std::iter::once(&contract.name).chain(tensors().map(|t| &t.name)) {
+            d.bytes.extend(c_string(text).bytes());
+            d.bytes.push(0);
+        }
+        d
+    }
+
+    fn u32(&mut self, value: u32) {
+        let bytes = if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+        self.bytes.extend(bytes);
+    }
+
+    fn u64(&mut self, value: u64) {
+        let bytes = if self.big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+        self.bytes.extend(bytes);
+    }
+
+    fn pointer(&mut self, to: Pointee) {
+        self.pointers.push((self.bytes.len() as u64, to));
+        self.u64(0);
+    }
+}
+
+/// The text without zero bytes, which end a string in C.
+fn c_string(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

@@ -1,0 +1,258 @@
+//! The functions that call the kernels, as Cranelift IR.
+//!
+//! `<prefix>_run(arena)` checks the arena, reads the context and calls the parts; a part fills the
+//! operand table of each of its steps and calls the kernel, by the context's `parallel_for` where there
+//! is one and the step is worth it. Parts have a bounded number of steps, so that no function grows
+//! without bound.
+//!
+//! `<prefix>_run_profiled` does the same and reads a clock between the steps.
+
+use super::contract::{Contract, WeightsMode};
+use super::program::{Call, Kernel, Pointer, Program};
+use crate::lir::Step;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    self, AbiParam, FuncRef, InstBuilder, MemFlagsData, SigRef, StackSlot, StackSlotData,
+    StackSlotKind, Value,
+    types::{I32, I64},
+};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_entity::SecondaryMap;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_module::{DataId, FuncId, Module};
+
+/// Steps of a part.
+const PART: usize = 256;
+
+/// `RLX_OK`, `RLX_E_NULL`, `RLX_E_ARENA_ALIGN` and `RLX_E_NO_WEIGHTS` of `rlx_rt.h`.
+const OK: i64 = 0;
+const NULL: i64 = 1;
+const MISALIGNED: i64 = 5;
+const NO_WEIGHTS: i64 = 9;
+
+/// Where the context's fields are.
+const CONTEXT_WEIGHTS: i32 = 0;
+const CONTEXT_PARALLEL_FOR: i32 = 8;
+const CONTEXT_ARGUMENT: i32 = 16;
+
+/// The arena is the caller's, but that it can be read at all is the caller's promise.
+const FLAGS: MemFlagsData = MemFlagsData::trusted();
+
+/// What the functions refer to.
+pub(super) struct Symbols<'a> {
+    /// The functions of the kernels.
+    pub(super) kernels: &'a SecondaryMap<Kernel, Option<FuncId>>,
+    /// The embedded weights.
+    pub(super) weights: Option<DataId>,
+}
+
+/// The steps of each part.
+pub(super) fn parts(program: &Program) -> Vec<Vec<Step>> {
+    let called: Vec<Step> =
+        program.calls.iter().filter(|(_, call)| call.is_some()).map(|(step, _)| step).collect();
+    called.chunks(PART).map(<[Step]>::to_vec).collect()
+}
+
+/// `int32_t run(void *arena)`, and with `profiled` also `uint64_t (*now)(void *), void *argument,
+/// uint64_t *nanoseconds`.
+pub(super) fn run_signature(isa: &dyn TargetIsa, profiled: bool) -> ir::Signature {
+    let mut signature = signature(isa, if profiled { 4 } else { 1 });
+    signature.returns.push(AbiParam::new(I32).sext());
+    signature
+}
+
+/// `void part(arena, weights, parallel_for, argument)`, and with `profiled` the same three.
+pub(super) fn part_signature(isa: &dyn TargetIsa, profiled: bool) -> ir::Signature {
+    signature(isa, if profiled { 7 } else { 4 })
+}
+
+/// `void kernel(table, begin, end)`.
+pub(super) fn kernel_signature(isa: &dyn TargetIsa) -> ir::Signature {
+    signature(isa, 3)
+}
+
+fn signature(isa: &dyn TargetIsa, parameters: usize) -> ir::Signature {
+    let mut signature = ir::Signature::new(isa.default_call_conv());
+    signature.params = vec![AbiParam::new(I64); parameters];
+    signature
+}
+
+/// The body of `<prefix>_run` or `<prefix>_run_profiled`.
+pub(super) fn run_function(
+    module: &mut impl Module,
+    contract: &Contract,
+    symbols: &Symbols<'_>,
+    parts: &[FuncId],
+    profiled: bool,
+) -> ir::Function {
+    let mut function = ir::Function::new();
+    function.signature = run_signature(module.isa(), profiled);
+    let mut context = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(&mut function, &mut context);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let parameters = b.block_params(entry).to_vec();
+    let arena = parameters[0];
+    return_if(&mut b, NULL, |b| b.ins().icmp_imm_s(IntCC::Equal, arena, 0));
+    return_if(&mut b, MISALIGNED, |b| {
+        let low = b.ins().band_imm_s(arena, contract.arena_align as i64 - 1);
+        b.ins().icmp_imm_s(IntCC::NotEqual, low, 0)
+    });
+    let weights = match contract.weights_mode {
+        WeightsMode::None => b.ins().iconst(I64, 0),
+        WeightsMode::Arena => b.ins().iadd_imm_s(arena, contract.weights_offset as i64),
+        WeightsMode::External => {
+            let weights = b.ins().load(I64, FLAGS, arena, CONTEXT_WEIGHTS);
+            return_if(&mut b, NO_WEIGHTS, |b| b.ins().icmp_imm_s(IntCC::Equal, weights, 0));
+            weights
+        }
+        WeightsMode::Embedded => {
+            let bound = b.ins().load(I64, FLAGS, arena, CONTEXT_WEIGHTS);
+            let embedded = embedded_weights(&mut b, symbols);
+            let none = b.ins().icmp_imm_s(IntCC::Equal, bound, 0);
+            b.ins().select(none, embedded, bound)
+        }
+    };
+    let parallel_for = b.ins().load(I64, FLAGS, arena, CONTEXT_PARALLEL_FOR);
+    let argument = b.ins().load(I64, FLAGS, arena, CONTEXT_ARGUMENT);
+    let mut arguments = vec![arena, weights, parallel_for, argument];
+    arguments.extend(&parameters[1..]);
+    for &part in parts {
+        let part = module.declare_func_in_func(part, b.func);
+        b.ins().call(part, &arguments);
+    }
+    let ok = b.ins().iconst(I32, OK);
+    b.ins().return_(&[ok]);
+    b.seal_all_blocks();
+    b.finalize(module.isa().frontend_config());
+    function
+}
+
+fn return_if(
+    b: &mut FunctionBuilder<'_>,
+    status: i64,
+    test: impl Fn(&mut FunctionBuilder<'_>) -> Value,
+) {
+    let (wrong, right) = (b.create_block(), b.create_block());
+    let condition = test(b);
+    b.ins().brif(condition, wrong, &[], right, &[]);
+    b.switch_to_block(wrong);
+    b.set_cold_block(wrong);
+    let status = b.ins().iconst(I32, status);
+    b.ins().return_(&[status]);
+    b.switch_to_block(right);
+}
+
+/// The address of the embedded weights, which are in the same object.
+fn embedded_weights(b: &mut FunctionBuilder<'_>, symbols: &Symbols<'_>) -> Value {
+    let data = symbols.weights.expect("embedded weights have a symbol");
+    let name = ir::UserExternalName { namespace: 1, index: data.as_u32() };
+    let name = b.func.declare_imported_user_function(name);
+    let symbol = b.create_global_value(ir::GlobalValueData::Symbol {
+        name: ir::ExternalName::user(name),
+        offset: 0.into(),
+        colocated: true,
+        tls: false,
+    });
+    b.ins().symbol_value(I64, symbol)
+}
+
+/// The body of a part.
+pub(super) fn part_function(
+    module: &mut impl Module,
+    program: &Program,
+    symbols: &Symbols<'_>,
+    steps: &[Step],
+    profiled: bool,
+) -> ir::Function {
+    let mut function = ir::Function::new();
+    function.signature = part_signature(module.isa(), profiled);
+    let mut context = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(&mut function, &mut context);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let parameters = b.block_params(entry).to_vec();
+    let calls = || steps.iter().filter_map(|&step| Some((step, program.calls[step].as_ref()?)));
+    let longest = calls().map(|(_, call)| call.table.len()).max().unwrap_or(0) as u32;
+    let table =
+        b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, longest * 8, 3));
+    let parallel_for = signature(module.isa(), 5);
+    let parallel_for = b.import_signature(parallel_for);
+    let mut now = signature(module.isa(), 1);
+    now.returns.push(AbiParam::new(I64));
+    let now = b.import_signature(now);
+    let mut e = PartEmitter { b, parameters, table, parallel_for, now };
+    let mut time = profiled.then(|| e.read_clock());
+    for (step, call) in calls() {
+        let kernel = symbols.kernels[call.kernel].expect("every kernel is declared");
+        let kernel = module.declare_func_in_func(kernel, e.b.func);
+        e.call(program, call, kernel);
+        time = time.map(|before| e.add_time(step, before));
+    }
+    e.b.ins().return_(&[]);
+    e.b.seal_all_blocks();
+    e.b.finalize(module.isa().frontend_config());
+    function
+}
+
+struct PartEmitter<'a> {
+    b: FunctionBuilder<'a>,
+    /// Of the part's signature.
+    parameters: Vec<Value>,
+    table: StackSlot,
+    parallel_for: SigRef,
+    now: SigRef,
+}
+
+impl PartEmitter<'_> {
+    fn call(&mut self, program: &Program, call: &Call, kernel: FuncRef) {
+        for (i, pointer) in call.table.iter().enumerate() {
+            let address = match *pointer {
+                Pointer::Arena(offset) => self.b.ins().iadd_imm_s(self.parameters[0], offset),
+                Pointer::Weights(offset) => self.b.ins().iadd_imm_s(self.parameters[1], offset),
+            };
+            self.b.ins().stack_store(I64, address, self.table, i as i32 * 8);
+        }
+        let plan = &program.kernels[call.kernel];
+        let extent = plan.kernel.range.extent;
+        let table = self.b.ins().stack_addr(I64, self.table, 0);
+        let extent_value = self.b.ins().iconst(I64, extent);
+        let zero = self.b.ins().iconst(I64, 0);
+        if plan.grain >= extent {
+            self.b.ins().call(kernel, &[table, zero, extent_value]);
+            return;
+        }
+        let [parallel, alone, done] = [(); 3].map(|()| self.b.create_block());
+        let (parallel_for, argument) = (self.parameters[2], self.parameters[3]);
+        self.b.ins().brif(parallel_for, parallel, &[], alone, &[]);
+        self.b.switch_to_block(parallel);
+        let body = self.b.ins().func_addr(I64, kernel);
+        let grain = self.b.ins().iconst(I64, plan.grain);
+        let arguments = [argument, body, table, extent_value, grain];
+        self.b.ins().call_indirect(self.parallel_for, parallel_for, &arguments);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(alone);
+        self.b.ins().call(kernel, &[table, zero, extent_value]);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
+    }
+
+    fn read_clock(&mut self) -> Value {
+        let (now, argument) = (self.parameters[4], self.parameters[5]);
+        let call = self.b.ins().call_indirect(self.now, now, &[argument]);
+        self.b.inst_results(call)[0]
+    }
+
+    /// Adds what has passed since `before` to the step's time; gives the time now.
+    fn add_time(&mut self, step: Step, before: Value) -> Value {
+        let after = self.read_clock();
+        let (nanoseconds, offset) = (self.parameters[6], step.as_u32() as i32 * 8);
+        let passed = self.b.ins().isub(after, before);
+        let sum = self.b.ins().load(I64, FLAGS, nanoseconds, offset);
+        let sum = self.b.ins().iadd(sum, passed);
+        self.b.ins().store(FLAGS, sum, nanoseconds, offset);
+        after
+    }
+}
