@@ -13,7 +13,7 @@ const MAPPED_FROM: u64 = 64 << 20;
 /// # Errors
 ///
 /// When it is not there, is not a regular file, or cannot be read.
-pub fn bytes(path: &Path) -> Result<Bytes, ErrorKind> {
+pub(super) fn bytes(path: &Path) -> Result<Bytes, ErrorKind> {
     let failed = |e: std::io::Error| {
         let kind = ErrorKind::io(format!("\"{}\" cannot be read: {e}", path.display()));
         match e.kind() {
@@ -51,7 +51,7 @@ fn map(file: &File) -> std::io::Result<Bytes> {
 /// # Errors
 ///
 /// When `location` could lead out of the folder: an absolute path, one with `..`, or a link.
-pub fn inside(folder: &Path, location: &str) -> Result<PathBuf, ErrorKind> {
+fn inside(folder: &Path, location: &str) -> Result<PathBuf, ErrorKind> {
     let leaves = |why: &str| {
         ErrorKind::wrong(format!("the file \"{location}\" {why}"))
             .help("files beside a model must be inside its folder")
@@ -81,7 +81,7 @@ pub fn inside(folder: &Path, location: &str) -> Result<PathBuf, ErrorKind> {
 
 /// Where the files that a model refers to are, and which of them were read.
 #[derive(Debug, Default)]
-pub struct Folder {
+pub(super) struct Folder {
     /// None for a model that comes from memory: it can refer to nothing.
     path: Option<PathBuf>,
     files: std::collections::BTreeMap<PathBuf, Bytes>,
@@ -89,7 +89,7 @@ pub struct Folder {
 
 impl Folder {
     /// The folder of this model file; without one, nothing can be referred to.
-    pub fn of(model: Option<&Path>) -> Folder {
+    pub(super) fn of(model: Option<&Path>) -> Folder {
         let parent = |model: &Path| match model.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -102,7 +102,7 @@ impl Folder {
     /// # Errors
     ///
     /// Those of [`inside`] and [`bytes`].
-    pub fn open(&mut self, location: &str) -> Result<Bytes, ErrorKind> {
+    pub(super) fn open(&mut self, location: &str) -> Result<Bytes, ErrorKind> {
         let Some(folder) = &self.path else {
             let kind = ErrorKind::wrong(format!("the model refers to the file \"{location}\""));
             return Err(kind.help("a model that does not come from a file has no folder"));
@@ -117,7 +117,7 @@ impl Folder {
     }
 
     /// The files that were read, sorted.
-    pub fn into_files(self) -> Vec<PathBuf> {
+    pub(super) fn into_files(self) -> Vec<PathBuf> {
         self.files.into_keys().collect()
     }
 }

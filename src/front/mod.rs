@@ -5,12 +5,23 @@
 //! checked before they are used, and nothing is allocated that the file's own size does not pay for.
 
 mod file;
+pub mod json;
+pub mod npy;
 pub mod onnx;
+pub mod pb;
+pub mod safetensors;
+mod tensors;
 
+pub use tensors::read_tensor;
+
+use self::safetensors::Params;
 use crate::error::{Class, Error, ErrorKind, Errors};
 use crate::hir::Graph;
+use crate::ops::Attribute;
+use crate::tensor::Tensor;
 use bytes::Bytes;
 use file::Folder;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What a model file may need besides itself.
@@ -66,9 +77,61 @@ fn model(
     if let Some(kind) = no_model(called, &data) {
         return Err(kind.into());
     }
-    let graph = onnx::read(name, data, folder)?;
-    _ = options;
-    Ok(Source { graph, files: vec![] })
+    let mut params = Params::open(options.params.as_deref())?;
+    let graph = match data.trim_ascii_start().first() {
+        Some(b'{' | b'[') => {
+            let keys: Keys = serde_json::from_slice(&data).map_err(|e| json::syntax(&e))?;
+            match keys {
+                Keys { format: Some(_), .. } => json::read(name, &data, folder, &mut params)?,
+                Keys { format: None } => {
+                    let kind = ErrorKind::wrong("the file is JSON, and not a model");
+                    let help = format!("a model starts with {{\"format\": \"{}\"", json::FORMAT);
+                    return Err(kind.help(help).into());
+                }
+            }
+        }
+        _ => onnx::read(name, data, folder)?,
+    };
+    Ok(Source { graph, files: params.into_files()? })
+}
+
+/// The keys that tell the JSON formats apart.
+#[derive(serde::Deserialize)]
+struct Keys {
+    format: Option<serde::de::IgnoredAny>,
+}
+
+/// The value of a `Constant` with these attributes.
+fn constant(values: BTreeMap<String, Attribute>) -> Result<Tensor, ErrorKind> {
+    let mut values = values.into_iter();
+    let (Some((name, value)), None) = (values.next(), values.next()) else {
+        return Err(ErrorKind::wrong("a constant has one attribute, its value"));
+    };
+    let floats = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();
+    Ok(match (name.as_str(), value) {
+        ("value", Attribute::Tensor(tensor)) => tensor,
+        ("value_int", Attribute::Int(v)) => Tensor::from_i64s([], &[v]),
+        ("value_ints", Attribute::Ints(v)) => Tensor::from_i64s([v.len()], &v),
+        ("value_float", Attribute::Float(v)) => Tensor::from_f32s([], &floats(&[v])),
+        ("value_float", Attribute::Int(v)) => Tensor::from_f32s([], &[v as f32]),
+        ("value_floats", Attribute::Floats(v)) => Tensor::from_f32s([v.len()], &floats(&v)),
+        ("value_floats", Attribute::Ints(v)) => {
+            Tensor::from_f32s([v.len()], &v.iter().map(|&v| v as f32).collect::<Vec<_>>())
+        }
+        ("value_string" | "value_strings", _) => {
+            return Err(ErrorKind::unsupported("texts as tensors"));
+        }
+        ("sparse_value", _) => return Err(ErrorKind::unsupported("sparse tensors")),
+        ("value" | "value_int" | "value_ints" | "value_float" | "value_floats", _) => {
+            return Err(ErrorKind::wrong(format!("attribute \"{name}\" is of another type")));
+        }
+        _ => {
+            let kind = ErrorKind::wrong(format!("the operator has no attribute \"{name}\""));
+            return Err(
+                kind.help("it has: value, value_float, value_floats, value_int, value_ints")
+            );
+        }
+    })
 }
 
 /// What the bytes are, where they are clearly something else than a model.

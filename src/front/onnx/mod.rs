@@ -8,7 +8,7 @@
 //! [`check`]: crate::hir::check
 
 mod functions;
-#[expect(missing_docs, unreachable_pub, reason = "generated")]
+#[expect(unreachable_pub, reason = "generated")]
 mod proto;
 mod tensor;
 
@@ -17,7 +17,7 @@ pub(super) use proto::TensorProto;
 pub(super) use tensor::{exactly, read as read_tensor, write as write_tensor};
 
 use super::file::Folder;
-use super::{merged, of};
+use super::{constant, merged, of};
 use crate::error::{Error, ErrorKind, Errors, NodeContext};
 use crate::hir::{Builder, Dim, Graph};
 use crate::ops::{AnyOp, Attribute, Attrs};
@@ -37,7 +37,7 @@ pub const NEWEST_OPSET: i64 = 28;
 ///
 /// All that are independent of each other: what cannot be decoded, does not belong together, or is not
 /// supported.
-pub fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph, Errors> {
+pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph, Errors> {
     let length = data.len();
     let mut model = ModelProto::decode(data).map_err(|e| damaged(&e, length))?;
     let Some(mut graph) = model.graph.take() else {
@@ -196,16 +196,23 @@ impl Reader {
     fn node(&mut self, node: &FlatNode, used: &BTreeSet<&str>, folder: &mut Folder) {
         let opset = self.opset(node);
         let parsed = attributes(&node.attributes, folder).and_then(|values| {
+            if node.called() == "Constant" {
+                return constant(values).map(Err);
+            }
             let used = node.outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
             let mut attrs = Attrs::new(values, opset, used.collect());
-            AnyOp::parse(&node.called(), &mut attrs)
+            AnyOp::parse(&node.called(), &mut attrs).map(Ok)
         });
-        match parsed {
-            Ok(op) => {
-                let FlatNode { name, inputs, outputs, .. } = node;
-                self.builder.node(name, op, inputs.clone(), outputs.clone());
+        let FlatNode { name, inputs, outputs, .. } = node;
+        match (parsed, &outputs[..]) {
+            (Ok(Ok(op)), _) => self.builder.node(name, op, inputs.clone(), outputs.clone()),
+            (Ok(Err(tensor)), [output]) if inputs.is_empty() => {
+                self.types.insert(output.clone(), tensor.ty().clone());
+                self.builder.constant(output, tensor);
             }
-            Err(kind) => {
+            (failed, _) => {
+                let wrong = ErrorKind::wrong("the operator has no operands and one result");
+                let kind = failed.err().unwrap_or(wrong);
                 self.errors.push(Error::from(kind).at(self.context(node)));
                 for output in node.outputs.iter().filter(|o| !o.is_empty()) {
                     self.builder.input(output, DType::F32, vec![], false);

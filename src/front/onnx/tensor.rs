@@ -32,7 +32,7 @@ const OTHER_TYPES: [(i32, &str); 16] = [
 /// # Errors
 ///
 /// Unsupported ones, by name; numbers that mean nothing.
-pub fn dtype(number: i32) -> Result<DType, ErrorKind> {
+pub(super) fn dtype(number: i32) -> Result<DType, ErrorKind> {
     if let Some(dtype) = u32::try_from(number).ok().and_then(DType::from_onnx) {
         return Ok(dtype);
     }
@@ -48,7 +48,7 @@ pub fn dtype(number: i32) -> Result<DType, ErrorKind> {
 /// # Errors
 ///
 /// Negative dimensions, and too many bytes.
-pub fn shaped(dtype: DType, dims: &[i64]) -> Result<Type, ErrorKind> {
+pub(super) fn shaped(dtype: DType, dims: &[i64]) -> Result<Type, ErrorKind> {
     let checked: Option<Vec<usize>> = dims.iter().map(|&d| usize::try_from(d).ok()).collect();
     let Some(checked) = checked else {
         return Err(ErrorKind::wrong(format!("a dimension is negative: {dtype}{dims:?}")));
@@ -62,7 +62,10 @@ pub fn shaped(dtype: DType, dims: &[i64]) -> Result<Type, ErrorKind> {
 /// # Errors
 ///
 /// A type that is not ours, no data, two kinds of data, and data that do not fit the shape.
-pub fn read(proto: &TensorProto, folder: &mut Folder) -> Result<Tensor, ErrorKind> {
+pub(in crate::front) fn read(
+    proto: &TensorProto,
+    folder: &mut Folder,
+) -> Result<Tensor, ErrorKind> {
     let ty = shaped(dtype(proto.data_type)?, &proto.dims)?;
     if proto.segment.is_some() {
         return Err(ErrorKind::unsupported("a tensor in segments"));
@@ -153,7 +156,7 @@ fn narrow<T: Copy + std::fmt::Display, const N: usize>(
 }
 
 /// The tensor, if there are as many bytes as its type asks for.
-pub fn exactly(ty: Type, data: Bytes) -> Result<Tensor, ErrorKind> {
+pub(in crate::front) fn exactly(ty: Type, data: Bytes) -> Result<Tensor, ErrorKind> {
     let (needed, found) = (ty.bytes(), data.len());
     // A truth value is one byte, 0 or 1, everywhere behind the readers.
     let data = match ty.dtype {
@@ -211,7 +214,7 @@ fn external(proto: &TensorProto, ty: &Type, folder: &mut Folder) -> Result<Bytes
 }
 
 /// The tensor as ONNX stores it, in raw form.
-pub fn write(name: &str, tensor: &Tensor) -> TensorProto {
+pub(in crate::front) fn write(name: &str, tensor: &Tensor) -> TensorProto {
     TensorProto {
         name: name.to_owned(),
         data_type: tensor.ty().dtype.onnx() as i32,
