@@ -216,9 +216,26 @@ int32_t rlx_run(rlx_instance *instance) {
 
 /* ---- Tensors ----------------------------------------------------------- */
 
-static int32_t find(const rlx_tensor *tensors, uint32_t count, const char *name, uint32_t *index) {
+enum role { INPUT, OUTPUT, PARAM };
+
+static const rlx_tensor *tensors_of(const rlx_model *model, enum role role, uint32_t *count) {
+  switch (role) {
+  case INPUT: *count = model->input_count; return model->inputs;
+  case OUTPUT: *count = model->output_count; return model->outputs;
+  case PARAM: *count = model->param_count; return model->params;
+  }
+  *count = 0;
+  return NULL;
+}
+
+static int32_t find(const rlx_model *model, enum role role, const char *name, uint32_t *index) {
+  int32_t status = check_abi(model);
+  if (status != RLX_OK)
+    return status;
   if (name == NULL || index == NULL)
     return RLX_E_NULL;
+  uint32_t count = 0;
+  const rlx_tensor *tensors = tensors_of(model, role, &count);
   for (uint32_t i = 0; i < count; i++)
     if (same_text(tensors[i].name, name)) {
       *index = i;
@@ -227,120 +244,118 @@ static int32_t find(const rlx_tensor *tensors, uint32_t count, const char *name,
   return RLX_E_NAME;
 }
 
+/* A tensor and its memory in the arena. */
+struct slot {
+  void *data;
+  uint64_t bytes;
+};
+
+static int32_t locate(const rlx_instance *instance, enum role role, uint32_t index, struct slot *slot) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK)
+    return status;
+  uint32_t count = 0;
+  const rlx_tensor *tensors = tensors_of(instance->model, role, &count);
+  if (index >= count)
+    return RLX_E_INDEX;
+  slot->data = (unsigned char *)instance->arena + tensors[index].offset;
+  slot->bytes = tensors[index].bytes;
+  return RLX_OK;
+}
+
+static int32_t set(const rlx_instance *instance, enum role role, uint32_t index, const void *data, uint64_t bytes) {
+  struct slot slot;
+  int32_t status = locate(instance, role, index, &slot);
+  if (status != RLX_OK)
+    return status;
+  if (bytes != slot.bytes)
+    return RLX_E_BYTES;
+  if (data == NULL && bytes != 0)
+    return RLX_E_NULL;
+  copy(slot.data, data, bytes);
+  return RLX_OK;
+}
+
+static int32_t set_by_name(const rlx_instance *instance, enum role role, const char *name, const void *data,
+                           uint64_t bytes) {
+  uint32_t index = 0;
+  int32_t status = check_instance(instance);
+  if (status == RLX_OK)
+    status = find(instance->model, role, name, &index);
+  return status != RLX_OK ? status : set(instance, role, index, data, bytes);
+}
+
 int32_t rlx_find_input(const rlx_model *model, const char *name, uint32_t *index) {
-  int32_t status = check_abi(model);
-  return status != RLX_OK ? status : find(model->inputs, model->input_count, name, index);
+  return find(model, INPUT, name, index);
 }
 
 int32_t rlx_find_output(const rlx_model *model, const char *name, uint32_t *index) {
-  int32_t status = check_abi(model);
-  return status != RLX_OK ? status : find(model->outputs, model->output_count, name, index);
+  return find(model, OUTPUT, name, index);
 }
 
 int32_t rlx_find_param(const rlx_model *model, const char *name, uint32_t *index) {
-  int32_t status = check_abi(model);
-  return status != RLX_OK ? status : find(model->params, model->param_count, name, index);
-}
-
-static void *slot(const rlx_instance *instance, const rlx_tensor *tensor) {
-  return (unsigned char *)instance->arena + tensor->offset;
-}
-
-/* Copies into the tensor's slot. */
-static int32_t set(const rlx_instance *instance, const rlx_tensor *tensor, const void *data, uint64_t bytes) {
-  if (bytes != tensor->bytes)
-    return RLX_E_BYTES;
-  if (data == NULL && bytes != 0)
-    return RLX_E_NULL;
-  copy(slot(instance, tensor), data, bytes);
-  return RLX_OK;
+  return find(model, PARAM, name, index);
 }
 
 int32_t rlx_set_input(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes) {
-  int32_t status = check_instance(instance);
-  if (status != RLX_OK)
-    return status;
-  if (index >= instance->model->input_count)
-    return RLX_E_INDEX;
-  return set(instance, &instance->model->inputs[index], data, bytes);
+  return set(instance, INPUT, index, data, bytes);
 }
 
 int32_t rlx_set_param(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes) {
-  int32_t status = check_instance(instance);
-  if (status != RLX_OK)
-    return status;
-  if (index >= instance->model->param_count)
-    return RLX_E_INDEX;
-  return set(instance, &instance->model->params[index], data, bytes);
-}
-
-int32_t rlx_get_output(const rlx_instance *instance, uint32_t index, void *data, uint64_t bytes) {
-  int32_t status = check_instance(instance);
-  if (status != RLX_OK)
-    return status;
-  if (index >= instance->model->output_count)
-    return RLX_E_INDEX;
-  const rlx_tensor *tensor = &instance->model->outputs[index];
-  if (bytes != tensor->bytes)
-    return RLX_E_BYTES;
-  if (data == NULL && bytes != 0)
-    return RLX_E_NULL;
-  copy(data, slot(instance, tensor), bytes);
-  return RLX_OK;
+  return set(instance, PARAM, index, data, bytes);
 }
 
 int32_t rlx_set_input_by_name(rlx_instance *instance, const char *name, const void *data, uint64_t bytes) {
-  uint32_t index = 0;
-  int32_t status = check_instance(instance);
-  if (status == RLX_OK)
-    status = rlx_find_input(instance->model, name, &index);
-  return status != RLX_OK ? status : rlx_set_input(instance, index, data, bytes);
+  return set_by_name(instance, INPUT, name, data, bytes);
 }
 
 int32_t rlx_set_param_by_name(rlx_instance *instance, const char *name, const void *data, uint64_t bytes) {
-  uint32_t index = 0;
-  int32_t status = check_instance(instance);
-  if (status == RLX_OK)
-    status = rlx_find_param(instance->model, name, &index);
-  return status != RLX_OK ? status : rlx_set_param(instance, index, data, bytes);
+  return set_by_name(instance, PARAM, name, data, bytes);
+}
+
+int32_t rlx_get_output(const rlx_instance *instance, uint32_t index, void *data, uint64_t bytes) {
+  struct slot slot;
+  int32_t status = locate(instance, OUTPUT, index, &slot);
+  if (status != RLX_OK)
+    return status;
+  if (bytes != slot.bytes)
+    return RLX_E_BYTES;
+  if (data == NULL && bytes != 0)
+    return RLX_E_NULL;
+  copy(data, slot.data, bytes);
+  return RLX_OK;
 }
 
 int32_t rlx_get_output_by_name(const rlx_instance *instance, const char *name, void *data, uint64_t bytes) {
   uint32_t index = 0;
   int32_t status = check_instance(instance);
   if (status == RLX_OK)
-    status = rlx_find_output(instance->model, name, &index);
+    status = find(instance->model, OUTPUT, name, &index);
   return status != RLX_OK ? status : rlx_get_output(instance, index, data, bytes);
 }
 
 int32_t rlx_input(const rlx_instance *instance, uint32_t index, void **data) {
-  int32_t status = check_instance(instance);
-  if (status != RLX_OK || data == NULL)
-    return RLX_E_NULL;
-  if (index >= instance->model->input_count)
-    return RLX_E_INDEX;
-  *data = slot(instance, &instance->model->inputs[index]);
-  return RLX_OK;
+  struct slot slot;
+  int32_t status = data == NULL ? RLX_E_NULL : locate(instance, INPUT, index, &slot);
+  if (status == RLX_OK)
+    *data = slot.data;
+  return status;
 }
 
 int32_t rlx_param(const rlx_instance *instance, uint32_t index, void **data) {
-  int32_t status = check_instance(instance);
-  if (status != RLX_OK || data == NULL)
-    return RLX_E_NULL;
-  if (index >= instance->model->param_count)
-    return RLX_E_INDEX;
-  *data = slot(instance, &instance->model->params[index]);
-  return RLX_OK;
+  struct slot slot;
+  int32_t status = data == NULL ? RLX_E_NULL : locate(instance, PARAM, index, &slot);
+  if (status == RLX_OK)
+    *data = slot.data;
+  return status;
 }
 
 int32_t rlx_output(const rlx_instance *instance, uint32_t index, const void **data) {
-  int32_t status = check_instance(instance);
-  if (status != RLX_OK || data == NULL)
-    return RLX_E_NULL;
-  if (index >= instance->model->output_count)
-    return RLX_E_INDEX;
-  *data = slot(instance, &instance->model->outputs[index]);
-  return RLX_OK;
+  struct slot slot;
+  int32_t status = data == NULL ? RLX_E_NULL : locate(instance, OUTPUT, index, &slot);
+  if (status == RLX_OK)
+    *data = slot.data;
+  return status;
 }
 
 /* ---- Weights ----------------------------------------------------------- */
