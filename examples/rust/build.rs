@@ -1,0 +1,3 @@
+fn main() -> Result<(), rlx_aot_build::Error> {
+    rlx_aot_build::compile("xor.json")
+}
