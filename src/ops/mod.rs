@@ -237,10 +237,12 @@ macro_rules! ops {
 ops! {
     conv::{Conv, ConvTranspose},
     matmul::{Gemm, MatMul},
+    norm::{BatchNormalization, GroupNormalization, InstanceNormalization, LayerNormalization, MeanVarianceNormalization, RMSNormalization},
     pool::{AveragePool, GlobalAveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool},
+    response::{LRN, LpNormalization},
+    shape::{Shape, Size},
     softmax::{Hardmax, LogSoftmax, Softmax},
     unary::{Abs, Neg, Sqrt, Exp, Log},
-    shape::{Shape, Size},
 }
 
 impl AnyOp {
