@@ -7,8 +7,13 @@
 //!
 //! Nothing here reads or writes files, and the same module, options and target give the same bytes.
 
+pub mod archive;
+pub mod bundle;
 pub mod clif;
 pub mod contract;
+pub mod header;
+pub mod inspect;
+pub mod manifest;
 pub mod module;
 pub mod object;
 pub mod program;

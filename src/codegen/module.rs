@@ -124,7 +124,8 @@ pub fn emit(
     let weights = symbols.weights.map(|id| product.data_symbol(id));
     let big_endian = target.big_endian();
     let image = super::object::finish(product.object, &contract, run, weights, module, big_endian)?;
-    Ok(Object { image, contract, code_bytes, listing })
+    let (steps, kernels) = (module.steps.len(), program.kernels.len());
+    Ok(Object { image, contract, profile: *profile, steps, kernels, code_bytes, listing })
 }
 
 /// The Cranelift IR of all functions that go through Cranelift, before it is optimized.

@@ -1,6 +1,6 @@
 //! The object file: the descriptor, the weights, the weak `run`, and how it is written.
 
-use super::contract::{ABI_VERSION, Contract, Tensor, WEIGHTS_ALIGN};
+use super::contract::{ABI_VERSION, Contract, Tensor, WEIGHTS_ALIGN, WeightsMode};
 use super::weights;
 use crate::error::ErrorKind;
 use crate::lir;
@@ -16,6 +16,12 @@ pub struct Object {
     pub(super) image: object::write::Object<'static>,
     /// What it promises.
     pub contract: Contract,
+    /// Whether it has `<prefix>_run_profiled`.
+    pub profile: bool,
+    /// Steps of the schedule.
+    pub steps: usize,
+    /// Different kernels that they call.
+    pub kernels: usize,
     /// Bytes of all functions with their constants.
     pub code_bytes: u64,
     /// The assembler text, if it was asked for.
@@ -33,6 +39,20 @@ impl Object {
             Ok(error) => *error,
             Err(error) => io::Error::other(error.to_string()),
         })
+    }
+
+    /// The names of all symbols that other objects see.
+    pub fn exports(&self) -> Vec<String> {
+        let embedded = self.contract.weights_mode == WeightsMode::Embedded;
+        let suffixes = [
+            ("_run", true),
+            ("_run_profiled", self.profile),
+            ("_model", true),
+            ("_weights", embedded),
+        ];
+        let there = suffixes.into_iter().filter(|(_, there)| *there);
+        let prefixed = there.map(|(suffix, _)| format!("{}{suffix}", self.contract.prefix));
+        prefixed.chain(["run".to_owned()]).collect()
     }
 
     /// The file's bytes.

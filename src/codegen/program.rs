@@ -1,7 +1,7 @@
 //! Which kernel every step calls, with which operands. Equal kernels are there once.
 
 use super::parallel_map;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, NodeContext};
 use crate::kir;
 use crate::kir::verify::verify;
 use crate::lir::{self, Access, BufferKind, Module, Step, StepInfo};
@@ -51,48 +51,61 @@ pub enum Pointer {
     Weights(i64),
 }
 
-/// The program of a module, with the kernels that `build` makes of its steps (and of a name for each).
+/// The program of a module, with the kernels that `build` makes of its steps (and of a name for each;
+/// `None` for a step that writes no element). Steps with equal `key`s share one.
 ///
 /// # Errors
 ///
 /// What `build` cannot do. A kernel that its verifier refuses is a bug of ours.
 pub fn select(
     module: &Module,
-    build: impl Fn(&StepInfo, &str) -> Result<KernelInfo, ErrorKind> + Sync,
-) -> Result<Program, ErrorKind> {
-    let steps: Vec<Step> =
-        module.steps.iter().filter(|(_, s)| !s.result.is_empty()).map(|(step, _)| step).collect();
-    let built = parallel_map(&steps, |&step| {
+    key: impl Fn(&StepInfo) -> String,
+    build: impl Fn(&StepInfo, &str) -> Result<Option<KernelInfo>, ErrorKind> + Sync,
+) -> Result<Program, Error> {
+    let mut steps: Vec<(Step, usize)> = vec![];
+    let mut keys = BTreeMap::new();
+    let mut firsts = vec![];
+    for (step, info) in &module.steps {
+        let next = firsts.len();
+        let kernel = *keys.entry(key(info)).or_insert(next);
+        if kernel == next {
+            firsts.push(step);
+        }
+        steps.push((step, kernel));
+    }
+    let built = parallel_map(&firsts, |&step| {
         let info = &module.steps[step];
-        check(module, step, build(info, name_of(&info.op))?)
+        let kernel = build(info, name_of(&info.op)).map_err(|kind| at(module, step, kind))?;
+        kernel.map_or(Ok(None), |kernel| verified(module, step, kernel).map(Some))
     });
     let mut program = Program { kernels: PrimaryMap::new(), calls: SecondaryMap::new() };
-    let mut known: BTreeMap<[u8; 32], Kernel> = BTreeMap::new();
-    for (&step, built) in steps.iter().zip(built) {
-        let (hash, plan) = built?;
-        let kernel = *known.entry(hash).or_insert_with(|| program.kernels.push(plan));
-        let table = module.accesses(step).map(|access| pointer(module, access)).collect();
-        program.calls[step] = Some(Call { kernel, table });
+    let kernels: Vec<Option<Kernel>> = built
+        .into_iter()
+        .map(|kernel| kernel.map(|kernel| kernel.map(|k| program.kernels.push(k))))
+        .collect::<Result<_, Error>>()?;
+    for (step, kernel) in steps {
+        if let Some(kernel) = kernels[kernel] {
+            fits(module, step, &program.kernels[kernel].kernel)?;
+            let table = module.accesses(step).map(|access| pointer(module, access)).collect();
+            program.calls[step] = Some(Call { kernel, table });
+        }
     }
     Ok(program)
 }
 
-/// The kernel after all checks, and a hash that equal kernels have in common.
-fn check(
-    module: &Module,
-    step: Step,
-    plan: KernelInfo,
-) -> Result<([u8; 32], KernelInfo), ErrorKind> {
-    let info = &module.steps[step];
-    let kernel = &plan.kernel;
-    let bug = |what: String| {
-        let (origins, kernel) = (info.origins.join(" + "), &plan.kernel);
-        Err(ErrorKind::bug(format!("kernel of {step:?} ({origins}): {what}\n{kernel}")))
-    };
-    if let Err(errors) = verify(kernel) {
-        return bug(errors.join("; "));
+fn verified(module: &Module, step: Step, kernel: KernelInfo) -> Result<KernelInfo, Error> {
+    match verify(&kernel.kernel) {
+        Ok(_) => Ok(kernel),
+        Err(errors) => {
+            let what = format!("{}\n{}", errors.join("; "), kernel.kernel);
+            Err(at(module, step, ErrorKind::bug(format!("the kernel breaks a rule: {what}"))))
+        }
     }
-    // What the verifier has proved of the operands' bytes holds for those that the accesses reach.
+}
+
+/// What the verifier has proved of the operands' bytes holds for those that the accesses reach.
+fn fits(module: &Module, step: Step, kernel: &kir::Kernel) -> Result<(), Error> {
+    let bug = |what: String| Err(at(module, step, ErrorKind::bug(format!("{what}\n{kernel}"))));
     let accesses: Vec<_> = module.accesses(step).collect();
     if kernel.operands.len() != accesses.len() {
         return bug(format!("{} operands for {}", kernel.operands.len(), accesses.len()));
@@ -103,8 +116,18 @@ fn check(
             return bug(format!("operand {} is longer than {access:?}", operand.name));
         }
     }
-    let hash = blake3::hash(format!("{} {kernel}", plan.grain).as_bytes());
-    Ok((*hash.as_bytes(), plan))
+    Ok(())
+}
+
+/// The error with the step that it is about.
+fn at(module: &Module, step: Step, kind: ErrorKind) -> Error {
+    let info = &module.steps[step];
+    let operands = info.operands.iter();
+    Error::from(kind).at(NodeContext {
+        name: info.origins.join(" + "),
+        op: name_of(&info.op).to_owned(),
+        inputs: operands.map(|a| (module.buffers[a.buffer].name.clone(), Some(a.ty()))).collect(),
+    })
 }
 
 fn pointer(module: &Module, access: &Access) -> Pointer {

@@ -1,0 +1,167 @@
+//! The C header: prototypes, and the numbers as macros. It is enough by itself for a program without
+//! the runtime, from C99 and C++98 on.
+//!
+//! Names come from the model, so they are mangled where they are part of macros and escaped where
+//! they are in comments.
+
+use super::contract::{Contract, Tensor, WeightsMode};
+use crate::types::DType;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// The header's text. `profile`: whether the object has `<prefix>_run_profiled`, for so many steps.
+pub fn text(contract: &Contract, profile: Option<usize>) -> String {
+    let Contract { prefix, arena_size, arena_align, .. } = contract;
+    let macros = prefix.to_uppercase();
+    let guard = format!("{macros}_H_{}", &contract.fingerprint_hex()[..8].to_uppercase());
+    let mut h = String::new();
+    let name = comment(&contract.name);
+    line(&mut h, &format!("/* The model {name}, compiled by rlx-aot."));
+    line(&mut h, "");
+    line(&mut h, "   A zeroed buffer of this size and alignment is an arena:");
+    line(&mut h, "");
+    line(
+        &mut h,
+        &format!(
+            "       static _Alignas({macros}_ARENA_ALIGN) unsigned char arena[{macros}_ARENA_SIZE];"
+        ),
+    );
+    line(&mut h, "");
+    line(
+        &mut h,
+        "   Offsets are in bytes from the arena's start. Tensors are dense and row-major. */",
+    );
+    line(&mut h, &format!("#ifndef {guard}\n#define {guard}\n"));
+    line(&mut h, "#include <stdint.h>\n");
+    line(&mut h, "#ifdef __cplusplus\nextern \"C\" {\n#endif\n");
+    line(&mut h, &run_comment(contract));
+    line(&mut h, &format!("int32_t {prefix}_run(void *arena);\n"));
+    if let Some(steps) = profile {
+        line(
+            &mut h,
+            "/* The same, and adds to nanoseconds[i] the time of step i by the clock `now`, which is",
+        );
+        line(&mut h, "   called with `argument`. */");
+        line(&mut h, &format!("#define {macros}_STEPS {steps}"));
+        line(
+            &mut h,
+            &format!(
+                "int32_t {prefix}_run_profiled(void *arena, uint64_t (*now)(void *argument), void *argument,"
+            ),
+        );
+        let indent = " ".repeat(format!("int32_t {prefix}_run_profiled(").len());
+        line(&mut h, &format!("{indent}uint64_t *nanoseconds);\n"));
+    }
+    line(&mut h, "/* For programs that include the runtime before. */");
+    line(&mut h, &format!("#ifdef RLX_RT_H\nextern const rlx_model {prefix}_model;\n#endif\n"));
+    define(&mut h, &format!("{macros}_ARENA_SIZE"), *arena_size);
+    define(&mut h, &format!("{macros}_ARENA_ALIGN"), *arena_align);
+    if contract.weights_mode != WeightsMode::None {
+        define(&mut h, &format!("{macros}_WEIGHTS_SIZE"), contract.weights_size);
+    }
+    let lists =
+        [("INPUT", &contract.inputs), ("OUTPUT", &contract.outputs), ("PARAM", &contract.params)];
+    for (kind, tensors) in lists {
+        define(&mut h, &format!("{macros}_{kind}S"), tensors.len() as u64);
+        let names = macro_names(tensors);
+        for (i, (tensor, name)) in tensors.iter().zip(names).enumerate() {
+            tensor_macros(&mut h, &format!("{macros}_{kind}_{name}"), kind, i, tensor);
+        }
+    }
+    line(&mut h, "\n#ifdef __cplusplus\n}\n#endif\n\n#endif");
+    h
+}
+
+fn run_comment(contract: &Contract) -> String {
+    let mut statuses = "1: the arena is null; 5: it is misaligned".to_owned();
+    if contract.weights_mode == WeightsMode::External {
+        statuses += "; 9: the first 8 bytes of\n   the arena do not point to the weights";
+    }
+    format!(
+        "/* One inference. 0, or a status of rlx_rt.h ({statuses}).\n   \
+         Calls on different arenas may run at the same time. */"
+    )
+}
+
+fn tensor_macros(h: &mut String, name: &str, kind: &str, index: usize, tensor: &Tensor) {
+    let shape: Vec<_> = tensor.dims.iter().map(ToString::to_string).collect();
+    let (label, ty) = (comment(&tensor.name), c_type(tensor.dtype));
+    let kind = kind.to_lowercase();
+    let dtype = tensor.dtype;
+    line(h, &format!("\n/* {kind} {index}: {label}, {dtype}[{}], as {ty} */", shape.join(", ")));
+    define(h, &format!("{name}_INDEX"), index as u64);
+    define(h, &format!("{name}_OFFSET"), tensor.offset);
+    define(h, &format!("{name}_BYTES"), tensor.bytes);
+    define(h, &format!("{name}_COUNT"), tensor.elements());
+    define(h, &format!("{name}_RANK"), tensor.dims.len() as u64);
+    for (axis, &dim) in tensor.dims.iter().enumerate() {
+        define(h, &format!("{name}_DIM_{axis}"), dim as u64);
+    }
+}
+
+fn line(h: &mut String, text: &str) {
+    h.push_str(text);
+    h.push('\n');
+}
+
+/// Without a suffix C takes the first signed type that the number fits into.
+fn define(h: &mut String, name: &str, value: u64) {
+    let _ = writeln!(h, "#define {name} {value}");
+}
+
+/// A part of a macro's name for each tensor: unique, of letters, digits and underscores.
+fn macro_names(tensors: &[Tensor]) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let mut names = vec![];
+    for (i, tensor) in tensors.iter().enumerate() {
+        let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        let mut name: String = tensor.name.chars().take(100).map(upper).collect();
+        if name.is_empty() || !taken.insert(name.clone()) {
+            // A number that no other name ends with: the index is unique, the loop makes it certain.
+            let base = name.clone();
+            let mut number = i;
+            loop {
+                name = format!("{base}_{number}");
+                if taken.insert(name.clone()) {
+                    break;
+                }
+                number += tensors.len();
+            }
+        }
+        names.push(name);
+    }
+    names
+}
+
+/// The name in quotes, as it may stand in a C comment: printable ASCII without an end of the comment,
+/// a trigraph or a line continuation.
+fn comment(name: &str) -> String {
+    let mut text = String::new();
+    for c in name.chars().take(200) {
+        match c {
+            '*' | '?' | '\\' => {
+                let _ = write!(text, "%{:02x}", c as u32);
+            }
+            ' '..='~' => text.push(c),
+            _ => {
+                let _ = write!(text, "U+{:04x}", c as u32);
+            }
+        }
+    }
+    format!("\"{text}\"")
+}
+
+fn c_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "float",
+        DType::F64 => "double",
+        DType::F16 | DType::BF16 | DType::U16 => "uint16_t",
+        DType::I8 => "int8_t",
+        DType::I16 => "int16_t",
+        DType::I32 => "int32_t",
+        DType::I64 => "int64_t",
+        DType::U8 | DType::Bool => "uint8_t",
+        DType::U32 => "uint32_t",
+        DType::U64 => "uint64_t",
+    }
+}
