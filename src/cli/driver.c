@@ -410,14 +410,14 @@ static void bench(rlx_instance *instance, const options *o) {
 #ifdef RLX_DRIVER_PROFILE
 /* Prints the median time of each step. */
 static void profile(rlx_instance *instance, const options *o) {
-  enum { STEPS = RLX_DRIVER_STEPS };
-  uint64_t *ticks = allocate(STEPS * sizeof *ticks);
-  samples times = {.width = STEPS != 0 ? STEPS : 1};
+  const size_t steps = RLX_DRIVER_STEPS;
+  uint64_t *ticks = allocate(steps * sizeof *ticks);
+  samples times = {.width = steps != 0 ? steps : 1};
   samples whole = {.width = 1};
   check(rlx_run(instance), "run");
   uint64_t start = now(NULL);
   for (unsigned long i = 0;; i++) {
-    memset(ticks, 0, STEPS * sizeof *ticks);
+    memset(ticks, 0, steps * sizeof *ticks);
     uint64_t begin = now(NULL);
     check(RLX_DRIVER_PROFILE(instance->arena, now, NULL, ticks), "run");
     uint64_t end = now(NULL);
@@ -427,7 +427,7 @@ static void profile(rlx_instance *instance, const options *o) {
     }
     *add_sample(&whole) = (double)(end - begin) / 1e3;
     double *row = add_sample(&times);
-    for (size_t k = 0; k < STEPS; k++)
+    for (size_t k = 0; k < steps; k++)
       row[k] = (double)ticks[k] / 1e3;
     if (whole.count >= o->runs && (double)(end - start) >= o->seconds * 1e9)
       break;
@@ -435,7 +435,7 @@ static void profile(rlx_instance *instance, const options *o) {
   qsort(whole.values, whole.count, sizeof(double), compare);
   printf("{\"median_us\":%.4f,\"runs\":%zu,\"steps_us\":[", quantile(whole.values, whole.count, 0.5), whole.count);
   double *column = whole.values;
-  for (size_t k = 0; k < STEPS; k++) {
+  for (size_t k = 0; k < steps; k++) {
     for (size_t i = 0; i < times.count; i++)
       column[i] = times.values[i * times.width + k];
     qsort(column, times.count, sizeof(double), compare);
