@@ -6,7 +6,10 @@
 //! which is what makes comparing them worth something.
 
 mod attrs;
+pub mod formula;
 pub mod rlx;
+#[cfg(test)]
+mod tests;
 pub mod tools;
 mod window;
 
@@ -235,14 +238,37 @@ macro_rules! ops {
 }
 
 ops! {
+    activation::{Celu, Elu, Gelu, HardSigmoid, LeakyRelu, Selu, Shrink, Swish, ThresholdedRelu},
+    arrange::{Concat, DepthToSpace, Expand, SpaceToDepth, Split, Tile, Transpose},
+    binary::{
+        Add, And, BitShift, BitwiseAnd, BitwiseOr, BitwiseXor, Div, Equal, Greater, GreaterOrEqual, Less,
+        LessOrEqual, Mod, Mul, Or, PRelu, Sub, SwiGLU, Xor,
+    },
+    cast::{Cast, CastLike, Dropout, Identity},
+    constant::{Constant, ConstantOfShape, EyeLike, Range, Trilu},
     conv::{Conv, ConvTranspose},
+    gather::{Gather, GatherElements, GatherND, OneHot},
     matmul::{Gemm, MatMul},
     norm::{BatchNormalization, GroupNormalization, InstanceNormalization, LayerNormalization, MeanVarianceNormalization, RMSNormalization},
+    pad::{Pad},
     pool::{AveragePool, GlobalAveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool},
+    pow::{Pow},
+    reduce::{
+        ArgMax, ArgMin, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMean,
+        ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare,
+    },
+    reshape::{Flatten, Reshape, Squeeze, Unsqueeze},
     response::{LRN, LpNormalization},
+    select::{Clip, IsInf, IsNaN, Where},
     shape::{Shape, Size},
+    slice::{Slice},
     softmax::{Hardmax, LogSoftmax, Softmax},
-    unary::{Abs, Neg, Sqrt, Exp, Log},
+    unary::{
+        Abs, Acos, Acosh, Asin, Asinh, Atan, Atanh, BitwiseNot, Ceil, Cos, Cosh, Erf, Exp, Floor, HardSwish,
+        Log, Mish, Neg, Not, Reciprocal, Relu, Round, Sigmoid, Sign, Sin, Sinh, Softplus, Softsign, Sqrt,
+        Tan, Tanh,
+    },
+    variadic::{Max, Mean, Min, Sum},
 }
 
 impl AnyOp {

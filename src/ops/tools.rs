@@ -1,7 +1,7 @@
 //! What the shape rules of many operators share.
 
 use crate::error::ErrorKind;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, for_each_index};
 use crate::types::{DType, Type, broadcast};
 
 /// `axis` of a tensor of this rank, counted from the end where it is negative.
@@ -128,6 +128,18 @@ pub const FLOATS: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::BF16]
 pub const INTEGERS: [DType; 8] =
     [DType::I8, DType::I16, DType::I32, DType::I64, DType::U8, DType::U16, DType::U32, DType::U64];
 
+/// Floats and integers.
+pub const NUMBERS: [DType; 12] = {
+    use DType::*;
+    [F32, F64, F16, BF16, I8, I16, I32, I64, U8, U16, U32, U64]
+};
+
+/// Signed numbers.
+pub const SIGNED: [DType; 8] = {
+    use DType::*;
+    [F32, F64, F16, BF16, I8, I16, I32, I64]
+};
+
 /// The flat index, in a tensor of `dims`, of the element that broadcasting reads for element `index`
 /// of a result of the same or higher rank.
 pub fn broadcast_index(index: &[usize], dims: &[usize]) -> usize {
@@ -135,4 +147,131 @@ pub fn broadcast_index(index: &[usize], dims: &[usize]) -> usize {
     dims.iter()
         .zip(&index[skipped..])
         .fold(0, |flat, (&d, &i)| flat * d + if d == 1 { 0 } else { i })
+}
+
+/// The attribute's value.
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn required<T>(value: Option<T>, name: &str) -> Result<T, ErrorKind> {
+    value.ok_or_else(|| ErrorKind::wrong(format!("attribute \"{name}\" is missing")))
+}
+
+/// The one element of a tensor of rank 0 or 1.
+///
+/// # Errors
+///
+/// When it has another shape.
+pub fn single<'a>(ty: &'a Type, what: &str) -> Result<&'a Type, ErrorKind> {
+    if ty.rank() > 1 || ty.elements() != 1 {
+        let kind = ErrorKind::wrong(format!("{what} is {ty}"));
+        return Err(kind.help(format!("it must be a scalar, {}[]", ty.dtype)));
+    }
+    Ok(ty)
+}
+
+/// The tensor of this type whose element at an index is element `base` + the sum of index times
+/// `strides` of `x`: what every reference definition that only moves elements comes down to.
+pub fn moved(x: &Tensor, ty: &Type, base: i64, strides: &[i64]) -> Tensor {
+    if ty.elements() == 0 {
+        return Tensor::zeros(ty.clone());
+    }
+    let size = ty.dtype.bytes();
+    let (bytes, mut data) = (x.bytes(), Vec::with_capacity(ty.bytes()));
+    let (outer, run, step) = match (ty.dims.split_last(), strides.split_last()) {
+        (Some((&run, outer)), Some((&step, _))) => (outer, run, step),
+        _ => (&ty.dims[..], 1, 0),
+    };
+    for_each_index(outer, |index| {
+        let offset = |(&i, &stride): (&usize, &i64)| i as i64 * stride;
+        let start = base + index.iter().zip(strides).map(offset).sum::<i64>();
+        if step == 1 {
+            let start = start as usize * size;
+            data.extend_from_slice(&bytes[start..start + run * size]);
+            return;
+        }
+        for i in 0..run as i64 {
+            data.extend_from_slice(x.element((start + i * step) as usize));
+        }
+    });
+    Tensor::from_bytes(ty.clone(), data.into()).expect("one element for every index")
+}
+
+/// The tensor repeated to `dims` by NumPy's rule.
+pub fn broadcast_to(x: &Tensor, dims: &[usize]) -> Tensor {
+    if x.dims() == dims {
+        return x.clone();
+    }
+    let mut strides = vec![0; dims.len() - x.dims().len()];
+    let own = x.ty().strides().into_iter().zip(x.dims());
+    strides.extend(own.map(|(stride, &d)| if d == 1 { 0 } else { stride }));
+    moved(x, &x.ty().with_dims(dims), 0, &strides)
+}
+
+/// The elements of a tensor of integers or booleans, exactly.
+pub fn integers(x: &Tensor) -> Vec<i128> {
+    let unsigned = x.ty().dtype == DType::U64;
+    let exact = |v: i64| if unsigned { i128::from(v as u64) } else { i128::from(v) };
+    x.ints().into_iter().map(exact).collect()
+}
+
+/// A tensor of integers or booleans; what does not fit wraps.
+pub fn from_integers(ty: &Type, values: impl IntoIterator<Item = i128>) -> Tensor {
+    Tensor::from_ints(ty.clone(), values.into_iter().map(|v| v as i64))
+}
+
+/// `float` or `int` of every element, by the operand's element type.
+pub fn map_one(
+    x: &Tensor,
+    ty: &Type,
+    float: impl Fn(f64) -> f64,
+    int: impl Fn(i128) -> i128,
+) -> Tensor {
+    if x.ty().dtype.is_float() {
+        Tensor::from_f64s(ty.clone(), x.f64s().into_iter().map(float))
+    } else {
+        from_integers(ty, integers(x).into_iter().map(int))
+    }
+}
+
+/// `float` or `int` of every two elements that broadcasting brings together, by the operands' element
+/// type.
+pub fn map_two(
+    a: &Tensor,
+    b: &Tensor,
+    ty: &Type,
+    float: impl Fn(f64, f64) -> f64,
+    int: impl Fn(i128, i128) -> i128,
+) -> Tensor {
+    let (a, b) = (broadcast_to(a, &ty.dims), broadcast_to(b, &ty.dims));
+    if a.ty().dtype.is_float() {
+        Tensor::from_f64s(ty.clone(), a.f64s().into_iter().zip(b.f64s()).map(|(a, b)| float(a, b)))
+    } else {
+        let pairs = integers(&a).into_iter().zip(integers(&b));
+        from_integers(ty, pairs.map(|(a, b)| int(a, b)))
+    }
+}
+
+/// The error function: its Taylor series near zero, else the continued fraction of its complement
+/// (Abramowitz and Stegun 7.1.6 and 7.1.14); within 1e-15.
+pub fn erf(x: f64) -> f64 {
+    let magnitude = x.abs();
+    if x.is_nan() || magnitude < 1e-300 {
+        return x;
+    }
+    if magnitude > 6.0 {
+        return x.signum();
+    }
+    let scale = (-x * x).exp() / std::f64::consts::PI.sqrt();
+    if magnitude < 2.5 {
+        let (mut term, mut sum) = (2.0 * x, 2.0 * x);
+        for n in 1..100 {
+            term *= 2.0 * x * x / f64::from(2 * n + 1);
+            sum += term;
+        }
+        return scale * sum;
+    }
+    let tail = (1..=60).rev().fold(magnitude, |rest, n| magnitude + f64::from(n) / 2.0 / rest);
+    x.signum() * (1.0 - scale / tail)
 }
