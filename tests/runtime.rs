@@ -116,6 +116,26 @@ fn freestanding_object_needs_nothing() {
     }
 }
 
+/// No name of the runtime can clash with a program's.
+#[test]
+fn symbols_have_the_prefix() {
+    let folder = folder("symbols");
+    for flags in [&["-DRLX_RT_THREADS"][..], &["-DRLX_RT_FREESTANDING"]] {
+        let object = compile(
+            "cc",
+            &folder,
+            "rlx_rt.o",
+            &[&["-std=c11", "-c", "runtime/rlx_rt.c"], WARNINGS, flags],
+        );
+        let symbols = run("nm", &["-g", "--defined-only", &object]);
+        expect_success("nm", &symbols);
+        let text = String::from_utf8_lossy(&symbols.stdout);
+        let names: Vec<&str> =
+            text.lines().filter_map(|line| line.split(' ').next_back()).collect();
+        assert!(names.len() > 15 && names.iter().all(|name| name.starts_with("rlx_")), "{names:?}");
+    }
+}
+
 #[test]
 fn api_under_address_and_undefined_sanitizers() {
     let folder = folder("asan");
