@@ -9,6 +9,7 @@ pub mod json;
 pub mod npy;
 pub mod onnx;
 pub mod pb;
+pub mod rlx;
 pub mod safetensors;
 mod tensors;
 
@@ -17,11 +18,8 @@ pub use tensors::read_tensor;
 use self::safetensors::Params;
 use crate::error::{Class, Error, ErrorKind, Errors};
 use crate::hir::Graph;
-use crate::ops::Attribute;
-use crate::tensor::Tensor;
 use bytes::Bytes;
 use file::Folder;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What a model file may need besides itself.
@@ -29,6 +27,8 @@ use std::path::{Path, PathBuf};
 pub struct ReadOptions {
     /// A safetensors file with values of the model's parameters.
     pub params: Option<PathBuf>,
+    /// Take over the plan in a lowered RLX module, checked.
+    pub keep_plan: bool,
 }
 
 /// A model, and where it comes from.
@@ -38,6 +38,8 @@ pub struct Source {
     pub graph: Graph,
     /// All files that were read, the model first: what a build depends on.
     pub files: Vec<PathBuf>,
+    /// The plan in the file, if it was asked for.
+    pub plan: Option<rlx::Plan>,
 }
 
 /// Reads a model.
@@ -78,60 +80,36 @@ fn model(
         return Err(kind.into());
     }
     let mut params = Params::open(options.params.as_deref())?;
-    let graph = match data.trim_ascii_start().first() {
+    let (graph, plan) = match data.trim_ascii_start().first() {
         Some(b'{' | b'[') => {
             let keys: Keys = serde_json::from_slice(&data).map_err(|e| json::syntax(&e))?;
-            match keys {
-                Keys { format: Some(_), .. } => json::read(name, &data, folder, &mut params)?,
-                Keys { format: None } => {
+            let keep = options.keep_plan;
+            match (keys.format.is_some(), keys.mir.is_some(), keys.nodes.is_some()) {
+                (true, ..) => (json::read(name, &data, folder, &mut params)?, None),
+                (false, true, _) => rlx::read(&data, true, keep, &mut params)?,
+                (false, false, true) => rlx::read(&data, false, keep, &mut params)?,
+                (false, false, false) => {
                     let kind = ErrorKind::wrong("the file is JSON, and not a model");
                     let help = format!("a model starts with {{\"format\": \"{}\"", json::FORMAT);
                     return Err(kind.help(help).into());
                 }
             }
         }
-        _ => onnx::read(name, data, folder)?,
+        _ => (onnx::read(name, data, folder)?, None),
     };
-    Ok(Source { graph, files: params.into_files()? })
+    if options.keep_plan && plan.is_none() {
+        let kind = ErrorKind::usage("the model has no plan that could be kept");
+        return Err(kind.help("only lowered RLX modules have one").into());
+    }
+    Ok(Source { graph, files: params.into_files()?, plan })
 }
 
 /// The keys that tell the JSON formats apart.
 #[derive(serde::Deserialize)]
 struct Keys {
     format: Option<serde::de::IgnoredAny>,
-}
-
-/// The value of a `Constant` with these attributes.
-fn constant(values: BTreeMap<String, Attribute>) -> Result<Tensor, ErrorKind> {
-    let mut values = values.into_iter();
-    let (Some((name, value)), None) = (values.next(), values.next()) else {
-        return Err(ErrorKind::wrong("a constant has one attribute, its value"));
-    };
-    let floats = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();
-    Ok(match (name.as_str(), value) {
-        ("value", Attribute::Tensor(tensor)) => tensor,
-        ("value_int", Attribute::Int(v)) => Tensor::from_i64s([], &[v]),
-        ("value_ints", Attribute::Ints(v)) => Tensor::from_i64s([v.len()], &v),
-        ("value_float", Attribute::Float(v)) => Tensor::from_f32s([], &floats(&[v])),
-        ("value_float", Attribute::Int(v)) => Tensor::from_f32s([], &[v as f32]),
-        ("value_floats", Attribute::Floats(v)) => Tensor::from_f32s([v.len()], &floats(&v)),
-        ("value_floats", Attribute::Ints(v)) => {
-            Tensor::from_f32s([v.len()], &v.iter().map(|&v| v as f32).collect::<Vec<_>>())
-        }
-        ("value_string" | "value_strings", _) => {
-            return Err(ErrorKind::unsupported("texts as tensors"));
-        }
-        ("sparse_value", _) => return Err(ErrorKind::unsupported("sparse tensors")),
-        ("value" | "value_int" | "value_ints" | "value_float" | "value_floats", _) => {
-            return Err(ErrorKind::wrong(format!("attribute \"{name}\" is of another type")));
-        }
-        _ => {
-            let kind = ErrorKind::wrong(format!("the operator has no attribute \"{name}\""));
-            return Err(
-                kind.help("it has: value, value_float, value_floats, value_int, value_ints")
-            );
-        }
-    })
+    mir: Option<serde::de::IgnoredAny>,
+    nodes: Option<serde::de::IgnoredAny>,
 }
 
 /// What the bytes are, where they are clearly something else than a model.

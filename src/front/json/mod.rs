@@ -22,10 +22,10 @@ mod data;
 
 use super::file::Folder;
 use super::safetensors::{Params, Weights};
-use super::{constant, merged, of};
+use super::{merged, of};
 use crate::error::{Error, ErrorKind, Errors, NodeContext};
 use crate::hir::{Builder, Dim, Graph};
-use crate::ops::{AnyOp, Attribute, Attrs, DEFAULT_OPSET};
+use crate::ops::{AnyOp, Attrs, DEFAULT_OPSET};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use base64::Engine;
@@ -252,23 +252,21 @@ fn nodes(
         nodes.iter().flat_map(|n| &n.inputs).chain(outputs).cloned().collect();
     for node in nodes {
         let Node { op, name, inputs, outputs, attributes } = node;
-        let parsed = attributes.values().and_then(|values: BTreeMap<String, Attribute>| {
-            if op == "Constant" {
-                return constant(values).map(Err);
-            }
+        let parsed = attributes.values().and_then(|values| {
             let used = outputs.iter().map(|o| !o.is_empty() && used.contains(o)).collect();
-            AnyOp::parse(&op, &mut Attrs::new(values, opset, used)).map(Ok)
+            AnyOp::parse(&op, &mut Attrs::new(values, opset, used))
         });
-        match (parsed, &outputs[..]) {
-            (Ok(Ok(op)), _) => builder.node(name, op, inputs, outputs),
-            (Ok(Err(tensor)), [output]) if inputs.is_empty() => builder.constant(output, tensor),
-            (failed, _) => {
-                let wrong = ErrorKind::wrong("the operator has no operands and one result");
+        match parsed {
+            Ok(op) => builder.node(name, op, inputs, outputs),
+            Err(kind) => {
                 let label = if name.is_empty() { outputs.first().cloned() } else { Some(name) };
-                let typed = |name: String| (types.get(&name).cloned(), name);
-                let inputs = inputs.into_iter().map(typed).map(|(ty, name)| (name, ty)).collect();
+                let typed = |name: String| {
+                    let ty = types.get(&name).cloned();
+                    (name, ty)
+                };
+                let inputs = inputs.into_iter().map(typed).collect();
                 let context = NodeContext { name: label.unwrap_or_default(), op, inputs };
-                errors.push(Error::from(failed.err().unwrap_or(wrong)).at(context));
+                errors.push(Error::from(kind).at(context));
                 for output in outputs.into_iter().filter(|o| !o.is_empty()) {
                     builder.input(output, DType::F32, vec![], false);
                 }

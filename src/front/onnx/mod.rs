@@ -17,7 +17,7 @@ pub(super) use proto::TensorProto;
 pub(super) use tensor::{exactly, read as read_tensor, write as write_tensor};
 
 use super::file::Folder;
-use super::{constant, merged, of};
+use super::{merged, of};
 use crate::error::{Error, ErrorKind, Errors, NodeContext};
 use crate::hir::{Builder, Dim, Graph};
 use crate::ops::{AnyOp, Attribute, Attrs};
@@ -196,25 +196,16 @@ impl Reader {
     fn node(&mut self, node: &FlatNode, used: &BTreeSet<&str>, folder: &mut Folder) {
         let opset = self.opset(node);
         let parsed = attributes(&node.attributes, folder).and_then(|values| {
-            if node.called() == "Constant" {
-                return constant(values).map(Err);
-            }
             let used = node.outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
             let mut attrs = Attrs::new(values, opset, used.collect());
-            AnyOp::parse(&node.called(), &mut attrs).map(Ok)
+            AnyOp::parse(&node.called(), &mut attrs)
         });
         let FlatNode { name, inputs, outputs, .. } = node;
-        match (parsed, &outputs[..]) {
-            (Ok(Ok(op)), _) => self.builder.node(name, op, inputs.clone(), outputs.clone()),
-            (Ok(Err(tensor)), [output]) if inputs.is_empty() => {
-                self.types.insert(output.clone(), tensor.ty().clone());
-                self.builder.constant(output, tensor);
-            }
-            (failed, _) => {
-                let wrong = ErrorKind::wrong("the operator has no operands and one result");
-                let kind = failed.err().unwrap_or(wrong);
+        match parsed {
+            Ok(op) => self.builder.node(name, op, inputs.clone(), outputs.clone()),
+            Err(kind) => {
                 self.errors.push(Error::from(kind).at(self.context(node)));
-                for output in node.outputs.iter().filter(|o| !o.is_empty()) {
+                for output in outputs.iter().filter(|o| !o.is_empty()) {
                     self.builder.input(output, DType::F32, vec![], false);
                 }
             }
