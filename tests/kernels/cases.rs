@@ -1,7 +1,7 @@
 //! What is compiled, run and compared.
 
 use crate::data::{Data, Tolerance};
-use crate::{operations, programs, random};
+use crate::{functions, operations, programs, random};
 use rlx_aot::kir::build::Builder;
 use rlx_aot::kir::{Kernel, Memory, Value};
 use rlx_aot::machine::Machine;
@@ -23,6 +23,7 @@ pub(crate) struct Case {
 pub(crate) fn all(random: u64, converts: bool) -> Vec<Case> {
     let mut cases = operations::cases();
     cases.extend(programs::cases());
+    cases.extend(functions::cases(1 << 16));
     cases.extend((0..random).map(|seed| random::case(seed, converts)));
     cases
 }

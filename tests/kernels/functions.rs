@@ -1,0 +1,135 @@
+//! The elementary functions, over all exponents and both signs, against 64-bit ones.
+
+use crate::cases::{Case, map};
+use crate::data::{Data, Tolerance};
+use rlx_aot::kernels::math;
+use rlx_aot::kir::build::Builder;
+use rlx_aot::kir::{Memory, Value};
+
+type Function = (&'static str, fn(&mut Builder, Value) -> Value, fn(f64) -> f64, f64);
+
+/// Each over so many numbers.
+pub(crate) fn cases(numbers: u32) -> Vec<Case> {
+    // With the limits that hold without fused multiply-add, too.
+    let everywhere: [Function; 14] = [
+        ("exp", math::exp, f64::exp, 2.0),
+        ("exp_m1", math::exp_m1, f64::exp_m1, 2.0),
+        ("log", math::log, f64::ln, 2.0),
+        ("log_1p", math::log_1p, f64::ln_1p, 2.0),
+        ("tanh", math::tanh, f64::tanh, 2.0),
+        ("sigmoid", math::sigmoid, |x| 1.0 / (1.0 + (-x).exp()), 3.0),
+        ("erf", math::erf, erf, 2.0),
+        ("sinh", math::sinh, f64::sinh, 2.0),
+        ("cosh", math::cosh, f64::cosh, 2.0),
+        ("asin", math::asin, f64::asin, 2.0),
+        ("acos", math::acos, f64::acos, 2.0),
+        ("atan", math::atan, f64::atan, 2.0),
+        ("asinh", math::asinh, f64::asinh, 3.0),
+        ("atanh", math::atanh, f64::atanh, 3.0),
+    ];
+    let mut cases: Vec<_> = everywhere.map(|f| case(f, &sweep(numbers))).into();
+    cases.push(case(("acosh", math::acosh, f64::acosh, 3.0), &sweep(numbers)));
+    let circular: Vec<_> =
+        sweep(numbers).into_iter().filter(|x| x.abs() <= 4e5 || !x.is_finite()).collect();
+    cases.push(case(("sin", math::sin, f64::sin, 2.0), &circular));
+    cases.push(case(("cos", math::cos, f64::cos, 2.0), &circular));
+    cases.push(case(("tan", math::tan, f64::tan, 4.0), &circular));
+    cases.push(pow(numbers));
+    for n in [0, 1, 2, 3, 7, -1, -4] {
+        let f = move |b: &mut Builder, x: &[Value]| math::integer_power(b, x[0], n);
+        let x = sweep(1000);
+        let expected = x.iter().map(|&x| f64::from(x).powi(n)).collect();
+        let (x, expected) = (Data::f32(x), Data::Floats(Memory::F32, expected));
+        let case = map(format!("power {n}"), vec![x], expected, f);
+        // The products on the way may be denormal.
+        cases.push(Case { tolerance: Tolerance::Relative(1e-6), ..case });
+    }
+    cases
+}
+
+fn case((name, write, exact, ulps): Function, x: &[f32]) -> Case {
+    let expected = x.iter().map(|&x| exact(f64::from(x))).collect();
+    let (input, expected) = (Data::f32(x.iter().copied()), Data::Floats(Memory::F32, expected));
+    let case = map(name, vec![input], expected, move |b, x| write(b, x[0]));
+    Case { tolerance: Tolerance::Ulps(ulps), ..case }
+}
+
+/// Numbers of every exponent and sign, with infinities, NaNs and what is next to integers.
+fn sweep(numbers: u32) -> Vec<f32> {
+    let step = (u32::MAX / numbers) | 1;
+    let special = [0.0, 0.5, 1.0, 2.0, 3.0, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE];
+    let near = special.into_iter().flat_map(|x| [x, x.next_down(), x.next_up(), -x]);
+    // Half of them are of the size of 1.
+    let small = (0..numbers / 2).map(|i| (i as f32 / numbers as f32 - 0.25) * 60.0);
+    let all = (0..numbers / 2).map(|i| f32::from_bits(i.wrapping_mul(2 * step)));
+    near.chain(small).chain(all).chain([f32::NAN]).collect()
+}
+
+fn pow(numbers: u32) -> Case {
+    let specials = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        2.0,
+        -2.0,
+        3.0,
+        -3.0,
+        0.5,
+        -0.5,
+        1.5,
+        -2.5,
+        1e-40,
+        -1e-40,
+        1e30,
+        -1e30,
+        16777217.0,
+        -16777215.0,
+        0.999_999_94,
+        1.000_000_1,
+        127.0,
+        -149.0,
+        1000.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+    ];
+    let mut pairs: Vec<(f32, f32)> =
+        specials.iter().flat_map(|&x| specials.map(|y| (x, y))).collect();
+    let x = sweep(numbers);
+    // Powers that are neither too large nor too small.
+    pairs.extend(x.iter().enumerate().map(|(i, &x)| {
+        let share = (i as f32 * 0.618_034).fract() * 2.0 - 1.0;
+        (x.abs(), (share * 88.0 / x.abs().ln()).clamp(-1e30, 1e30))
+    }));
+    let exact = |(x, y): &(f32, f32)| f64::from(*x).powf(f64::from(*y));
+    let expected = Data::Floats(Memory::F32, pairs.iter().map(exact).collect());
+    let (x, y): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let case =
+        map("pow", vec![Data::f32(x), Data::f32(y)], expected, |b, x| math::pow(b, x[0], x[1]));
+    Case { tolerance: Tolerance::Ulps(5.0), ..case }
+}
+
+/// By its series near to 0, and by a continued fraction away from it.
+fn erf(x: f64) -> f64 {
+    let t = x.abs();
+    if x.is_nan() || t == 0.0 {
+        return x;
+    }
+    if t > 6.5 {
+        return 1f64.copysign(x);
+    }
+    if t < 3.0 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..200 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        return sum * std::f64::consts::FRAC_2_SQRT_PI;
+    }
+    let fraction = (1..200).rev().fold(t, |f, n| t + f64::from(n) / 2.0 / f);
+    let complement = (-t * t).exp() / fraction / std::f64::consts::PI.sqrt();
+    (1.0 - complement).copysign(x)
+}
