@@ -177,8 +177,7 @@ impl Op for Pad {
     }
 }
 
-/// The element of the operand's axis that position `i` of the result's takes, by walking from one to the
-/// other; none in a constant border.
+/// The element of the operand's axis that position `i` of the result's takes; none in a constant border.
 fn source(mode: Mode, border: &Border, i: usize) -> Option<usize> {
     let (count, mut at) = (border.count as i64, i as i64 - border.low as i64);
     while at < 0 || at >= count {
@@ -187,11 +186,8 @@ fn source(mode: Mode, border: &Border, i: usize) -> Option<usize> {
             Mode::Edge => at.clamp(0, count - 1),
             Mode::Wrap => at.rem_euclid(count),
             Mode::Reflect if count == 1 => 0,
-            // Mirrored at the first or last element; a far one comes nearer by a period first.
-            Mode::Reflect => {
-                let near = (at + count).rem_euclid(2 * (count - 1)) - count;
-                if near < 0 { -near } else { 2 * (count - 1) - near }
-            }
+            Mode::Reflect if at < 0 || at >= 2 * (count - 1) => at.rem_euclid(2 * (count - 1)),
+            Mode::Reflect => 2 * (count - 1) - at,
         };
     }
     Some(border.start + at as usize)

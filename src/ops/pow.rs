@@ -13,7 +13,8 @@ use crate::types::{DType, Type};
 ///
 /// - Float x: y is converted to x's type, then as C's `pow` (of 0 and 0, 1; negative x with y that is no
 ///   integer, NaN).
-/// - Integer x and y: the product, which wraps; for negative y 0, but for x = 1 and -1.
+/// - Integer x and y: the product, which wraps; for negative y 0, but for x = 1 and -1. Any y above 127,
+///   where only powers of 0, 1 and -1 fit, is as 126 or 127.
 /// - Integer x and float y: the power of floats, truncated. (Within the tolerance it may be computed as
 ///   an integer where it is nearly one.)
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +50,7 @@ impl Op for Pow {
             return vec![Tensor::from_f64s(ty.clone(), powers)];
         }
         let power = |(x, y): (i128, i128)| match (x, u64::try_from(y)) {
-            (_, Ok(y)) => wrapping_power(x as i64, y),
+            (_, Ok(y)) => wrapping_power(x as i64, if y > 127 { 126 + y % 2 } else { y }),
             (1, Err(_)) => 1,
             (-1, Err(_)) => if y % 2 == 0 { 1 } else { -1 },
             (_, Err(_)) => 0,
@@ -156,7 +157,6 @@ fn by_squaring(f: &mut Formula, x: Ref, y: Ref) -> Ref {
     let base = f.dtype();
     f.set_dtype(DType::I64);
     let (zero, one, most) = (f.lit(0.0), f.lit(1.0), f.lit(126.0));
-    // From 128 on only the parity matters for what does not overflow: -1, 0 and 1.
     let parity = f.and(y, one);
     let reduced = f.or(most, parity);
     let (limit, magnitude) = (f.lit(127.0), f.abs(y));

@@ -15,6 +15,7 @@ use crate::mir::expr::Ref;
 use crate::mir::{self, Reduction};
 use crate::tensor::{Tensor, for_each_index};
 use crate::types::{DType, Type};
+use std::cmp::Ordering;
 
 /// The attributes of all reductions.
 #[derive(Clone, Debug, PartialEq)]
@@ -363,25 +364,22 @@ impl Place {
         Ok(vec![tools::sized(DType::I64, dims)?])
     }
 
-    /// By how `a` is better than `b`.
     fn reference(&self, inputs: &[Option<&Tensor>], outputs: &[Type], greatest: bool) -> Vec<Tensor> {
         let Some(x) = inputs[0] else { return vec![] };
         let axis = tools::axis(self.axis, x.dims().len()).unwrap_or(0);
         let (extent, inner) = (x.dims()[axis], x.ty().strides()[axis] as usize);
         let float = x.ty().dtype.is_float();
         let (floats, ints) = if float { (x.f64s(), vec![]) } else { (vec![], tools::integers(x)) };
+        // Whether a, which comes later, takes the place of b.
         let wins = |a: usize, b: usize| {
-            let order = if float {
-                match (floats[a].is_nan(), floats[b].is_nan()) {
-                    (_, true) => return false,
-                    (true, false) => return true,
-                    _ => floats[a].total_cmp(&floats[b]).then(std::cmp::Ordering::Equal),
-                }
-            } else {
+            let order = if !float {
                 ints[a].cmp(&ints[b])
+            } else if floats[a].is_nan() || floats[b].is_nan() {
+                return !floats[b].is_nan();
+            } else {
+                floats[a].partial_cmp(&floats[b]).unwrap_or(Ordering::Equal)
             };
-            let equal = if float { floats[a] == floats[b] } else { order.is_eq() };
-            if equal { self.last } else { order.is_gt() == greatest }
+            if order.is_eq() { self.last } else { order.is_gt() == greatest }
         };
         let found = (0..outputs[0].elements()).map(|i| {
             let base = i / inner * inner * extent + i % inner;

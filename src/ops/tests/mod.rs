@@ -1,9 +1,38 @@
-//! What the tests of operators share, and the comparison of each operator's two definitions.
+//! What the tests of operators share, and the comparison of each operator's two definitions: on small
+//! random cases, `reference` against `expand` evaluated as MIR, at the operator's tolerance.
+
+mod case;
+mod elementwise;
+mod movement;
+mod neural;
 
 use super::{AnyOp, Attribute, Attrs, DEFAULT_OPSET, Operand, Operands};
 use crate::error::ErrorKind;
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
+use case::Case;
+
+/// The cases of all operators.
+fn cases() -> Vec<Case> {
+    [elementwise::cases(), movement::cases(), neural::cases()].concat()
+}
+
+#[test]
+fn expansions_agree_with_references() {
+    let mut failures = vec![];
+    for case in cases() {
+        failures.extend(case.run().err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_operator_has_a_case() {
+    let cases = cases();
+    let missing: Vec<_> =
+        AnyOp::NAMES.iter().filter(|&&name| cases.iter().all(|c| c.name != name)).collect();
+    assert!(missing.is_empty(), "operators without a case: {missing:?}");
+}
 
 /// What a test says about an operand.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,220 @@
+//! Cases of operators that make, move, repeat and pick elements.
+
+use super::case::{Case, case};
+use super::{int, ints, text};
+use crate::ops::Attribute;
+use crate::tensor::Tensor;
+use crate::types::DType::{self, *};
+use crate::types::Type;
+
+/// Cases of this file.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![];
+    makers(&mut cases);
+    shapes(&mut cases);
+    arrangements(&mut cases);
+    slices(&mut cases);
+    pads(&mut cases);
+    gathers(&mut cases);
+    cases
+}
+
+fn scalar(dtype: DType, value: f64) -> Tensor {
+    Tensor::from_f64s(Type::scalar(dtype), [value])
+}
+
+fn makers(cases: &mut Vec<Case>) {
+    let tensor = Tensor::from_f32s([2], &[1.5, f32::NAN]);
+    cases.extend([
+        case("Constant").attr("value", Attribute::Tensor(tensor)),
+        case("Constant").attr("value_float", Attribute::Float(0.1)),
+        case("Constant").attr("value_floats", Attribute::Floats(vec![0.1, 2.0])),
+        case("Constant").attr("value_int", int(i64::MIN)),
+        case("Constant").attr("value_ints", ints(&[])),
+        case("ConstantOfShape").list(&[2, 3]),
+        case("ConstantOfShape").list(&[]),
+        case("ConstantOfShape").list(&[2, 0]),
+        case("ConstantOfShape")
+            .attr("value", Attribute::Tensor(Tensor::from_i64s([1], &[7])))
+            .list(&[2, 3]),
+        case("Shape").f32(&[2, 3]),
+        case("Shape").attr("start", int(-9)).attr("end", int(-1)).f32(&[2, 3]),
+        case("Shape").attr("start", int(2)).attr("end", int(1)).f32(&[2, 3]),
+        case("Size").f32(&[2, 3]),
+        case("Size").f32(&[]),
+        case("EyeLike").f32(&[3, 4]),
+        case("EyeLike").attr("dtype", int(9)).attr("k", int(-1)).f32(&[3, 4]),
+        case("EyeLike").attr("k", int(i64::MAX)).random(I32, &[3, 0]),
+        case("EyeLike").attr("k", int(i64::MIN)).random(I32, &[2, 2]),
+    ]);
+    let ranges = [
+        (F32, 1.0, 9.5, 0.7),
+        (F64, 5.0, -1.0, -0.5),
+        (I32, 3.0, 9.0, 3.0),
+        (I64, 10.0, 4.0, -2.0),
+    ];
+    for (t, start, limit, delta) in
+        ranges.into_iter().chain([(I16, 4.0, 4.0, 1.0), (I64, 0.0, 70000.0, 1.0)])
+    {
+        let range = case("Range").known(scalar(t, start)).known(scalar(t, limit));
+        cases.push(range.known(scalar(t, delta)));
+    }
+    for upper in [0, 1] {
+        for k in [-1, 0, 2, i64::MIN, i64::MAX] {
+            let triangle = case("Trilu").attr("upper", int(upper)).f32(&[2, 3, 4]);
+            cases.push(triangle.given(Tensor::from_i64s([], &[k])));
+        }
+        cases.push(case("Trilu").attr("upper", int(upper)).random(Bool, &[4, 3]));
+        cases.push(case("Trilu").attr("upper", int(upper)).f32(&[2, 0, 3]));
+    }
+}
+
+fn shapes(cases: &mut Vec<Case>) {
+    cases.extend([
+        case("Reshape").f32(&[2, 3, 4]).list(&[0, -1]),
+        case("Reshape").f32(&[1]).list(&[]),
+        case("Reshape").attr("allowzero", int(1)).f32(&[2, 0]).list(&[0, 7]),
+        case("Flatten").f32(&[2, 3, 4]),
+        case("Flatten").attr("axis", int(0)).f32(&[]),
+        case("Flatten").attr("axis", int(-1)).random(U8, &[2, 3, 4]),
+        case("Squeeze").f32(&[1, 2, 1]),
+        case("Squeeze").f32(&[1, 2, 1]).list(&[-1]),
+        case("Squeeze").opset(11).attr("axes", ints(&[0])).f32(&[1, 2, 1]),
+        case("Unsqueeze").f32(&[2, 3]).list(&[0, -1]),
+        case("Unsqueeze").opset(11).attr("axes", ints(&[3, 1])).f32(&[2, 3]),
+        case("Expand").f32(&[3, 1]).list(&[2, 1, 4]),
+        case("Expand").random(I64, &[]).list(&[2, 0]),
+        case("Expand").random(Bool, &[2, 3]).list(&[1]),
+        case("Tile").f32(&[2, 3]).list(&[3, 2]),
+        case("Tile").f32(&[2, 3]).list(&[0, 2]),
+        case("Tile").random(I16, &[0, 3]).list(&[2, 2]),
+        case("Tile").f32(&[]).list(&[]),
+    ]);
+}
+
+fn arrangements(cases: &mut Vec<Case>) {
+    cases.extend(DType::ALL.map(|t| case("Transpose").random(t, &[2, 3, 4])));
+    cases.extend([
+        case("Transpose").attr("perm", ints(&[1, 2, 0])).f32(&[2, 3, 4]),
+        case("Transpose").attr("perm", ints(&[0, 2, 1])).f32(&[2, 0, 4]),
+        case("Transpose").f32(&[]),
+        case("Concat").attr("axis", int(0)).f32(&[2, 3]),
+        case("Concat").attr("axis", int(1)).f32(&[2, 3]).f32(&[2, 0]).f32(&[2, 4]),
+        case("Concat").attr("axis", int(-2)).random(I64, &[2, 3]).random(I64, &[1, 3]),
+        case("Concat").attr("axis", int(0)).f32(&[0]).f32(&[0]),
+        case("Split").results(2).f32(&[6, 2]),
+        case("Split")
+            .opset(11)
+            .results(2)
+            .attr("axis", int(1))
+            .attr("split", ints(&[1, 4]))
+            .f32(&[2, 5]),
+        case("Split").results(3).attr("axis", int(-1)).f32(&[2, 5]).list(&[0, 2, 3]),
+        case("Split").results(3).attr("num_outputs", int(3)).f32(&[7, 2]),
+        case("Split").results(1).f32(&[0]),
+    ]);
+    for name in ["DepthToSpace", "SpaceToDepth"] {
+        for mode in ["DCR", "CRD"] {
+            let blocks = || case(name).opset(28).attr("mode", text(mode)).attr("blocksize", int(2));
+            cases.push(blocks().f32(&[2, 8, 2, 4]));
+            cases.push(blocks().f32(&[0, 8, 2, 4]));
+            cases.push(blocks().f32(&[1, 8, 0, 4]));
+        }
+    }
+}
+
+fn slices(cases: &mut Vec<Case>) {
+    cases.extend([
+        case("Slice").f32(&[5, 6]).list(&[1]).list(&[-1]),
+        case("Slice")
+            .f32(&[5, 6])
+            .list(&[-1, 0])
+            .list(&[i64::MIN, 99])
+            .list(&[1, 0])
+            .list(&[-2, 3]),
+        case("Slice").f32(&[5, 6]).list(&[0]).list(&[9]).none().list(&[i64::MAX]),
+        case("Slice").f32(&[5, 6]).list(&[4]).list(&[2]).list(&[-1]),
+        case("Slice").f32(&[5, 0]).list(&[4]).list(&[2]).list(&[0]).list(&[-1]),
+        case("Slice").opset(9).attr("starts", ints(&[1])).attr("ends", ints(&[3])).f32(&[5, 6]),
+        case("Slice")
+            .opset(9)
+            .attr("starts", ints(&[1]))
+            .attr("ends", ints(&[-1]))
+            .attr("axes", ints(&[1]))
+            .random(I8, &[5, 6]),
+    ]);
+}
+
+fn pads(cases: &mut Vec<Case>) {
+    for mode in ["constant", "reflect", "edge", "wrap"] {
+        let pad = || case("Pad").attr("mode", text(mode));
+        for widths in [[1, 2, 0, 1], [-1, 1, 1, -2], [7, 0, 9, 5], [0, 0, 0, 0], [0, 100, 0, 40]] {
+            cases.push(pad().f32(&[3, 4]).list(&widths));
+            cases.push(pad().f32(&[1, 5]).list(&widths.map(|w| w.max(0))));
+            cases.push(pad().random(I64, &[2, 6]).list(&widths));
+        }
+        cases.push(pad().f32(&[2, 3, 4]).list(&[1, 2, 3, 1]).none().list(&[-1, 0]));
+        cases.push(pad().f32(&[0, 3]).list(&[0, 1, 0, 2]));
+    }
+    cases.extend([
+        case("Pad").f32(&[2, 3]).list(&[1, 0, 0, 2]).known(scalar(F32, f64::NEG_INFINITY)),
+        case("Pad").f32(&[]).list(&[]),
+        case("Pad").f32(&[0]).list(&[1, 1]).known(Tensor::from_f32s([1], &[2.0])),
+        case("Pad")
+            .random(I64, &[2, 3])
+            .list(&[1, 0, 0, 2])
+            .known(Tensor::from_i64s([], &[i64::MAX])),
+        case("Pad").random(Bool, &[2]).list(&[1, 1]).known(scalar(Bool, 1.0)),
+        case("Pad")
+            .opset(10)
+            .attr("pads", ints(&[1, -1]))
+            .attr("value", Attribute::Float(0.1))
+            .f32(&[3]),
+    ]);
+}
+
+fn gathers(cases: &mut Vec<Case>) {
+    cases.extend([
+        case("Gather").f32(&[5, 3]).indices(&[2, 2], &[0, -1, 4, -5]),
+        case("Gather").attr("axis", int(1)).f32(&[2, 5, 3]).indices(&[3], &[1, 2, 3]),
+        case("Gather").attr("axis", int(-1)).random(I64, &[2, 5]).indices(&[], &[-2]),
+        case("Gather").f32(&[5, 3]).indices(&[0], &[]),
+        case("Gather").f32(&[5, 0]).indices(&[2], &[1, 1]),
+        case("Gather").f32(&[5, 3]).given(Tensor::from_ints(Type::new(I32, [2]), [4, 3])),
+        case("GatherElements").f32(&[3, 4]).indices(&[2, 3], &[0, 1, 2, -1, -3, 0]),
+        case("GatherElements")
+            .attr("axis", int(1))
+            .f32(&[3, 4])
+            .indices(&[2, 5], &[0, 1, 2, 3, -4, 1, 1, 0, -1, 2]),
+        case("GatherElements").attr("axis", int(-1)).random(U8, &[2, 1, 3]).range(
+            I32,
+            &[2, 1, 4],
+            -3.0,
+            2.0,
+        ),
+        case("GatherElements").f32(&[3, 4]).indices(&[0, 4], &[]),
+        case("GatherElements").f32(&[3]).indices(&[2], &[2, 0]),
+        case("GatherND").f32(&[3, 4]).indices(&[3, 2], &[0, 1, 2, -1, -3, 0]),
+        case("GatherND").f32(&[3, 4, 2]).indices(&[2, 1], &[2, -1]),
+        case("GatherND").f32(&[3, 4]).indices(&[2], &[2, -1]),
+        case("GatherND")
+            .attr("batch_dims", int(1))
+            .f32(&[2, 3, 4])
+            .indices(&[2, 2, 1], &[0, -1, 1, 2]),
+        case("GatherND")
+            .attr("batch_dims", int(2))
+            .random(Bool, &[2, 2, 4])
+            .indices(&[2, 2, 1], &[0, -1, 1, 2]),
+        case("GatherND").f32(&[3, 0]).indices(&[2, 1], &[1, 2]),
+        case("GatherND").f32(&[3, 4]).indices(&[0, 2], &[]),
+    ]);
+    for axis in [-1, 0, 1] {
+        let hot = || case("OneHot").attr("axis", int(axis));
+        let values = Tensor::from_f32s([2], &[-1.0, 5.0]);
+        let indices = hot().indices(&[2, 3], &[0, 2, -1, -4, 4, 9]);
+        cases.push(indices.known(Tensor::from_i64s([1], &[4])).given(values.clone()));
+        let floats = hot().given(Tensor::from_f32s([3], &[1.0, -2.0, 3.0]));
+        cases.push(floats.known(scalar(F32, 3.0)).given(Tensor::from_i64s([2], &[2, 3])));
+        cases.push(hot().indices(&[0], &[]).known(scalar(I32, 3.0)).given(values));
+    }
+}
