@@ -1,2 +1,193 @@
+//! Kernels: each step of the schedule as a loop program.
 //!
+//! A kernel depends on a step's kind, on the shapes of its accesses and on the machine, not on where
+//! the buffers lie, so that equal steps share one kernel (see [`key`]). It is written for the
+//! machine's vectors where they have the types and operations that the step needs and its accesses
+//! lie one behind the other, else for one lane.
+
+mod combine;
+mod elementary;
+mod expr;
 pub mod math;
+mod nest;
+mod rows;
+
+use crate::error::ErrorKind;
+use crate::kir::Value;
+use crate::kir::build::Builder;
+use crate::kir::{Kernel, verify};
+use crate::lir::{Access, Op, StepInfo};
+use crate::machine::Machine;
+use crate::types::DType;
+use nest::Level;
+use std::fmt::Write;
+use std::ops::Range;
+
+/// A step's kernel.
+#[derive(Clone, Debug)]
+pub struct KernelPlan {
+    /// Its operands are the step's, and then the result. Each pointer is that of the lowest element
+    /// of the access's [`Access::span`] (anything where that is empty).
+    pub kernel: Kernel,
+    /// How many iterations of the kernel's range are worth a thread's while.
+    pub grain: i64,
+}
+
+/// The kernel of a step; `None` if it has nothing to do, since its result is empty.
+///
+/// # Errors
+///
+/// `unsupported`, where a type or an operation is missing.
+pub fn build(
+    step: &StepInfo,
+    machine: &Machine,
+    name: &str,
+) -> Result<Option<KernelPlan>, ErrorKind> {
+    if step.result.is_empty() {
+        return Ok(None);
+    }
+    let wide = Frame::new(step, *machine, name);
+    if let Some(plan) = write(&wide, step)? {
+        return Ok(Some(checked(plan)));
+    }
+    let scalar = Frame::new(step, machine.scalar(), name);
+    Ok(write(&scalar, step)?.map(checked))
+}
+
+fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, ErrorKind> {
+    match &step.op {
+        Op::Rows(rows) => rows::kernel(frame, rows),
+        _ => Err(ErrorKind::unsupported("this step")),
+    }
+}
+
+fn checked(plan: KernelPlan) -> KernelPlan {
+    if cfg!(debug_assertions)
+        && let Err(errors) = verify::verify(&plan.kernel)
+    {
+        panic!("a kernel breaks the rules: {errors:#?}\n{}", plan.kernel);
+    }
+    plan
+}
+
+/// A text that is the same for two steps if they may share a kernel.
+pub fn key(step: &StepInfo) -> String {
+    let mut key = format!("{:?}", step.op);
+    for access in step.operands.iter().chain([&step.result]) {
+        let same = if is_in_place(step, access) { "=" } else { "" };
+        let Access { buffer: _, dtype, dims, strides, offset: _ } = access;
+        write!(key, " {same}{dtype}{dims:?}{strides:?}").expect("a string takes all text");
+    }
+    key
+}
+
+/// Whether an operand lies exactly where the result does.
+fn is_in_place(step: &StepInfo, access: &Access) -> bool {
+    !std::ptr::eq(access, &step.result) && *access == step.result
+}
+
+/// How an operand or the result lies in memory.
+#[derive(Clone, Debug)]
+struct Shape {
+    dtype: DType,
+    dims: Vec<i64>,
+    /// In bytes, per axis.
+    strides: Vec<i64>,
+    /// From the lowest element to element (0, 0, ..), in bytes.
+    first: i64,
+    /// From the lowest element to the end of the highest.
+    bytes: i64,
+}
+
+impl Shape {
+    fn new(access: &Access) -> Shape {
+        let size = access.dtype.bytes() as i64;
+        let (first, bytes) = match access.span() {
+            Some((low, high)) => ((access.offset - low) * size, (high - low + 1) * size),
+            None => (0, 0),
+        };
+        let dims = access.dims.iter().map(|&d| d as i64).collect();
+        let strides = access.strides.iter().map(|s| s * size).collect();
+        Shape { dtype: access.dtype, dims, strides, first, bytes }
+    }
+
+    /// The stride of an axis, counted from the end where it is negative; 0 where there is none.
+    fn stride(&self, axis: isize) -> i64 {
+        let axis = if axis < 0 { self.strides.len().checked_add_signed(axis) } else { Some(axis as usize) };
+        axis.and_then(|axis| self.strides.get(axis)).copied().unwrap_or(0)
+    }
+}
+
+/// What every kernel begins and ends with.
+struct Frame<'a> {
+    name: &'a str,
+    machine: Machine,
+    /// The operands, and the result.
+    shapes: Vec<Shape>,
+    in_place: Vec<bool>,
+}
+
+impl Frame<'_> {
+    fn new<'a>(step: &'a StepInfo, machine: Machine, name: &'a str) -> Frame<'a> {
+        let shapes = step.operands.iter().chain([&step.result]).map(Shape::new).collect();
+        let in_place = step.operands.iter().map(|access| is_in_place(step, access)).collect();
+        Frame { name, machine, shapes, in_place }
+    }
+
+    fn inputs(&self) -> &[Shape] {
+        &self.shapes[..self.shapes.len() - 1]
+    }
+
+    fn result(&self) -> &Shape {
+        &self.shapes[self.shapes.len() - 1]
+    }
+
+    fn shapes(&self) -> impl Iterator<Item = &Shape> {
+        self.shapes.iter()
+    }
+
+    fn lanes(&self) -> i64 {
+        i64::from(self.machine.lanes)
+    }
+
+    /// Whether the operand lies exactly where the result does.
+    fn in_place(&self, operand: usize) -> bool {
+        self.in_place[operand]
+    }
+
+    /// These axes of the result, for operands that have the same dimensions.
+    fn levels(&self, axes: Range<usize>) -> impl Iterator<Item = Level> {
+        axes.map(|axis| {
+            let steps = self.shapes.iter().map(|shape| shape.strides[axis]).collect();
+            Level::axis(self.result().dims[axis], steps)
+        })
+    }
+
+    /// A builder with the operands, and pointers to their elements (0, 0, ..).
+    fn open(&self, extent: i64) -> (Builder, Vec<Value>) {
+        const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let mut b = Builder::new(self.name, self.machine, extent);
+        let last = self.shapes.len() - 1;
+        let lowest: Vec<Value> = (self.shapes.iter().enumerate())
+            .map(|(i, shape)| match i == last {
+                true => b.output("result", shape.bytes),
+                false => b.input(NAMES.get(i).copied().unwrap_or("operand"), shape.bytes),
+            })
+            .collect();
+        let first = |(pointer, shape): (Value, &Shape)| match shape.first {
+            0 => pointer,
+            first => b.offset(pointer, 1, first),
+        };
+        let pointers = lowest.into_iter().zip(&self.shapes).map(first).collect();
+        (b, pointers)
+    }
+
+    /// The kernel, which does `work` operations on elements in all.
+    fn close(&self, b: Builder, work: i64) -> KernelPlan {
+        const WORTHWHILE: i64 = 1 << 17;
+        let kernel = b.finish();
+        let extent = kernel.range.extent;
+        let each = (work / extent.max(1)).max(1);
+        KernelPlan { kernel, grain: (WORTHWHILE / each).clamp(1, extent.max(1)) }
+    }
+}

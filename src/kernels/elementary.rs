@@ -1,0 +1,104 @@
+//! Which elementary functions kernels have, and how they are called.
+
+use super::math;
+use crate::error::ErrorKind;
+use crate::kir::build::Builder;
+use crate::kir::{Type, Value};
+use crate::mir::Unary;
+use crate::types::DType;
+
+/// Whether the function exists for the type.
+///
+/// # Errors
+///
+/// `unsupported`, with the function's name.
+pub(super) fn check(op: Unary, ty: DType) -> Result<(), ErrorKind> {
+    use Unary::*;
+    match op {
+        Neg | Abs | Sign | Not | Sqrt | Floor | Ceil | Round | Trunc => Ok(()),
+        Exp if ty == DType::F32 => Ok(()),
+        _ => Err(ErrorKind::unsupported(format!("{op:?} of {ty}"))),
+    }
+}
+
+/// The same for powers.
+///
+/// # Errors
+///
+/// `unsupported`.
+pub(super) fn check_power(ty: DType) -> Result<(), ErrorKind> {
+    Err(ErrorKind::unsupported(format!("Pow of {ty}")))
+}
+
+/// Roughly how many instructions it takes.
+pub(super) fn cost(op: Unary) -> i64 {
+    use Unary::*;
+    match op {
+        Neg | Abs | Not | Floor | Ceil | Round | Trunc => 1,
+        Sign => 3,
+        Sqrt => 6,
+        Exp | Sigmoid => 20,
+        Log | Sin | Cos | Tanh | Erf | Sinh | Cosh => 30,
+        Tan | Asin | Acos | Atan | Asinh | Acosh | Atanh => 40,
+    }
+}
+
+/// Of floats; what [`check`] has let through.
+pub(super) fn unary(b: &mut Builder, op: Unary, a: Value) -> Value {
+    use Unary::*;
+    match op {
+        Sqrt => b.sqrt(a),
+        Exp => math::exp(b, a),
+        Floor => b.floor(a),
+        Ceil => b.ceil(a),
+        Round => b.round(a),
+        Trunc => b.trunc(a),
+        _ => unreachable!("`check` refuses it"),
+    }
+}
+
+/// What [`check_power`] has let through.
+pub(super) fn power(_: &mut Builder, _: Value, _: Value) -> Value {
+    unreachable!("`check_power` refuses it")
+}
+
+/// The remainder with the sign of `x`, exactly: C's `fmod`.
+///
+/// Multiples `|y| 2^n` are taken off `|x|`, from the largest power that there is to the first. Each
+/// difference is exact, since what is left is below twice the multiple.
+pub(super) fn remainder(b: &mut Builder, x: Value, y: Value) -> Value {
+    let ty = b.type_of(x);
+    let (top, bias, mantissa) = if ty == Type::F64 { (2097, 1023, 52) } else { (276, 127, 23) };
+    let (dividend, divisor) = (b.abs(x), b.abs(y));
+    let integers = if ty == Type::F64 { Type::I64 } else { Type::I32 };
+    let rest = b.fold(0, top + 1, &[], &[dividend], |b, it| {
+        // 2^n may be more than one number can hold: it is a product of three.
+        let n = b.from_index(integers, it.index);
+        let last = b.integer(integers, top);
+        let n = b.sub(last, n);
+        let limit = b.integer(integers, bias);
+        let first = b.min(n, limit);
+        let n = b.sub(n, first);
+        let second = b.min(n, limit);
+        let third = b.sub(n, second);
+        let multiple = [first, second, third].into_iter().fold(divisor, |value, n| {
+            let bias = b.integer(integers, bias);
+            let exponent = b.add(n, bias);
+            let bits = b.shift(crate::kir::Shift::Left, exponent, mantissa);
+            let power = b.unary(crate::kir::Unary::FromBits, bits);
+            b.mul(value, power)
+        });
+        let rest = it.carried[0];
+        let less = b.sub(rest, multiple);
+        let fits = b.less_equal(multiple, rest);
+        vec![b.select(fits, less, rest)]
+    });
+    let rest = b.copy_sign(rest[0], x);
+    // NaN for what has no remainder: x infinite, y zero, or either a NaN.
+    let infinity = b.float(ty, f64::INFINITY);
+    let zero = b.float(ty, 0.0);
+    let (finite, divides) = (b.less(dividend, infinity), b.less(zero, divisor));
+    let valid = b.and(finite, divides);
+    let nan = b.float(ty, f64::NAN);
+    b.select(valid, rest, nan)
+}

@@ -1,0 +1,604 @@
+//! Scalar expressions of MIR as operations of KIR.
+//!
+//! How elements are held in registers: narrow integers as `I32` and `u32` as `I64`, always with the
+//! value that memory has; `u64` as the bits in an `I64`; `bool` as a mask.
+
+use super::elementary;
+use crate::error::ErrorKind;
+use crate::kir::build::Builder;
+use crate::kir::{self, Memory, Shift, Type, Value};
+use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
+use crate::types::DType;
+
+/// What memory holds.
+pub(super) fn memory(dtype: DType) -> Result<Memory, ErrorKind> {
+    Ok(match dtype {
+        DType::F32 => Memory::F32,
+        DType::F64 => Memory::F64,
+        DType::I8 => Memory::I8,
+        DType::I16 => Memory::I16,
+        DType::I32 => Memory::I32,
+        DType::I64 | DType::U64 => Memory::I64,
+        DType::U8 | DType::Bool => Memory::U8,
+        DType::U16 => Memory::U16,
+        DType::U32 => Memory::U32,
+        DType::F16 | DType::BF16 => {
+            return Err(ErrorKind::unsupported(format!("arithmetic on {dtype}")));
+        }
+    })
+}
+
+/// Whether vectors can hold elements of this type.
+pub(super) fn in_vectors(dtype: DType) -> bool {
+    memory(dtype).is_ok_and(Memory::in_vectors)
+}
+
+/// An element's bytes.
+pub(super) fn size(dtype: DType) -> i64 {
+    dtype.bytes() as i64
+}
+
+/// Loads the first `lanes` lanes; with `splat`, one element into all lanes.
+pub(super) fn load(
+    b: &mut Builder,
+    dtype: DType,
+    pointer: Value,
+    offset: i64,
+    lanes: u32,
+    splat: bool,
+) -> Value {
+    let memory = memory(dtype).expect("the types were checked before");
+    let (pointer, offset) = reach(b, pointer, offset);
+    let value = match splat {
+        true => b.broadcast_as(memory, pointer, offset),
+        false => b.load_as(memory, pointer, offset, lanes),
+    };
+    if dtype == DType::Bool { is_not_zero(b, value) } else { value }
+}
+
+/// Stores the first `lanes` lanes.
+pub(super) fn store(
+    b: &mut Builder,
+    dtype: DType,
+    value: Value,
+    pointer: Value,
+    offset: i64,
+    lanes: u32,
+) {
+    let memory = memory(dtype).expect("the types were checked before");
+    let (pointer, offset) = reach(b, pointer, offset);
+    let value = if dtype == DType::Bool { as_number(b, value) } else { value };
+    b.store_as(memory, value, pointer, offset, lanes);
+}
+
+/// An address whose constant part fits.
+pub(super) fn reach(b: &mut Builder, pointer: Value, offset: i64) -> (Value, i64) {
+    if i32::try_from(offset).is_ok() { (pointer, offset) } else { (b.offset(pointer, 1, offset), 0) }
+}
+
+fn is_not_zero(b: &mut Builder, value: Value) -> Value {
+    let zero = zero_like(b, value);
+    let zero = b.equal(value, zero);
+    b.not(zero)
+}
+
+fn zero_like(b: &mut Builder, value: Value) -> Value {
+    let ty = b.type_of(value);
+    if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) }
+}
+
+/// A mask as 0 and 1.
+pub(super) fn as_number(b: &mut Builder, mask: Value) -> Value {
+    let (one, zero) = (b.i32(1), b.i32(0));
+    b.select(mask, one, zero)
+}
+
+/// An expression that is written many times.
+#[derive(Debug)]
+pub(super) struct Body<'a> {
+    expr: &'a Expr,
+    types: Vec<DType>,
+    /// Products that only a sum reads: they are fused with it.
+    fused: Vec<bool>,
+    /// For each node, whether only literals lead to it.
+    literal: Vec<bool>,
+}
+
+impl<'a> Body<'a> {
+    /// The expression over operands of these types.
+    ///
+    /// # Errors
+    ///
+    /// `unsupported` for types and operations that kernels do not have.
+    pub(super) fn new(expr: &'a Expr, operands: &[DType]) -> Result<Body<'a>, ErrorKind> {
+        let types = expr.types(operands).ok_or_else(|| {
+            ErrorKind::bug(format!("the expression {expr:?} does not fit its operands"))
+        })?;
+        let mut uses = vec![0; types.len()];
+        for node in &expr.nodes {
+            node.args().into_iter().for_each(|a| uses[a as usize] += 1);
+        }
+        let mut fused = vec![false; types.len()];
+        let mut literal = vec![false; types.len()];
+        for (i, node) in expr.nodes.iter().enumerate() {
+            memory(types[i])?;
+            let args = node.args();
+            literal[i] = matches!(node, Scalar::Literal(_))
+                || !args.is_empty() && args.iter().all(|&a| literal[a as usize]);
+            if let Scalar::Binary(Binary::Add, x, y) = *node {
+                let product = |&a: &u32| {
+                    let a = a as usize;
+                    uses[a] == 1 && matches!(expr.nodes[a], Scalar::Binary(Binary::Mul, ..))
+                };
+                if let Some(a) = [x, y].into_iter().find(product) {
+                    fused[a as usize] = types[i].is_float();
+                }
+            }
+            if let Scalar::Unary(op, a) = *node {
+                elementary::check(op, types[a as usize])?;
+            }
+            if matches!(node, Scalar::Binary(Binary::Pow, ..)) {
+                elementary::check_power(types[i])?;
+            }
+        }
+        Ok(Body { expr, types, fused, literal })
+    }
+
+    /// Whether vectors have all types and operations that are needed.
+    pub(super) fn in_vectors(&self) -> bool {
+        let mut nodes = self.expr.nodes.iter().zip(&self.types);
+        nodes.all(|(node, &ty)| {
+            in_vectors(ty)
+                && match *node {
+                    Scalar::Binary(Binary::Div | Binary::Rem, ..) => ty.is_float(),
+                    Scalar::Binary(Binary::Shl | Binary::Shr, _, by) => self.amount(by).is_some(),
+                    Scalar::Operand(_)
+                    | Scalar::Literal(_)
+                    | Scalar::Unary(..)
+                    | Scalar::Binary(..)
+                    | Scalar::Compare(..)
+                    | Scalar::Select(..)
+                    | Scalar::Cast(..) => true,
+                }
+        })
+    }
+
+    /// Type of the result.
+    pub(super) fn dtype(&self) -> DType {
+        self.types[self.types.len() - 1]
+    }
+
+    /// The operands that are read, each once.
+    pub(super) fn operands(&self) -> Vec<usize> {
+        let mut operands: Vec<usize> = vec![];
+        for node in &self.expr.nodes {
+            match *node {
+                Scalar::Operand(n) if !operands.contains(&(n as usize)) => operands.push(n as usize),
+                _ => {}
+            }
+        }
+        operands
+    }
+
+    /// Roughly how many instructions it takes.
+    pub(super) fn cost(&self) -> i64 {
+        let node = |node: &Scalar| match *node {
+            Scalar::Operand(_) | Scalar::Literal(_) => 0,
+            Scalar::Unary(op, _) => elementary::cost(op),
+            Scalar::Binary(Binary::Pow, ..) => 60,
+            Scalar::Binary(Binary::Div | Binary::Rem, ..) => 6,
+            Scalar::Binary(Binary::Min | Binary::Max, ..) => 2,
+            Scalar::Binary(..) | Scalar::Compare(..) | Scalar::Select(..) | Scalar::Cast(..) => 1,
+        };
+        self.expr.nodes.iter().map(node).sum()
+    }
+
+    /// Writes the operations whose operands are all `uniform`, and gives their values.
+    pub(super) fn hoist(
+        &self,
+        b: &mut Builder,
+        uniform: &dyn Fn(usize) -> Option<Value>,
+    ) -> Vec<Option<Value>> {
+        let mut known: Vec<Option<Value>> = vec![None; self.types.len()];
+        for (i, node) in self.expr.nodes.iter().enumerate() {
+            known[i] = match *node {
+                Scalar::Operand(n) => uniform(n as usize),
+                // Constants cost nothing where they are used.
+                _ if self.literal[i] => None,
+                node => {
+                    let ready =
+                        |a: u32| known[a as usize].is_some() || self.literal[a as usize];
+                    let ready = node.args().into_iter().all(ready);
+                    ready.then(|| self.value(b, i, &mut known.clone(), &mut |_, _| {
+                        unreachable!("only uniform operands lead here")
+                    }))
+                }
+            };
+        }
+        known
+    }
+
+    /// Writes the expression. `known` is what [`Body::hoist`] gave, or nothing.
+    pub(super) fn emit(
+        &self,
+        b: &mut Builder,
+        known: &[Option<Value>],
+        operand: &mut dyn FnMut(&mut Builder, usize) -> Value,
+    ) -> Value {
+        let mut known = known.to_vec();
+        known.resize(self.types.len(), None);
+        for i in 0..self.types.len() {
+            // Products that are fused are written only when they are needed by themselves.
+            if known[i].is_none() && !self.fused[i] && !self.literal[i] {
+                known[i] = Some(self.value(b, i, &mut known, operand));
+            }
+        }
+        self.known(b, self.types.len() - 1, &mut known, operand)
+    }
+
+    fn known(
+        &self,
+        b: &mut Builder,
+        i: usize,
+        known: &mut Vec<Option<Value>>,
+        operand: &mut dyn FnMut(&mut Builder, usize) -> Value,
+    ) -> Value {
+        if let Some(value) = known[i] {
+            return value;
+        }
+        let value = self.value(b, i, known, operand);
+        known[i] = Some(value);
+        value
+    }
+
+    fn value(
+        &self,
+        b: &mut Builder,
+        i: usize,
+        known: &mut Vec<Option<Value>>,
+        operand: &mut dyn FnMut(&mut Builder, usize) -> Value,
+    ) -> Value {
+        let ty = self.types[i];
+        let mut arg = |b: &mut Builder, a: u32| self.known(b, a as usize, known, operand);
+        match self.expr.nodes[i] {
+            Scalar::Operand(n) => operand(b, n as usize),
+            Scalar::Literal(literal) => constant(b, literal),
+            Scalar::Unary(op, a) => {
+                let a = arg(b, a);
+                unary(b, op, ty, a)
+            }
+            Scalar::Binary(Binary::Add, x, y) if self.fused[x as usize] || self.fused[y as usize] => {
+                let (product, other) = if self.fused[x as usize] { (x, y) } else { (y, x) };
+                let Scalar::Binary(Binary::Mul, x, y) = self.expr.nodes[product as usize] else {
+                    unreachable!("only products are fused");
+                };
+                if known[product as usize].is_some() {
+                    let [product, other] = [product, other]
+                        .map(|a| self.known(b, a as usize, known, operand));
+                    return b.add(product, other);
+                }
+                let [x, y, other] =
+                    [x, y, other].map(|a| self.known(b, a as usize, known, operand));
+                b.mul_add(x, y, other)
+            }
+            Scalar::Binary(op @ (Binary::Min | Binary::Max), x, y) if ty.is_float() => {
+                let number = |a: u32| match self.expr.nodes[a as usize] {
+                    Scalar::Literal(literal) => !literal.f64().is_nan(),
+                    _ => false,
+                };
+                // What is no NaN goes first; the second passes when it is one.
+                let (x, y) = if number(y) { (y, x) } else { (x, y) };
+                let [first, second] = [x, y].map(|a| arg(b, a));
+                match number(x) {
+                    true => extremum(b, op, first, second),
+                    false => extremum_of_any(b, op, first, second),
+                }
+            }
+            Scalar::Binary(op @ (Binary::Shl | Binary::Shr), a, by) => {
+                let a = arg(b, a);
+                match self.amount(by) {
+                    Some(bits) => shift_by_constant(b, op, ty, a, bits),
+                    None => {
+                        let by = arg(b, by);
+                        shift(b, op, ty, a, by)
+                    }
+                }
+            }
+            Scalar::Binary(op, x, y) => {
+                let [x, y] = [x, y].map(|a| arg(b, a));
+                binary(b, op, ty, x, y)
+            }
+            Scalar::Compare(op, x, y) => {
+                let of = self.types[x as usize];
+                let [x, y] = [x, y].map(|a| arg(b, a));
+                compare(b, op, of, x, y)
+            }
+            Scalar::Select(mask, x, y) => {
+                let [mask, x, y] = [mask, x, y].map(|a| arg(b, a));
+                select(b, mask, x, y)
+            }
+            Scalar::Cast(to, a) => {
+                let from = self.types[a as usize];
+                let a = arg(b, a);
+                cast(b, from, to, a)
+            }
+        }
+    }
+
+    /// The number of bits, if it is a literal.
+    fn amount(&self, by: u32) -> Option<i64> {
+        match self.expr.nodes[by as usize] {
+            Scalar::Literal(literal) => Some(literal.int()),
+            _ => None,
+        }
+    }
+}
+
+/// A constant.
+pub(super) fn constant(b: &mut Builder, literal: Literal) -> Value {
+    match literal.dtype {
+        DType::F32 => b.f32(f32::from_bits(literal.bits as u32)),
+        DType::F64 => b.f64(f64::from_bits(literal.bits)),
+        DType::Bool => {
+            let (zero, value) = (b.i32(0), b.i32(i32::from(literal.bits != 0)));
+            b.less(zero, value)
+        }
+        DType::U32 | DType::I64 | DType::U64 => b.i64(literal.int()),
+        _ => b.i32(literal.int() as i32),
+    }
+}
+
+/// Integers are held with the value that memory has; what arithmetic leaves in the high bits goes.
+pub(super) fn wrap(b: &mut Builder, ty: DType, value: Value) -> Value {
+    let extended = |b: &mut Builder, bits| {
+        let high = b.shift(Shift::Left, value, bits);
+        b.shift(Shift::RightSigned, high, bits)
+    };
+    let masked = |b: &mut Builder, mask: i64| {
+        let mask = b.integer(b.type_of(value), mask);
+        b.and(value, mask)
+    };
+    match ty {
+        DType::I8 => extended(b, 24),
+        DType::I16 => extended(b, 16),
+        DType::U8 => masked(b, 0xff),
+        DType::U16 => masked(b, 0xffff),
+        DType::U32 => masked(b, 0xffff_ffff),
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => value,
+        DType::I32 | DType::I64 | DType::U64 | DType::Bool => value,
+    }
+}
+
+fn unary(b: &mut Builder, op: Unary, ty: DType, a: Value) -> Value {
+    match op {
+        Unary::Neg => {
+            let value = b.neg(a);
+            wrap(b, ty, value)
+        }
+        Unary::Abs if ty.is_float() || ty.is_signed() => {
+            let value = b.abs(a);
+            wrap(b, ty, value)
+        }
+        Unary::Abs => a,
+        Unary::Sign => sign(b, ty, a),
+        Unary::Not => {
+            let value = b.not(a);
+            wrap(b, ty, value)
+        }
+        op => elementary::unary(b, op, a),
+    }
+}
+
+fn sign(b: &mut Builder, ty: DType, a: Value) -> Value {
+    let of = b.type_of(a);
+    let zero = zero_like(b, a);
+    let number = |b: &mut Builder, n: i64| match of.is_float() {
+        true => b.float(of, n as f64),
+        false => b.integer(of, n),
+    };
+    let (one, minus_one) = (number(b, 1), number(b, -1));
+    if !ty.is_float() && !ty.is_signed() {
+        let none = b.equal(a, zero);
+        return b.select(none, zero, one);
+    }
+    let (positive, negative) = (b.less(zero, a), b.less(a, zero));
+    let value = b.select(negative, minus_one, a);
+    b.select(positive, one, value)
+}
+
+fn binary(b: &mut Builder, op: Binary, ty: DType, x: Value, y: Value) -> Value {
+    let plain = |b: &mut Builder, op: kir::Binary| {
+        let value = b.binary(op, x, y);
+        wrap(b, ty, value)
+    };
+    match op {
+        Binary::Add => plain(b, kir::Binary::Add),
+        Binary::Sub => plain(b, kir::Binary::Sub),
+        Binary::Mul => plain(b, kir::Binary::Mul),
+        Binary::Div if ty == DType::U64 => divide_unsigned(b, x, y).0,
+        Binary::Div => plain(b, kir::Binary::Div),
+        Binary::Rem if ty.is_float() => elementary::remainder(b, x, y),
+        Binary::Rem => {
+            let value = match ty {
+                DType::U64 => divide_unsigned(b, x, y).1,
+                _ => b.binary(kir::Binary::Rem, x, y),
+            };
+            let zero = zero_like(b, y);
+            let by_zero = b.equal(y, zero);
+            b.select(by_zero, zero, value)
+        }
+        Binary::Pow => elementary::power(b, x, y),
+        Binary::Min | Binary::Max if ty.is_float() => extremum_of_any(b, op, x, y),
+        Binary::Min if ty == DType::Bool => b.and(x, y),
+        Binary::Max if ty == DType::Bool => b.or(x, y),
+        Binary::Min | Binary::Max if ty == DType::U64 => {
+            let [signed_x, signed_y] = [x, y].map(|v| flip(b, v));
+            let first = match op {
+                Binary::Min => b.less(signed_x, signed_y),
+                _ => b.less(signed_y, signed_x),
+            };
+            b.select(first, x, y)
+        }
+        Binary::Min | Binary::Max => extremum(b, op, x, y),
+        Binary::And => b.and(x, y),
+        Binary::Or => b.or(x, y),
+        Binary::Xor => b.binary(kir::Binary::Xor, x, y),
+        Binary::Shl | Binary::Shr => shift(b, op, ty, x, y),
+    }
+}
+
+/// KIR's operation; of floats the second operand when either is a NaN.
+fn extremum(b: &mut Builder, op: Binary, x: Value, y: Value) -> Value {
+    if op == Binary::Min { b.min(x, y) } else { b.max(x, y) }
+}
+
+/// Of floats, NaN when either is one.
+pub(super) fn extremum_of_any(b: &mut Builder, op: Binary, x: Value, y: Value) -> Value {
+    let value = extremum(b, op, x, y);
+    let number = b.equal(x, x);
+    b.select(number, value, x)
+}
+
+/// Turns the order of `u64` into that of `i64`.
+pub(super) fn flip(b: &mut Builder, value: Value) -> Value {
+    let bit = b.i64(i64::MIN);
+    b.binary(kir::Binary::Xor, value, bit)
+}
+
+/// Quotient and remainder of `u64`; by 0, they are 0 and anything.
+fn divide_unsigned(b: &mut Builder, x: Value, y: Value) -> (Value, Value) {
+    // Half the dividend is not negative; twice the quotient of that is at most one too small.
+    let half = b.shift(Shift::RightUnsigned, x, 1);
+    let quotient = b.div(half, y);
+    let quotient = b.shift(Shift::Left, quotient, 1);
+    let product = b.mul(quotient, y);
+    let rest = b.sub(x, product);
+    let [signed_rest, signed_x, signed_y] = [rest, x, y].map(|v| flip(b, v));
+    let (zero, one) = (b.i64(0), b.i64(1));
+    let more = b.less_equal(signed_y, signed_rest);
+    let more = b.select(more, one, zero);
+    let small = b.add(quotient, more);
+    // A divisor of 2^63 and more goes in once or not at all.
+    let once = b.less_equal(signed_y, signed_x);
+    let once = b.select(once, one, zero);
+    let is_large = b.less(y, zero);
+    let value = b.select(is_large, once, small);
+    let by_zero = b.equal(y, zero);
+    let value = b.select(by_zero, zero, value);
+    let product = b.mul(value, y);
+    (value, b.sub(x, product))
+}
+
+fn bits(ty: DType) -> i64 {
+    size(ty) * 8
+}
+
+fn shift_by_constant(b: &mut Builder, op: Binary, ty: DType, a: Value, by: i64) -> Value {
+    let inside = (0..bits(ty)).contains(&by);
+    match op {
+        Binary::Shr if ty.is_signed() => {
+            let by = if inside { by } else { bits(ty) - 1 };
+            b.shift(Shift::RightSigned, a, by as u8)
+        }
+        _ if !inside => zero_like(b, a),
+        Binary::Shr => b.shift(Shift::RightUnsigned, a, by as u8),
+        _ => {
+            let value = b.shift(Shift::Left, a, by as u8);
+            wrap(b, ty, value)
+        }
+    }
+}
+
+/// With one lane.
+fn shift(b: &mut Builder, op: Binary, ty: DType, a: Value, by: Value) -> Value {
+    let of = b.type_of(a);
+    let [zero, last] = [0, bits(ty) - 1].map(|n| b.integer(of, n));
+    let not_negative = b.less_equal(zero, by);
+    let not_large = b.less_equal(by, last);
+    let inside = b.and(not_negative, not_large);
+    if op == Binary::Shr && ty.is_signed() {
+        let by = b.select(inside, by, last);
+        return b.shift_by(Shift::RightSigned, a, by);
+    }
+    let direction = if op == Binary::Shr { Shift::RightUnsigned } else { Shift::Left };
+    let value = b.shift_by(direction, a, by);
+    let value = wrap(b, ty, value);
+    b.select(inside, value, zero)
+}
+
+fn compare(b: &mut Builder, op: Comparison, ty: DType, x: Value, y: Value) -> Value {
+    let [x, y] = match ty {
+        DType::Bool => [x, y].map(|v| as_number(b, v)),
+        DType::U64 => [x, y].map(|v| flip(b, v)),
+        _ => [x, y],
+    };
+    match op {
+        Comparison::Equal => b.equal(x, y),
+        Comparison::NotEqual => {
+            let equal = b.equal(x, y);
+            b.not(equal)
+        }
+        Comparison::Less => b.less(x, y),
+        Comparison::LessEqual => b.less_equal(x, y),
+        Comparison::Greater => b.less(y, x),
+        Comparison::GreaterEqual => b.less_equal(y, x),
+    }
+}
+
+fn select(b: &mut Builder, mask: Value, x: Value, y: Value) -> Value {
+    if b.type_of(x) != Type::Mask {
+        return b.select(mask, x, y);
+    }
+    let other = b.not(mask);
+    let (x, y) = (b.and(mask, x), b.and(other, y));
+    b.or(x, y)
+}
+
+fn cast(b: &mut Builder, from: DType, to: DType, a: Value) -> Value {
+    if from == to {
+        return a;
+    }
+    if to == DType::Bool {
+        return is_not_zero(b, a);
+    }
+    let a = if from == DType::Bool { as_number(b, a) } else { a };
+    let of = b.type_of(a);
+    match to {
+        DType::F32 | DType::F64 => {
+            let op = if to == DType::F32 { kir::Unary::ToF32 } else { kir::Unary::ToF64 };
+            match from {
+                DType::U64 => unsigned_to_float(b, op, a),
+                _ => b.unary(op, a),
+            }
+        }
+        DType::U64 if from.is_float() => float_to_unsigned(b, a),
+        DType::I64 | DType::U64 | DType::U32 => {
+            let wide = if of == Type::I64 { a } else { b.unary(kir::Unary::ToI64, a) };
+            wrap(b, to, wide)
+        }
+        _ => {
+            let narrow = if of == Type::I32 { a } else { b.unary(kir::Unary::ToI32, a) };
+            wrap(b, to, narrow)
+        }
+    }
+}
+
+fn unsigned_to_float(b: &mut Builder, op: kir::Unary, a: Value) -> Value {
+    let (zero, one) = (b.i64(0), b.i64(1));
+    let is_large = b.less(a, zero);
+    // Half of it, rounded to odd so that what follows rounds once.
+    let (half, low) = (b.shift(Shift::RightUnsigned, a, 1), b.and(a, one));
+    let half = b.or(half, low);
+    let [value, half] = [a, half].map(|v| b.unary(op, v));
+    let double = b.add(half, half);
+    b.select(is_large, double, value)
+}
+
+fn float_to_unsigned(b: &mut Builder, a: Value) -> Value {
+    let limit = b.float(b.type_of(a), (1u64 << 63) as f64);
+    let rest = b.sub(a, limit);
+    let [value, rest] = [a, rest].map(|v| b.unary(kir::Unary::ToI64, v));
+    let rest = flip(b, rest);
+    let is_large = b.less_equal(limit, a);
+    b.select(is_large, rest, value)
+}
