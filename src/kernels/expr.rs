@@ -73,7 +73,11 @@ pub(super) fn store(
 
 /// An address whose constant part fits.
 pub(super) fn reach(b: &mut Builder, pointer: Value, offset: i64) -> (Value, i64) {
-    if i32::try_from(offset).is_ok() { (pointer, offset) } else { (b.offset(pointer, 1, offset), 0) }
+    if i32::try_from(offset).is_ok() {
+        (pointer, offset)
+    } else {
+        (b.offset(pointer, 1, offset), 0)
+    }
 }
 
 fn is_not_zero(b: &mut Builder, value: Value) -> Value {
@@ -173,7 +177,9 @@ impl<'a> Body<'a> {
         let mut operands: Vec<usize> = vec![];
         for node in &self.expr.nodes {
             match *node {
-                Scalar::Operand(n) if !operands.contains(&(n as usize)) => operands.push(n as usize),
+                Scalar::Operand(n) if !operands.contains(&(n as usize)) => {
+                    operands.push(n as usize)
+                }
                 _ => {}
             }
         }
@@ -206,12 +212,13 @@ impl<'a> Body<'a> {
                 // Constants cost nothing where they are used.
                 _ if self.literal[i] => None,
                 node => {
-                    let ready =
-                        |a: u32| known[a as usize].is_some() || self.literal[a as usize];
+                    let ready = |a: u32| known[a as usize].is_some() || self.literal[a as usize];
                     let ready = node.args().into_iter().all(ready);
-                    ready.then(|| self.value(b, i, &mut known.clone(), &mut |_, _| {
-                        unreachable!("only uniform operands lead here")
-                    }))
+                    ready.then(|| {
+                        self.value(b, i, &mut known.clone(), &mut |_, _| {
+                            unreachable!("only uniform operands lead here")
+                        })
+                    })
                 }
             };
         }
@@ -267,14 +274,16 @@ impl<'a> Body<'a> {
                 let a = arg(b, a);
                 unary(b, op, ty, a)
             }
-            Scalar::Binary(Binary::Add, x, y) if self.fused[x as usize] || self.fused[y as usize] => {
+            Scalar::Binary(Binary::Add, x, y)
+                if self.fused[x as usize] || self.fused[y as usize] =>
+            {
                 let (product, other) = if self.fused[x as usize] { (x, y) } else { (y, x) };
                 let Scalar::Binary(Binary::Mul, x, y) = self.expr.nodes[product as usize] else {
                     unreachable!("only products are fused");
                 };
                 if known[product as usize].is_some() {
-                    let [product, other] = [product, other]
-                        .map(|a| self.known(b, a as usize, known, operand));
+                    let [product, other] =
+                        [product, other].map(|a| self.known(b, a as usize, known, operand));
                     return b.add(product, other);
                 }
                 let [x, y, other] =

@@ -6,10 +6,13 @@
 //! lie one behind the other, else for one lane.
 
 mod combine;
+mod contract;
 mod elementary;
 mod expr;
 pub mod math;
+mod moves;
 mod nest;
+mod reduce;
 mod rows;
 
 use crate::error::ErrorKind;
@@ -33,31 +36,35 @@ pub struct KernelPlan {
     pub grain: i64,
 }
 
-/// The kernel of a step; `None` if it has nothing to do, since its result is empty.
+/// The kernel of a step. Where the result is empty it does nothing.
 ///
 /// # Errors
 ///
 /// `unsupported`, where a type or an operation is missing.
-pub fn build(
-    step: &StepInfo,
-    machine: &Machine,
-    name: &str,
-) -> Result<Option<KernelPlan>, ErrorKind> {
+pub fn build(step: &StepInfo, machine: &Machine, name: &str) -> Result<KernelPlan, ErrorKind> {
     if step.result.is_empty() {
-        return Ok(None);
+        let (b, _) = Frame::new(step, *machine, name).open(0);
+        return Ok(KernelPlan { kernel: b.finish(), grain: 1 });
     }
-    let wide = Frame::new(step, *machine, name);
-    if let Some(plan) = write(&wide, step)? {
-        return Ok(Some(checked(plan)));
+    for machine in [*machine, machine.scalar()] {
+        if let Some(plan) = write(&Frame::new(step, machine, name), step)? {
+            return Ok(checked(plan));
+        }
     }
-    let scalar = Frame::new(step, machine.scalar(), name);
-    Ok(write(&scalar, step)?.map(checked))
+    Err(ErrorKind::bug("every step has a kernel for one lane"))
 }
 
 fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, ErrorKind> {
     match &step.op {
         Op::Rows(rows) => rows::kernel(frame, rows),
-        _ => Err(ErrorKind::unsupported("this step")),
+        Op::Reduce { op, axes } => reduce::axes(frame, *op, axes),
+        Op::ArgReduce { largest, axis, last } => reduce::place(frame, *largest, *axis, *last),
+        Op::Contract(contract) => contract::product(frame, contract),
+        Op::Conv(conv) => contract::convolution(frame, conv),
+        Op::Pool(pool) => reduce::windows(frame, pool),
+        Op::Gather { axis } => moves::gather(frame, *axis),
+        Op::Move => Ok(moves::copy(frame)),
+        Op::Fill(literal) => Ok(moves::fill(frame, *literal)),
     }
 }
 
@@ -113,7 +120,11 @@ impl Shape {
 
     /// The stride of an axis, counted from the end where it is negative; 0 where there is none.
     fn stride(&self, axis: isize) -> i64 {
-        let axis = if axis < 0 { self.strides.len().checked_add_signed(axis) } else { Some(axis as usize) };
+        let axis = if axis < 0 {
+            self.strides.len().checked_add_signed(axis)
+        } else {
+            Some(axis as usize)
+        };
         axis.and_then(|axis| self.strides.get(axis)).copied().unwrap_or(0)
     }
 }

@@ -143,7 +143,8 @@ pub(super) fn advancing(
     let moving: Vec<(Value, i64)> = moving.map(|(&p, &by)| (p, by)).collect();
     b.fold(0, count, &moving, start, |b, it| {
         let mut advanced = it.pointers.iter();
-        let pick = |(&p, &by): (&Value, &i64)| if by == 0 { Some(p) } else { advanced.next().copied() };
+        let pick =
+            |(&p, &by): (&Value, &i64)| if by == 0 { Some(p) } else { advanced.next().copied() };
         let pointers: Vec<Value> = pointers.iter().zip(by).filter_map(pick).collect();
         body(b, &pointers, it.carried)
     })
@@ -185,7 +186,9 @@ pub(super) fn strips(
         let parts = parts(b, strip);
         state = match whole {
             1 => body(b, pointers, &state, &parts),
-            _ => advancing(b, whole, pointers, &by, &state, |b, p, carried| body(b, p, carried, &parts)),
+            _ => advancing(b, whole, pointers, &by, &state, |b, p, carried| {
+                body(b, p, carried, &parts)
+            }),
         };
     }
     if left > 0 {

@@ -140,9 +140,7 @@ impl<'a> Program<'a> {
                 })
             } else {
                 let one = |shape: &Shape| shape.dims.last().is_none_or(|&d| d == 1);
-                frame.shapes().all(|s| {
-                    s.stride(-1) == 0 || one(s) || unit(s, s.stride(-1))
-                })
+                frame.shapes().all(|s| s.stride(-1) == 0 || one(s) || unit(s, s.stride(-1)))
             }
     }
 
@@ -267,34 +265,35 @@ impl<'a> Row<'a> {
             })
             .collect();
         let (pointers, steps) = (self.pointers, self.steps.clone());
-        let sums = strips(b, program.width, unroll, pointers, &steps, &start, &mut |b, p, sums, parts| {
-            let mut sums = sums.to_vec();
-            for (slot, &part) in parts.iter().enumerate() {
-                let fresh = || vec![None; program.operands + program.stages.len()];
-                let mut memo = match &mut self.parts {
-                    Some(parts) => std::mem::take(&mut parts[slot]),
-                    None => fresh(),
-                };
-                for (n, &i) in reduced.iter().enumerate() {
-                    let value = self.value(b, p, program.operands + i, part, pass, &mut memo);
-                    let value = combine(i).lift(b, value);
-                    let nothing = start[n * unroll as usize];
-                    let value = b.first(value, nothing, part.1);
-                    let at = n * unroll as usize + slot;
-                    sums[at] = combine(i).join(b, sums[at], value);
+        let sums =
+            strips(b, program.width, unroll, pointers, &steps, &start, &mut |b, p, sums, parts| {
+                let mut sums = sums.to_vec();
+                for (slot, &part) in parts.iter().enumerate() {
+                    let fresh = || vec![None; program.operands + program.stages.len()];
+                    let mut memo = match &mut self.parts {
+                        Some(parts) => std::mem::take(&mut parts[slot]),
+                        None => fresh(),
+                    };
+                    for (n, &i) in reduced.iter().enumerate() {
+                        let value = self.value(b, p, program.operands + i, part, pass, &mut memo);
+                        let value = combine(i).lift(b, value);
+                        let nothing = start[n * unroll as usize];
+                        let value = b.first(value, nothing, part.1);
+                        let at = n * unroll as usize + slot;
+                        sums[at] = combine(i).join(b, sums[at], value);
+                    }
+                    if let Some(i) = stored {
+                        let value = self.value(b, p, program.operands + i, part, pass, &mut memo);
+                        let to = p.len() - 1;
+                        let offset = part.0 * self.steps[to];
+                        expr::store(b, self.frame.result().dtype, value, p[to], offset, part.1);
+                    }
+                    if let Some(parts) = &mut self.parts {
+                        parts[slot] = memo;
+                    }
                 }
-                if let Some(i) = stored {
-                    let value = self.value(b, p, program.operands + i, part, pass, &mut memo);
-                    let to = p.len() - 1;
-                    let offset = part.0 * self.steps[to];
-                    expr::store(b, self.frame.result().dtype, value, p[to], offset, part.1);
-                }
-                if let Some(parts) = &mut self.parts {
-                    parts[slot] = memo;
-                }
-            }
-            sums
-        });
+                sums
+            });
         for (n, &i) in reduced.iter().enumerate() {
             let partial = &sums[n * unroll as usize..][..unroll as usize];
             let value = combine(i).across(b, partial);
@@ -313,9 +312,7 @@ impl<'a> Row<'a> {
     }
 
     fn is_kept(&self, stage: usize, pass: usize) -> bool {
-        self.parts.is_none()
-            && self.program.kept == Some(stage)
-            && pass > self.program.pass[stage]
+        self.parts.is_none() && self.program.kept == Some(stage) && pass > self.program.pass[stage]
     }
 
     /// The value of an operand or a stage in a part of the row.
@@ -342,9 +339,9 @@ impl<'a> Row<'a> {
             }
             Some(stage) => {
                 let known = self.hoisted[stage].clone();
-                self.program.stages[stage].body.emit(b, &known, &mut |b, n| {
-                    self.value(b, p, n, part, pass, memo)
-                })
+                self.program.stages[stage]
+                    .body
+                    .emit(b, &known, &mut |b, n| self.value(b, p, n, part, pass, memo))
             }
         };
         memo[index] = Some(value);

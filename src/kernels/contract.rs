@@ -1,0 +1,564 @@
+//! Matrix products and convolutions.
+//!
+//! Both are one problem: sums over *depth* axes of products of an element of A and one of B, for
+//! *rows* (axes that B does not know) and *columns* (that A does not know), and loops around for the
+//! rest (batch, groups). A tile of the result stays in registers over all of the depth: B is read in
+//! vectors of columns, A by broadcasts in place. B in panels is packed for that; where B's columns
+//! lie apart but its depth does not (a transposed right operand), squares of it are transposed in
+//! registers.
+
+use super::expr::{self, Body, reach};
+use super::nest::{self, Level, Part, nest};
+use super::{Frame, KernelPlan};
+use crate::error::ErrorKind;
+use crate::kir::build::Builder;
+use crate::kir::{Memory, Value};
+use crate::mir::{Contract, Conv, Expr, Weights};
+use crate::types::DType;
+
+/// Depths up to this are written out instead of looped over.
+const WRITTEN_OUT: i64 = 4;
+
+/// Epilogues that cost more are a loop over the finished tile.
+const INLINE: i64 = 8;
+
+/// Matrix product; `None` where it is not for vectors.
+pub(super) fn product(
+    frame: &Frame<'_>,
+    contract: &Contract,
+) -> Result<Option<KernelPlan>, ErrorKind> {
+    let (a, b) = (&frame.inputs()[0], &frame.inputs()[1]);
+    let rank = a.dims.len();
+    let (m, k, n) = (rank - 2, rank - 1, rank - 1);
+    let steps = |a: i64, b: i64, axis: usize| {
+        let rest = frame.shapes[2..].iter().map(|shape| shape.strides[axis]);
+        [a, b].into_iter().chain(rest).collect::<Vec<i64>>()
+    };
+    let batch = (0..rank - 2)
+        .map(|axis| Level::axis(a.dims[axis], steps(a.strides[axis], b.strides[axis], axis)));
+    let rows = Level::axis(a.dims[m], steps(a.strides[m], 0, m));
+    let (panel, column_step, depth_step) = match contract.weights {
+        Weights::Plain => (None, b.strides[n], b.strides[rank - 2]),
+        Weights::Panels { width, .. } => {
+            let width = width as i64;
+            (Some(width), b.strides[rank - 2] / width, b.strides[rank - 1])
+        }
+    };
+    let columns = Level::axis(frame.result().dims[n], steps(0, column_step, n));
+    let depth = Level::axis(a.dims[k], vec![a.strides[k], depth_step]);
+    let mut problem = Problem {
+        frame,
+        around: batch.chain([rows]).collect(),
+        columns,
+        depth: vec![depth],
+        panel,
+        left: 0,
+    };
+    problem.swap_if_better();
+    problem.kernel(contract.epilogue.as_ref())
+}
+
+/// Convolution; `None` where it is not for vectors.
+pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan>, ErrorKind> {
+    let (x, w) = (&frame.inputs()[0], &frame.inputs()[1]);
+    let spatial = conv.taps.len();
+    let channel = spatial + 1;
+    let groups = conv.groups as i64;
+    let (inside, outside) = (x.dims[channel] / groups, frame.result().dims[channel] / groups);
+    let steps = |x: i64, w: i64, axis: usize, times: i64| {
+        let rest = frame.shapes[2..].iter().map(|shape| shape.strides[axis] * times);
+        [x, w].into_iter().chain(rest).collect::<Vec<i64>>()
+    };
+    let size = expr::size(w.dtype);
+    let taps: i64 = conv.taps.iter().map(|&t| t as i64).product();
+    // Bytes in W: from a group to the next, from a column, from an input channel, from a tap.
+    let (panel, group_step, column_step, channel_step, tap_steps) = match conv.weights {
+        Weights::Plain => {
+            let column = w.strides[channel];
+            (None, column * outside, column, w.strides[spatial], w.strides[..spatial].to_vec())
+        }
+        Weights::Panels { width, .. } => {
+            let row = width as i64 * size;
+            let mut tap = inside * row;
+            let mut steps: Vec<i64> = vec![];
+            for &extent in conv.taps.iter().rev() {
+                steps.insert(0, tap);
+                tap *= extent as i64;
+            }
+            (Some(width as i64), w.strides[0], taps * inside * size, row, steps)
+        }
+    };
+    let result = frame.result();
+    let group =
+        Level::axis(groups, steps(x.strides[channel] * inside, group_step, channel, outside));
+    let batch = Level::axis(result.dims[0], steps(x.strides[0], 0, 0, 1));
+    let windows = (0..spatial).map(|i| {
+        let step = x.strides[i + 1] * conv.strides[i] as i64;
+        Level::axis(result.dims[i + 1], steps(step, 0, i + 1, 1))
+    });
+    let depth = (0..spatial).map(|i| {
+        let step = x.strides[i + 1] * conv.dilations[i] as i64;
+        Level::axis(conv.taps[i] as i64, vec![step, tap_steps[i]])
+    });
+    let problem = Problem {
+        frame,
+        around: [group, batch].into_iter().chain(windows).collect(),
+        columns: Level::axis(outside, steps(0, column_step, channel, 1)),
+        depth: depth.chain([Level::axis(inside, vec![x.strides[channel], channel_step])]).collect(),
+        panel,
+        left: 0,
+    };
+    problem.kernel(conv.epilogue.as_ref())
+}
+
+/// Levels have a step for each operand of the kernel, in its order; those of `depth` for the left and
+/// the right operand of the product.
+struct Problem<'a> {
+    frame: &'a Frame<'a>,
+    /// Rows and what is around them.
+    around: Vec<Level>,
+    columns: Level,
+    depth: Vec<Level>,
+    /// Columns of a panel.
+    panel: Option<i64>,
+    /// Which operand is read by broadcasts: 0, or 1 when they have changed places.
+    left: usize,
+}
+
+/// How vectors of columns come from the right operand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Right {
+    /// From columns that lie one behind the other (or, with one lane, anyhow).
+    Rows,
+    /// All columns are the same.
+    Same,
+    /// From squares whose rows lie along the depth.
+    Squares,
+}
+
+impl Problem<'_> {
+    fn right(&self) -> usize {
+        1 - self.left
+    }
+
+    /// With A and B in each other's place the rows are columns: better if the result's rows lie apart
+    /// and its columns do not.
+    fn swap_if_better(&mut self) {
+        let last = self.columns.steps.len() - 1;
+        let Some(rows) = self.around.last() else { return };
+        let size = expr::size(self.frame.result().dtype);
+        let lies_apart = self.columns.extent == 1 || self.columns.steps[last] != size;
+        if self.panel.is_none() && rows.extent > 1 && lies_apart && rows.steps[last] == size {
+            let rows = self.around.pop().into_iter().next();
+            if let Some(rows) = rows {
+                let columns = std::mem::replace(&mut self.columns, rows);
+                self.around.push(columns);
+                self.left = 1;
+            }
+        }
+    }
+
+    fn kernel(mut self, epilogue: Option<&Expr>) -> Result<Option<KernelPlan>, ErrorKind> {
+        let frame = self.frame;
+        let dtype = frame.inputs()[0].dtype;
+        expr::memory(dtype)?;
+        if frame.inputs()[1].dtype != dtype || dtype == DType::Bool {
+            let other = frame.inputs()[1].dtype;
+            return Err(ErrorKind::unsupported(format!("products of {dtype} and {other}")));
+        }
+        let identity = Expr::identity();
+        let types: Vec<DType> =
+            [dtype].into_iter().chain(frame.inputs()[2..].iter().map(|s| s.dtype)).collect();
+        let body = Body::new(epilogue.unwrap_or(&identity), &types)?;
+        self.depth = nest::merge(self.depth);
+        let empty = self.depth.iter().any(|level| level.extent == 0);
+        let right = self.right();
+        let scalar = frame.machine.lanes == 1;
+        let size = expr::size(dtype);
+        let one = self.columns.extent == 1;
+        let inner = self.depth.last().map(|level| level.steps[right]);
+        let how = match self.columns.steps[right] {
+            _ if self.panel.is_some() || scalar || one || empty => Right::Rows,
+            step if step == size => Right::Rows,
+            0 => Right::Same,
+            _ if inner == Some(size) => Right::Squares,
+            _ => return Ok(None),
+        };
+        let vectors = || {
+            let last = self.columns.steps.len() - 1;
+            let steps = self.columns.steps[2..last].iter().zip(&frame.inputs()[2..]);
+            let mut steps = steps.map(|(&step, shape)| (step, expr::size(shape.dtype)));
+            let result = (self.columns.steps[last], expr::size(frame.result().dtype));
+            let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype));
+            let unit = |(step, size): (i64, i64)| one || step == size;
+            types
+                && body.in_vectors()
+                && matches!(dtype, DType::F32 | DType::I32)
+                && unit(result)
+                && steps.all(|(step, size)| step == 0 || unit((step, size)))
+        };
+        if !scalar && !vectors() {
+            return Ok(None);
+        }
+        Ok(Some(Tiling::new(self, body, dtype, how, empty).write()))
+    }
+}
+
+/// A problem with the loops around its tiles.
+struct Tiling<'a> {
+    problem: Problem<'a>,
+    body: Body<'a>,
+    dtype: DType,
+    right: Right,
+    /// Nothing is summed.
+    empty: bool,
+    /// Loops around rows.
+    around: Vec<Level>,
+    /// The last two axes of rows.
+    rows: [Level; 2],
+    /// Rows of a tile along both, and its vectors.
+    tile: [i64; 2],
+    vectors: i64,
+}
+
+impl<'a> Tiling<'a> {
+    fn new(
+        mut problem: Problem<'a>,
+        body: Body<'a>,
+        dtype: DType,
+        right: Right,
+        empty: bool,
+    ) -> Tiling<'a> {
+        let frame = problem.frame;
+        let pointers = frame.shapes().count();
+        let mut around = nest::merge(std::mem::take(&mut problem.around));
+        let mut row = || {
+            let shared = around.last().is_some_and(|l| l.steps[problem.right()] == 0);
+            if shared { around.pop() } else { None }.unwrap_or_else(|| Level::unit(pointers))
+        };
+        let (inner, outer) = (row(), row());
+        let machine = &frame.machine;
+        let all = (inner.extent * outer.extent) as usize;
+        let lanes = frame.lanes();
+        let columns = problem.columns.extent as usize;
+        let vectors = match (right, problem.panel) {
+            (Right::Squares, _) => 1,
+            (_, None) => machine.tile(all, columns).vectors as i64,
+            (_, Some(width)) if lanes > 1 => (width + lanes - 1) / lanes,
+            (_, Some(width)) => width.min(machine.tile(all, columns).vectors as i64),
+        };
+        // Squares take as many registers as there are lanes.
+        let most = match right {
+            Right::Squares => (machine.registers as i64 - lanes - 2).clamp(1, 14) as usize,
+            Right::Rows | Right::Same => machine.tile_of(usize::MAX >> 1, vectors as usize).rows,
+        };
+        let even = |extent: i64, most: usize| {
+            let most = most as i64;
+            let tiles = (extent + most - 1) / most;
+            (extent + tiles - 1) / tiles
+        };
+        let first = even(inner.extent, most);
+        let second = if first == inner.extent {
+            even(outer.extent, (most / first as usize).max(1))
+        } else {
+            1
+        };
+        let tile = [second, first];
+        Tiling { problem, body, dtype, right, empty, around, rows: [outer, inner], tile, vectors }
+    }
+
+    fn write(self) -> KernelPlan {
+        let frame = self.problem.frame;
+        let lanes = frame.lanes();
+        let depth: i64 = self.problem.depth.iter().map(|l| l.extent).product();
+        let columns = &self.problem.columns;
+        // The rows in blocks: what a block reads of A stays in the cache while all columns go by.
+        let panel = self.problem.panel.unwrap_or(self.vectors * lanes);
+        let (at, tile) =
+            if self.rows[0].extent > 1 { (0, self.tile[0]) } else { (1, self.tile[1]) };
+        let blocked = &self.rows[at];
+        let of_rest = self.rows[1 - at].extent;
+        let bytes = of_rest * depth * expr::size(self.dtype);
+        let fits = (frame.machine.l2 as i64 / 2 / bytes.max(1)).max(1);
+        let around: i64 = self.around.iter().map(|l| l.extent).product();
+        let panels = (columns.extent + panel - 1) / panel;
+        // Some for each of several threads, but not so small that the panels are read for little.
+        let spread = match around * panels {
+            16.. => blocked.extent,
+            pieces => (blocked.extent * pieces / 16).max(tile * 4 / of_rest.min(4)),
+        };
+        let block = if panels == 1 { spread } else { spread.min(fits) };
+        let block = (block / tile * tile).max(tile);
+        let mut levels = self.around.clone();
+        levels.push(blocked.clone().in_pieces(block));
+        levels.push(columns.clone().in_pieces(panel));
+        let count = levels.len();
+        let range = nest::shared(&levels);
+        let work = around * of_rest * blocked.extent * columns.extent * (depth + self.body.cost());
+        let (mut b, pointers) = frame.open(levels[range].pieces());
+        nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+            let (block, columns) = (sizes[count - 2], sizes[count - 1]);
+            let mut rows = self.rows.clone();
+            rows[at].extent = block;
+            let [outer, inner] = rows;
+            let rows = [outer.in_pieces(self.tile[0]), inner.in_pieces(self.tile[1])];
+            // A panel may be wider than a tile.
+            let tiles = Level { extent: columns, size: 1, steps: self.within_panel() };
+            let tiles = tiles.in_pieces(self.vectors * lanes);
+            let [outer, inner] = rows;
+            nest(b, &[tiles, outer, inner], None, p, &mut |b, p, sizes| {
+                self.tile(b, p, [sizes[1], sizes[2]], sizes[0]);
+            });
+        });
+        frame.close(b, work / 4)
+    }
+
+    /// Steps from a column to the next.
+    fn within_panel(&self) -> Vec<i64> {
+        let mut steps = self.problem.columns.steps.clone();
+        if self.problem.panel.is_some() {
+            steps[self.problem.right()] = expr::size(self.dtype);
+        }
+        steps
+    }
+
+    /// A tile of the result: so many rows along both axes, and columns.
+    fn tile(&self, b: &mut Builder, p: &[Value], rows: [i64; 2], columns: i64) {
+        let parts = nest::parts(b, columns);
+        let rows: Vec<(i64, i64)> =
+            (0..rows[0]).flat_map(|i| (0..rows[1]).map(move |j| (i, j))).collect();
+        let memory = expr::memory(self.dtype).expect("it was asked before");
+        let ty = memory.value();
+        let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
+        let mut sums = vec![zero; rows.len() * parts.len()];
+        let (left, right) = (p[self.problem.left], p[self.problem.right()]);
+        if !self.empty {
+            sums = self.sum(b, &self.problem.depth, (left, right), sums, &rows, &parts);
+        }
+        let last = p.len() - 1;
+        let through_memory = self.body.cost() > INLINE
+            && sums.len() > 1
+            && self.body.dtype() == self.dtype
+            && (2..last).all(|i| !self.problem.frame.in_place(i));
+        let sums: Vec<Value> = sums.into_iter().map(|sum| expr::wrap(b, self.dtype, sum)).collect();
+        if through_memory {
+            for (&row, sums) in rows.iter().zip(sums.chunks(parts.len())) {
+                for (&sum, &part) in sums.iter().zip(&parts) {
+                    self.store(b, p, row, part, sum);
+                }
+            }
+            self.finish_in_memory(b, p, &rows, &parts);
+            return;
+        }
+        let mut loaded: Vec<((usize, i64), Value)> = vec![];
+        for (&row, sums) in rows.iter().zip(sums.chunks(parts.len())) {
+            for (&sum, &part) in sums.iter().zip(&parts) {
+                let value = self.body.emit(b, &[], &mut |b, n| match n {
+                    0 => sum,
+                    n => self.operand(b, p, n + 1, row, part, &mut loaded),
+                });
+                self.store(b, p, row, part, value);
+            }
+        }
+    }
+
+    /// Bytes from the tile's corner to a row's part.
+    fn place(&self, pointer: usize, row: (i64, i64), part: Part) -> i64 {
+        let [outer, inner] = &self.rows;
+        row.0 * outer.steps[pointer]
+            + row.1 * inner.steps[pointer]
+            + part.0 * self.problem.columns.steps[pointer]
+    }
+
+    fn store(&self, b: &mut Builder, p: &[Value], row: (i64, i64), part: Part, value: Value) {
+        let last = p.len() - 1;
+        let at = self.place(last, row, part);
+        expr::store(b, self.problem.frame.result().dtype, value, p[last], at, part.1);
+    }
+
+    /// An operand of the epilogue. What all rows have in common is loaded once.
+    fn operand(
+        &self,
+        b: &mut Builder,
+        p: &[Value],
+        pointer: usize,
+        row: (i64, i64),
+        part: Part,
+        loaded: &mut Vec<((usize, i64), Value)>,
+    ) -> Value {
+        let at = self.place(pointer, row, part);
+        let known = loaded.iter().find(|(key, _)| *key == (pointer, at));
+        if let Some(&(_, value)) = known {
+            return value;
+        }
+        let dtype = self.problem.frame.inputs()[pointer].dtype;
+        let splat = self.problem.columns.steps[pointer] == 0 && b.lanes() > 1;
+        let value = expr::load(b, dtype, p[pointer], at, part.1, splat);
+        if self.rows.iter().all(|level| level.steps[pointer] == 0) {
+            loaded.push(((pointer, at), value));
+        }
+        value
+    }
+
+    /// Applies the epilogue to sums that are in the result already.
+    fn finish_in_memory(&self, b: &mut Builder, p: &[Value], rows: &[(i64, i64)], parts: &[Part]) {
+        let last = p.len() - 1;
+        let [outer, inner] = &self.rows;
+        let (m, n) = rows.last().map_or((1, 1), |&(i, j)| (i + 1, j + 1));
+        let levels = [(m, outer), (n, inner)].map(|(extent, l)| Level { extent, ..l.clone() });
+        nest(b, &nest::merge(levels), None, p, &mut |b, p, _| {
+            for &part in parts {
+                let sum = {
+                    let at = self.place(last, (0, 0), part);
+                    expr::load(b, self.dtype, p[last], at, part.1, false)
+                };
+                let value = self.body.emit(b, &[], &mut |b, n| match n {
+                    0 => sum,
+                    n => self.operand(b, p, n + 1, (0, 0), part, &mut vec![]),
+                });
+                self.store(b, p, (0, 0), part, value);
+            }
+        });
+    }
+
+    /// The sums after all of the depth.
+    fn sum(
+        &self,
+        b: &mut Builder,
+        depth: &[Level],
+        (left, right): (Value, Value),
+        sums: Vec<Value>,
+        rows: &[(i64, i64)],
+        parts: &[Part],
+    ) -> Vec<Value> {
+        let by = |level: &Level| {
+            [(left, level.steps[self.problem.left]), (right, level.steps[self.problem.right()])]
+        };
+        let Some((level, inner)) = depth.split_first() else {
+            // A depth of one element.
+            return self.products(b, (left, right), (0, 0), 1, sums, rows, parts);
+        };
+        if !inner.is_empty() {
+            return b.fold(0, level.extent, &by(level), &sums, |b, it| {
+                let pointers = (it.pointers[0], it.pointers[1]);
+                self.sum(b, inner, pointers, it.carried.to_vec(), rows, parts)
+            });
+        }
+        let [(_, left_step), (_, right_step)] = by(level);
+        let steps = (left_step, right_step);
+        let at_once = if self.right == Right::Squares { b.lanes() } else { 1 };
+        let (whole, rest) = (level.extent / at_once, level.extent % at_once);
+        let mut sums = sums;
+        if self.right != Right::Squares && level.extent <= WRITTEN_OUT {
+            return self.products(b, (left, right), steps, level.extent, sums, rows, parts);
+        }
+        if whole > 0 {
+            let moving = [(left, left_step * at_once), (right, right_step * at_once)];
+            sums = b.fold(0, whole, &moving, &sums, |b, it| {
+                let pointers = (it.pointers[0], it.pointers[1]);
+                self.products(b, pointers, steps, at_once, it.carried.to_vec(), rows, parts)
+            });
+        }
+        if rest > 0 {
+            let ends = (
+                b.offset(left, whole, left_step * at_once),
+                b.offset(right, whole, right_step * at_once),
+            );
+            sums = self.products(b, ends, steps, rest, sums, rows, parts);
+        }
+        sums
+    }
+
+    /// The products of `count` steps of the depth, added to the sums.
+    #[expect(clippy::too_many_arguments, reason = "it is the innermost part of `sum`")]
+    fn products(
+        &self,
+        b: &mut Builder,
+        (left, right): (Value, Value),
+        (left_step, right_step): (i64, i64),
+        count: i64,
+        mut sums: Vec<Value>,
+        rows: &[(i64, i64)],
+        parts: &[Part],
+    ) -> Vec<Value> {
+        let memory = expr::memory(self.dtype).expect("it was asked before");
+        let column_step = self.within_panel()[self.problem.right()];
+        let squares = match self.right {
+            Right::Squares => parts
+                .iter()
+                .map(|&(at, lanes)| {
+                    square(b, memory, right, at * column_step, column_step, lanes, count as u32)
+                })
+                .collect(),
+            Right::Rows | Right::Same => vec![],
+        };
+        for step in 0..count {
+            let vectors: Vec<Value> = parts
+                .iter()
+                .enumerate()
+                .map(|(i, &(at, lanes))| {
+                    if let Some(square) = squares.get(i) {
+                        return square[step as usize];
+                    }
+                    let offset = step * right_step + at * column_step;
+                    let (pointer, offset) = reach(b, right, offset);
+                    match self.right {
+                        Right::Same => b.broadcast_as(memory, pointer, offset),
+                        // The filling of a panel may be read.
+                        _ if self.fills_panel(b, at) => {
+                            b.load_as(memory, pointer, offset, b.machine().lanes)
+                        }
+                        _ => b.load_as(memory, pointer, offset, lanes),
+                    }
+                })
+                .collect();
+            for (&row, sums) in rows.iter().zip(sums.chunks_mut(parts.len())) {
+                let at = self.place(self.problem.left, (row.0, row.1), (0, 0)) + step * left_step;
+                let (pointer, offset) = reach(b, left, at);
+                let element = b.broadcast_as(memory, pointer, offset);
+                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                    *sum = if memory.value().is_float() {
+                        b.mul_add(vector, element, *sum)
+                    } else {
+                        let product = b.mul(vector, element);
+                        b.add(product, *sum)
+                    };
+                }
+            }
+        }
+        sums
+    }
+
+    /// Whether a panel has a whole vector at this column of a tile.
+    fn fills_panel(&self, b: &Builder, at: i64) -> bool {
+        let lanes = b.lanes();
+        self.problem.panel.is_some_and(|width| {
+            let tile = self.vectors * lanes;
+            width % tile == 0 && at + lanes <= tile
+        })
+    }
+}
+
+/// `count` vectors of columns from as many rows along the depth as there are columns.
+fn square(
+    b: &mut Builder,
+    memory: Memory,
+    right: Value,
+    at: i64,
+    column_step: i64,
+    columns: u32,
+    count: u32,
+) -> Vec<Value> {
+    let ty = memory.value();
+    let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
+    let rows: Vec<Value> = (0..b.lanes())
+        .map(|column| {
+            if column >= i64::from(columns) {
+                return zero;
+            }
+            let (pointer, offset) = reach(b, right, at + column * column_step);
+            b.load_as(memory, pointer, offset, count)
+        })
+        .collect();
+    b.transpose(&rows)
+}

@@ -1,0 +1,252 @@
+//! What computes nothing: copies, gathers and constants.
+//!
+//! The type of the elements does not matter, only their size. Those of 8 bytes are pairs of words of
+//! 4, those of 2 are pairs of bytes, so that vectors copy all of them.
+
+use super::expr::{self, reach};
+use super::nest::{self, Level, nest, strips};
+use super::{Frame, KernelPlan};
+use crate::error::ErrorKind;
+use crate::kir::build::Builder;
+use crate::kir::{Memory, Value};
+use crate::mir::Literal;
+use crate::types::DType;
+
+/// What is copied at once: its kind, its bytes, and how many make an element.
+#[derive(Clone, Copy)]
+struct Word {
+    memory: Memory,
+    bytes: i64,
+    count: i64,
+}
+
+impl Word {
+    fn of(dtype: DType) -> Word {
+        match expr::size(dtype) {
+            size @ (4 | 8) => Word { memory: Memory::I32, bytes: 4, count: size / 4 },
+            size => Word { memory: Memory::I8, bytes: 1, count: size },
+        }
+    }
+
+    /// The axis over the words of an element.
+    fn level(self, pointers: usize) -> Level {
+        Level::axis(self.count, vec![self.bytes; pointers])
+    }
+
+    fn load(self, b: &mut Builder, pointer: Value, offset: i64, lanes: u32) -> Value {
+        let (pointer, offset) = reach(b, pointer, offset);
+        b.load_as(self.memory, pointer, offset, lanes)
+    }
+
+    fn store(self, b: &mut Builder, value: Value, pointer: Value, offset: i64, lanes: u32) {
+        let (pointer, offset) = reach(b, pointer, offset);
+        b.store_as(self.memory, value, pointer, offset, lanes);
+    }
+
+    /// Copies a row whose elements lie one behind the other in both.
+    fn copy_row(self, b: &mut Builder, words: i64, from: Value, to: Value) {
+        let steps = [self.bytes; 2];
+        strips(b, words, 8, &[from, to], &steps, &[], &mut |b, p, _, parts| {
+            let values: Vec<Value> =
+                parts.iter().map(|&(at, n)| self.load(b, p[0], at * self.bytes, n)).collect();
+            for (value, &(at, lanes)) in values.into_iter().zip(parts) {
+                self.store(b, value, p[1], at * self.bytes, lanes);
+            }
+            vec![]
+        });
+    }
+}
+
+/// Copies the operand; `None` where vectors are of no use.
+pub(super) fn copy(frame: &Frame<'_>) -> Option<KernelPlan> {
+    let word = Word::of(frame.result().dtype);
+    let mut levels: Vec<Level> = frame.levels(0..frame.result().dims.len()).collect();
+    levels.sort_by_key(|level| std::cmp::Reverse(level.steps[1].abs()));
+    levels.push(word.level(2));
+    let levels = nest::merge(levels);
+    let dense = |level: &Level| level.steps == [word.bytes; 2];
+    let unit = |pointer: usize| levels.iter().position(|level| level.steps[pointer] == word.bytes);
+    match levels.last() {
+        Some(level) if dense(level) => Some(copy_rows(frame, levels, word)),
+        None => Some(copy_rows(frame, vec![word.level(2)], word)),
+        _ if frame.machine.lanes == 1 => Some(copy_elements(frame, levels, word)),
+        // As many words as a short row has are not worth a vector.
+        _ => match (unit(0), unit(1)) {
+            (Some(from), Some(to)) => Some(transpose(frame, levels, word, from, to)),
+            _ => None,
+        },
+    }
+}
+
+fn copy_rows(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word) -> KernelPlan {
+    const BLOCK: i64 = 64;
+    let Some(row) = levels.pop() else { unreachable!("there is at least a row of one word") };
+    let around: i64 = levels.iter().map(Level::pieces).product();
+    let size = if around >= 16 { row.extent } else { BLOCK * frame.lanes() };
+    let work = around * row.extent;
+    levels.push(row.in_pieces(size));
+    let last = levels.len() - 1;
+    let range = nest::shared(&levels);
+    let (mut b, pointers) = frame.open(levels[range].pieces());
+    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+        word.copy_row(b, sizes[last], p[0], p[1]);
+    });
+    frame.close(b, work)
+}
+
+/// One word at a time.
+fn copy_elements(frame: &Frame<'_>, levels: Vec<Level>, word: Word) -> KernelPlan {
+    let range = nest::shared(&levels);
+    let work = levels.iter().map(Level::pieces).product::<i64>() * 2;
+    let (mut b, pointers) = frame.open(levels[range].pieces());
+    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, _| {
+        let value = word.load(b, p[0], 0, 1);
+        word.store(b, value, p[1], 0, 1);
+    });
+    frame.close(b, work)
+}
+
+/// Squares that are transposed in registers: rows lie along axis `from` in the operand and along
+/// axis `to` in the result.
+fn transpose(
+    frame: &Frame<'_>,
+    mut levels: Vec<Level>,
+    word: Word,
+    from: usize,
+    to: usize,
+) -> KernelPlan {
+    let lanes = frame.lanes();
+    let work = levels.iter().map(Level::pieces).product::<i64>() * 2;
+    for axis in [from, to] {
+        levels[axis] = levels[axis].clone().in_pieces(lanes);
+    }
+    let range = nest::shared(&levels);
+    let (row_step, column_step) = (levels[to].steps[0], levels[from].steps[1]);
+    let (mut b, pointers) = frame.open(levels[range].pieces());
+    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+        let (columns, rows) = (sizes[from], sizes[to]);
+        let zero = b.i32(0);
+        let square: Vec<Value> = (0..lanes)
+            .map(|row| match row < rows {
+                true => word.load(b, p[0], row * row_step, columns as u32),
+                false => zero,
+            })
+            .collect();
+        let square = b.transpose(&square);
+        for (column, &value) in (0..columns).zip(&square) {
+            word.store(b, value, p[1], column * column_step, rows as u32);
+        }
+    });
+    frame.close(b, work)
+}
+
+/// Rows, or elements, of the data at places that the indices say.
+pub(super) fn gather(frame: &Frame<'_>, axis: usize) -> Result<Option<KernelPlan>, ErrorKind> {
+    let [data, indices] = frame.inputs() else {
+        return Err(ErrorKind::bug("a gather has two operands"));
+    };
+    let result = frame.result();
+    let memory = match indices.dtype {
+        DType::I32 => Memory::I32,
+        DType::I64 => Memory::I64,
+        other => return Err(ErrorKind::unsupported(format!("indices of type {other}"))),
+    };
+    let (extent, step) = (data.dims[axis], data.strides[axis]);
+    if extent == 0 {
+        return Err(ErrorKind::wrong("elements are gathered from an empty axis"));
+    }
+    let word = Word::of(result.dtype);
+    let rank = indices.dims.len();
+    let outer =
+        (0..axis).map(|i| Level::axis(result.dims[i], vec![data.strides[i], 0, result.strides[i]]));
+    let places = (0..rank).map(|i| {
+        let steps = vec![0, indices.strides[i], result.strides[axis + i]];
+        Level::axis(indices.dims[i], steps)
+    });
+    let inner = (axis + 1..data.dims.len()).map(|i| {
+        let steps = vec![data.strides[i], result.strides[i - 1 + rank]];
+        Level::axis(data.dims[i], steps)
+    });
+    let mut inner = nest::merge(inner.chain([word.level(2)]));
+    let row = inner.pop().unwrap_or_else(|| word.level(2));
+    let dense = row.steps == [word.bytes; 2];
+    if frame.machine.lanes > 1 && !dense {
+        return Ok(None);
+    }
+    let mut levels = nest::merge(outer.chain(places));
+    if levels.is_empty() {
+        levels.push(Level::unit(3));
+    }
+    let around: i64 = levels.iter().chain(&inner).map(Level::pieces).product();
+    let range = nest::shared(&levels);
+    let (mut b, pointers) = frame.open(levels[range].pieces());
+    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, _| {
+        let index = b.load_index(memory, p[1], 0, extent, true);
+        let from = b.offset(p[0], index, step);
+        nest(b, &inner, None, &[from, p[2]], &mut |b, p, _| {
+            if dense {
+                word.copy_row(b, row.extent, p[0], p[1]);
+            } else {
+                nest(b, std::slice::from_ref(&row), None, p, &mut |b, p, _| {
+                    let value = word.load(b, p[0], 0, 1);
+                    word.store(b, value, p[1], 0, 1);
+                });
+            }
+        });
+    });
+    Ok(Some(frame.close(b, around * (row.extent + 8))))
+}
+
+/// Sets every element; `None` where vectors do not do it.
+pub(super) fn fill(frame: &Frame<'_>, literal: Literal) -> Option<KernelPlan> {
+    const BLOCK: i64 = 64;
+    let word = Word::of(literal.dtype);
+    let parts: Vec<i32> = literal
+        .bytes()
+        .chunks(word.bytes as usize)
+        .map(|chunk| {
+            let mut bytes = [0; 4];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            i32::from_le_bytes(bytes)
+        })
+        .collect();
+    let same = parts.iter().all(|part| *part == parts[0]);
+    let mut levels: Vec<Level> = frame.levels(0..frame.result().dims.len()).collect();
+    levels.sort_by_key(|level| std::cmp::Reverse(level.steps[0].abs()));
+    if same {
+        levels.push(word.level(1));
+    }
+    let mut levels = nest::merge(levels);
+    let row = levels.pop().unwrap_or_else(|| Level::unit(1));
+    let dense = same && (row.steps == [word.bytes] || row.extent == 1);
+    if frame.machine.lanes > 1 && !dense {
+        return None;
+    }
+    let around: i64 = levels.iter().map(Level::pieces).product();
+    let work = around * row.extent;
+    let size = if around >= 16 { row.extent } else { BLOCK * frame.lanes() };
+    let steps = row.steps.clone();
+    levels.push(row.in_pieces(size));
+    let last = levels.len() - 1;
+    let range = nest::shared(&levels);
+    let (mut b, pointers) = frame.open(levels[range].pieces());
+    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+        // The parts of an element lie in memory as the target's bytes do.
+        let little = !b.machine().big_endian;
+        let values: Vec<Value> = match same {
+            true => vec![b.i32(parts[0])],
+            false => parts.iter().map(|&part| b.i32(part)).collect(),
+        };
+        strips(b, sizes[last], 8, p, &steps, &[], &mut |b, p, _, parts| {
+            for &(at, lanes) in parts {
+                for (i, &value) in values.iter().enumerate() {
+                    let place = if little { i } else { values.len() - 1 - i } as i64;
+                    let offset = at * steps[0] + place * word.bytes;
+                    word.store(b, value, p[0], offset, lanes);
+                }
+            }
+            vec![]
+        });
+    });
+    Some(frame.close(b, work))
+}
