@@ -16,7 +16,7 @@ pub(super) fn check(op: Unary, ty: DType) -> Result<(), ErrorKind> {
     use Unary::*;
     match op {
         Neg | Abs | Sign | Not | Sqrt | Floor | Ceil | Round | Trunc => Ok(()),
-        Exp if ty == DType::F32 => Ok(()),
+        _ if ty == DType::F32 => Ok(()),
         _ => Err(ErrorKind::unsupported(format!("{op:?} of {ty}"))),
     }
 }
@@ -27,6 +27,9 @@ pub(super) fn check(op: Unary, ty: DType) -> Result<(), ErrorKind> {
 ///
 /// `unsupported`.
 pub(super) fn check_power(ty: DType) -> Result<(), ErrorKind> {
+    if ty == DType::F32 {
+        return Ok(());
+    }
     Err(ErrorKind::unsupported(format!("Pow of {ty}")))
 }
 
@@ -48,18 +51,36 @@ pub(super) fn unary(b: &mut Builder, op: Unary, a: Value) -> Value {
     use Unary::*;
     match op {
         Sqrt => b.sqrt(a),
-        Exp => math::exp(b, a),
         Floor => b.floor(a),
         Ceil => b.ceil(a),
         Round => b.round(a),
         Trunc => b.trunc(a),
-        _ => unreachable!("`check` refuses it"),
+        Exp => math::exp(b, a),
+        Log => math::log(b, a),
+        Sin => math::sin(b, a),
+        Cos => math::cos(b, a),
+        Tan => math::tan(b, a),
+        Asin => math::asin(b, a),
+        Acos => math::acos(b, a),
+        Atan => math::atan(b, a),
+        Sinh => math::sinh(b, a),
+        Cosh => math::cosh(b, a),
+        Tanh => math::tanh(b, a),
+        Asinh => math::asinh(b, a),
+        Acosh => math::acosh(b, a),
+        Atanh => math::atanh(b, a),
+        Erf => math::erf(b, a),
+        Sigmoid => math::sigmoid(b, a),
+        Neg | Abs | Sign | Not => unreachable!("every number has them"),
     }
 }
 
-/// What [`check_power`] has let through.
-pub(super) fn power(_: &mut Builder, _: Value, _: Value) -> Value {
-    unreachable!("`check_power` refuses it")
+/// `x` to the power of `y`; what [`check_power`] has let through. `known` is `y` where it is a literal.
+pub(super) fn power(b: &mut Builder, x: Value, y: Value, known: Option<f64>) -> Value {
+    match known {
+        Some(n) if n.fract() == 0.0 && n.abs() <= 8.0 => math::integer_power(b, x, n as i32),
+        _ => math::pow(b, x, y),
+    }
 }
 
 /// The remainder with the sign of `x`, exactly: C's `fmod`.

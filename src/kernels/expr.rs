@@ -313,6 +313,14 @@ impl<'a> Body<'a> {
                     }
                 }
             }
+            Scalar::Binary(Binary::Pow, x, y) => {
+                let known = match self.expr.nodes[y as usize] {
+                    Scalar::Literal(literal) => Some(literal.f64()),
+                    _ => None,
+                };
+                let [x, y] = [x, y].map(|a| arg(b, a));
+                elementary::power(b, x, y, known)
+            }
             Scalar::Binary(op, x, y) => {
                 let [x, y] = [x, y].map(|a| arg(b, a));
                 binary(b, op, ty, x, y)
@@ -436,7 +444,7 @@ fn binary(b: &mut Builder, op: Binary, ty: DType, x: Value, y: Value) -> Value {
             let by_zero = b.equal(y, zero);
             b.select(by_zero, zero, value)
         }
-        Binary::Pow => elementary::power(b, x, y),
+        Binary::Pow => elementary::power(b, x, y, None),
         Binary::Min | Binary::Max if ty.is_float() => extremum_of_any(b, op, x, y),
         Binary::Min if ty == DType::Bool => b.and(x, y),
         Binary::Max if ty == DType::Bool => b.or(x, y),

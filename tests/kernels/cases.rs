@@ -1,7 +1,7 @@
 //! What is compiled, run and compared.
 
 use crate::data::{Data, Tolerance};
-use crate::{functions, operations, programs, random};
+use crate::{functions, operations, programs, random, steps};
 use rlx_aot::kir::build::Builder;
 use rlx_aot::kir::{Kernel, Memory, Value};
 use rlx_aot::machine::Machine;
@@ -17,6 +17,8 @@ pub(crate) struct Case {
     /// agree.
     pub(crate) expected: Box<dyn Fn(Machine) -> Vec<Data>>,
     pub(crate) tolerance: Tolerance,
+    /// Whether the kernel reaches the end of every operand.
+    pub(crate) tight: bool,
 }
 
 /// All of them, with so many random kernels; see `Target::converts`.
@@ -24,6 +26,7 @@ pub(crate) fn all(random: u64, converts: bool) -> Vec<Case> {
     let mut cases = operations::cases();
     cases.extend(programs::cases());
     cases.extend(functions::cases(1 << 16));
+    cases.extend(steps::cases(random * 4));
     cases.extend((0..random).map(|seed| random::case(seed, converts)));
     cases
 }
@@ -61,6 +64,7 @@ pub(crate) fn map(
         operands: Box::new(operands),
         expected: always(expected),
         tolerance: Tolerance::Exact,
+        tight: true,
     }
 }
 

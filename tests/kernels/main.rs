@@ -8,6 +8,7 @@ mod functions;
 mod operations;
 mod programs;
 mod random;
+mod steps;
 mod target;
 
 use target::Target;

@@ -450,6 +450,7 @@ fn across_lanes() -> Vec<Case> {
         operands: Box::new(|_| vec![Data::unset(Memory::I32, 100)]),
         expected: always(Data::i32(numbers)),
         tolerance: Tolerance::Exact,
+        tight: true,
     });
     cases
 }
@@ -494,5 +495,6 @@ fn reduction(op: Reduction, input: Data, expected: Data) -> Case {
         operands: Box::new(move |_| vec![input.clone(), unset.clone()]),
         expected: always(expected),
         tolerance: Tolerance::Exact,
+        tight: true,
     }
 }

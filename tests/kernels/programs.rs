@@ -457,5 +457,6 @@ fn transpose() -> Case {
         operands: Box::new(operands),
         expected: Box::new(expected),
         tolerance: Tolerance::Exact,
+        tight: true,
     }
 }

@@ -158,7 +158,9 @@ pub(crate) fn run<'a>(target: &Target, cases: &'a [Case]) -> Vec<Outcome<'a>> {
                 assert_eq!(bytes.len() as i64, operand.bytes, "{}: {}", case.name, operand.name);
                 inputs.extend(bytes);
             }
-            shrink(case, &kernel);
+            if case.tight {
+                shrink(case, &kernel);
+            }
             add(&checked, isa.as_ref(), &mut module, &format!("k{}", header.kernels));
             header.add(&kernel);
             runs.push((case, kernel, operands));
