@@ -44,7 +44,15 @@ fn case(
     };
     let (kernel, operands) = (Box::new(kernel), Box::new(operands));
     let tolerance = Tolerance::Relative(1e-6);
-    Case { name, scalar: false, kernel, operands, expected: always(expected), tolerance }
+    Case {
+        name,
+        scalar: false,
+        kernel,
+        operands,
+        expected: always(expected),
+        tolerance,
+        tight: true,
+    }
 }
 
 /// C = relu(A B + bias).
