@@ -253,6 +253,7 @@ ops! {
     pad::{Pad},
     pool::{AveragePool, GlobalAveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool},
     pow::{Pow},
+    recurrent::{GRU, LSTM, RNN},
     reduce::{
         ArgMax, ArgMin, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMean,
         ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare,
