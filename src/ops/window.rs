@@ -166,9 +166,12 @@ impl Attributes {
                 return Err(kind.help("padding counts, and so does dilation"));
             };
             axis.windows = rest / stride + 1;
-            // A window that hangs out counts when it starts inside the operand or its low padding.
-            if self.ceil && rest % stride != 0 && axis.windows * stride < extent + axis.low {
-                axis.windows += 1;
+            if self.ceil {
+                // A window counts when it starts inside the operand or its low padding.
+                axis.windows = rest.div_ceil(stride) + 1;
+                if (axis.windows - 1) * stride >= extent + axis.low {
+                    axis.windows = (axis.windows - 1).max(1);
+                }
             }
             Ok(axis)
         };
