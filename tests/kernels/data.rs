@@ -147,15 +147,13 @@ impl Tolerance {
             Tolerance::Exact | Tolerance::Equal => f64::INFINITY,
             Tolerance::Relative(_) => (got - exact).abs() / exact.abs().max(1.0),
             Tolerance::Ulps(_) => {
-                let (digits, least, most) = match memory {
-                    Memory::F32 => (23, -126, 127),
-                    _ => (52, -1022, 1023),
-                };
+                if memory == Memory::F64 {
+                    return (got - exact).abs() / (exact.abs().next_up() - exact.abs());
+                }
                 // What is beyond the largest number counts as the next one.
-                let next = if most == 127 { 2f64.powi(128) } else { f64::INFINITY };
-                let got = if got.is_infinite() { next.copysign(got) } else { got };
-                let exponent = exact.abs().log2().floor().clamp(f64::from(least), f64::from(most));
-                (got - exact).abs() / 2f64.powi(exponent as i32 - digits)
+                let got = if got.is_infinite() { 2f64.powi(128).copysign(got) } else { got };
+                let exponent = exact.abs().log2().floor().clamp(-126.0, 127.0);
+                (got - exact).abs() / 2f64.powi(exponent as i32 - 23)
             }
         }
     }
