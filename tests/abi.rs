@@ -106,7 +106,7 @@ fn options(prefix: &str, external: bool) -> EmitOptions {
 }
 
 fn emit(module: &Module, prefix: &str, external: bool, target: &Target) -> Object {
-    let build = |_: &StepInfo, name: &str| Ok::<_, ErrorKind>(Some(kernel(target, name)));
+    let build = |_: &StepInfo, name: &str| Ok::<_, ErrorKind>(kernel(target, name));
     let program = codegen::select(module, |step| format!("{:?}", step.op), build).unwrap();
     assert_eq!(program.kernels.len(), 1, "equal kernels are there once");
     assert!(program.to_string().contains("s0 s1"), "{program}");
@@ -418,7 +418,7 @@ fn libraries() {
     succeed("./shared", &[], &folder);
     let text = object.listing.unwrap();
     assert!(text.contains("mlp_run:") && text.contains("mlp.k0.move"), "{text}");
-    let build = |_: &StepInfo, name: &str| Ok::<_, ErrorKind>(Some(kernel(&target, name)));
+    let build = |_: &StepInfo, name: &str| Ok::<_, ErrorKind>(kernel(&target, name));
     let program = codegen::select(&model("m", false), |_| String::new(), build).unwrap();
     assert!(clif_text(&program, &target).unwrap().contains("k0"));
 }

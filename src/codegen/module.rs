@@ -1,6 +1,6 @@
 //! Kernels and the functions that call them, as code in an object.
 
-use super::contract::{Contract, WeightsMode};
+use super::contract::{self, Contract, WeightsMode};
 use super::object::Object;
 use super::program::Program;
 use super::run::{self, Symbols};
@@ -45,7 +45,8 @@ const KERNEL_ALIGN: u64 = 64;
 ///
 /// # Errors
 ///
-/// Weights that are too large to be embedded. That Cranelift refuses something is a bug of ours.
+/// Weights that are too large to be embedded, a prefix that is none. That Cranelift refuses something
+/// is a bug of ours.
 pub fn emit(
     module: &lir::Module,
     program: &Program,
@@ -53,6 +54,10 @@ pub fn emit(
     target: &Target,
 ) -> Result<Object, ErrorKind> {
     let EmitOptions { prefix, external, fingerprint, profile, .. } = options;
+    if !contract::is_prefix(prefix) {
+        return Err(ErrorKind::usage(format!("\"{prefix}\" is no prefix for symbols"))
+            .help("a prefix has letters, digits and underscores, a letter first, and is not rlx"));
+    }
     let contract = Contract::new(module, prefix, *external, *fingerprint);
     if contract.weights_mode == WeightsMode::Embedded && contract.weights_size > MAX_EMBEDDED {
         return Err(ErrorKind::limit(format!(

@@ -51,8 +51,8 @@ pub enum Pointer {
     Weights(i64),
 }
 
-/// The program of a module, with the kernels that `build` makes of its steps (and of a name for each;
-/// `None` for a step that writes no element). Steps with equal `key`s share one.
+/// The program of a module, with the kernels that `build` makes of its steps, and of a name for each.
+/// Steps with equal `key`s share one; a step that writes no element calls none.
 ///
 /// # Errors
 ///
@@ -60,37 +60,32 @@ pub enum Pointer {
 pub fn select(
     module: &Module,
     key: impl Fn(&StepInfo) -> String,
-    build: impl Fn(&StepInfo, &str) -> Result<Option<KernelInfo>, ErrorKind> + Sync,
+    build: impl Fn(&StepInfo, &str) -> Result<KernelInfo, ErrorKind> + Sync,
 ) -> Result<Program, Error> {
-    let mut steps: Vec<(Step, usize)> = vec![];
     let mut keys = BTreeMap::new();
-    let mut firsts = vec![];
-    for (step, info) in &module.steps {
-        let next = firsts.len();
+    let mut firsts: Vec<Step> = vec![];
+    let mut calls: SecondaryMap<Step, Option<Call>> = SecondaryMap::new();
+    for (step, info) in module.steps.iter().filter(|(_, info)| !info.result.is_empty()) {
+        let next = Kernel::from_u32(firsts.len() as u32);
         let kernel = *keys.entry(key(info)).or_insert(next);
         if kernel == next {
             firsts.push(step);
         }
-        steps.push((step, kernel));
+        let table = module.accesses(step).map(|access| pointer(module, access)).collect();
+        calls[step] = Some(Call { kernel, table });
     }
     let built = parallel_map(&firsts, |&step| {
         let info = &module.steps[step];
         let kernel = build(info, name_of(&info.op)).map_err(|kind| at(module, step, kind))?;
-        kernel.map_or(Ok(None), |kernel| verified(module, step, kernel).map(Some))
+        verified(module, step, kernel)
     });
-    let mut program = Program { kernels: PrimaryMap::new(), calls: SecondaryMap::new() };
-    let kernels: Vec<Option<Kernel>> = built
-        .into_iter()
-        .map(|kernel| kernel.map(|kernel| kernel.map(|k| program.kernels.push(k))))
-        .collect::<Result<_, Error>>()?;
-    for (step, kernel) in steps {
-        if let Some(kernel) = kernels[kernel] {
-            fits(module, step, &program.kernels[kernel].kernel)?;
-            let table = module.accesses(step).map(|access| pointer(module, access)).collect();
-            program.calls[step] = Some(Call { kernel, table });
+    let kernels: PrimaryMap<Kernel, KernelInfo> = built.into_iter().collect::<Result<_, _>>()?;
+    for (step, call) in calls.iter() {
+        if let Some(call) = call {
+            fits(module, step, &kernels[call.kernel].kernel)?;
         }
     }
-    Ok(program)
+    Ok(Program { kernels, calls })
 }
 
 fn verified(module: &Module, step: Step, kernel: KernelInfo) -> Result<KernelInfo, Error> {

@@ -1,0 +1,163 @@
+//! The way of a model from its file to an object, and what may be chosen on it.
+
+use crate::codegen::program::KernelInfo;
+use crate::codegen::{self, EmitOptions, Object, Program, Target, WeightsMode};
+use crate::error::{ErrorKind, Errors};
+use crate::front::Source;
+use crate::hir::{self, Checked};
+use crate::kernels::{self, KernelPlan};
+use crate::passes::{self, Level};
+use crate::{lir, lower, mir};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+/// All that may be chosen.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How much is done to make the model fast.
+    pub level: Level,
+    /// Values of symbolic dimensions.
+    pub dims: BTreeMap<String, usize>,
+    /// What may be spent on constants.
+    pub limits: hir::Limits,
+    /// Of the plan. Whether the weights are in the arena follows from `weights`, and views are aliases
+    /// unless `level` is [`Level::None`].
+    pub plan: lir::Options,
+    /// Where the weights are. (There may be none.)
+    pub weights: WeightsMode,
+    /// The target triple; else this machine.
+    pub target: Option<String>,
+    /// The CPU; else `native` on this machine and `generic` elsewhere.
+    pub cpu: Option<String>,
+    /// Features that are added and removed: `+avx2,-fma`.
+    pub features: Option<String>,
+    /// Of every symbol.
+    pub prefix: String,
+    /// Add `<prefix>_run_profiled`.
+    pub profile: bool,
+    /// Keep the assembler text.
+    pub listing: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            level: Level::Speed,
+            dims: BTreeMap::new(),
+            limits: hir::Limits::default(),
+            plan: lir::Options::default(),
+            weights: WeightsMode::Embedded,
+            target: None,
+            cpu: None,
+            features: None,
+            prefix: "model".to_owned(),
+            profile: false,
+            listing: false,
+        }
+    }
+}
+
+/// A model at every stage of its way.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What it was made for.
+    pub target: Target,
+    /// The model as written, with types.
+    pub checked: Checked,
+    /// After all passes.
+    pub mir: mir::Graph,
+    /// Scheduled and placed.
+    pub module: lir::Module,
+    /// The kernels and their calls.
+    pub program: Program,
+    /// The object file.
+    pub object: Object,
+    /// All files that the model was read from.
+    pub files: Vec<PathBuf>,
+}
+
+/// Compiles a model.
+///
+/// # Errors
+///
+/// All that is wrong with the model or the options, and what is not supported.
+pub fn compile(source: Source, options: &Options) -> Result<Compiled, Errors> {
+    let Source { graph, files } = source;
+    let target = target(options)?;
+    let machine = &target.machine;
+    let checked = hir::check::check(graph, &options.dims, options.limits)?;
+    let mir = passes::run(lower::expand(&checked), options.level, machine);
+    let module = lir::lower(&mir, options.plan())?;
+    let program = codegen::select(&module, kernels::key, |step, name| {
+        let KernelPlan { kernel, grain } = kernels::build(step, machine, name)?;
+        Ok(KernelInfo { kernel, grain })
+    })?;
+    let emit = EmitOptions {
+        prefix: options.prefix.clone(),
+        external: options.weights == WeightsMode::External,
+        fingerprint: lir::fingerprint::fingerprint(&module, &options.context(&target)),
+        profile: options.profile,
+        listing: options.listing,
+    };
+    let object = codegen::emit(&module, &program, &emit, &target)?;
+    Ok(Compiled { target, checked, mir, module, program, object, files })
+}
+
+/// The target of these options.
+///
+/// # Errors
+///
+/// As [`Target::new`].
+pub fn target(options: &Options) -> Result<Target, ErrorKind> {
+    let Options { target, cpu, features, .. } = options;
+    Target::new(target.as_deref(), cpu.as_deref(), features.as_deref())
+}
+
+impl Options {
+    fn plan(&self) -> lir::Options {
+        lir::Options {
+            weights_in_arena: self.weights == WeightsMode::Arena,
+            alias: self.level != Level::None,
+            ..self.plan
+        }
+    }
+
+    /// What changes the object besides the module.
+    fn context(&self, target: &Target) -> String {
+        let Options { prefix, weights, profile, .. } = self;
+        let version = env!("CARGO_PKG_VERSION");
+        format!("rlx-aot {version} {} {prefix} {weights} {profile}", target.describe())
+    }
+}
+
+impl Compiled {
+    /// The C header.
+    pub fn header(&self) -> String {
+        let Object { contract, profile, steps, .. } = &self.object;
+        codegen::header::text(contract, profile.then_some(*steps))
+    }
+
+    /// What the object promises and is made of, as JSON.
+    pub fn manifest(&self) -> serde_json::Value {
+        codegen::manifest::object(&self.object, &self.target)
+    }
+
+    /// Writes the file of weights, if the model waits for one.
+    pub fn weights_file(&self) -> Option<impl Fn(&mut dyn io::Write) -> io::Result<()> + '_> {
+        let contract = &self.object.contract;
+        let big_endian = self.target.big_endian();
+        contract.weights_mode.has_file().then_some(move |to: &mut dyn io::Write| {
+            codegen::weights::write_file(&self.module, contract, big_endian, to)
+        })
+    }
+
+    /// The Cranelift IR of the kernels that go through Cranelift.
+    ///
+    /// # Errors
+    ///
+    /// As [`codegen::emit`].
+    pub fn clif(&self) -> Result<String, ErrorKind> {
+        codegen::module::clif_text(&self.program, &self.target)
+    }
+}
