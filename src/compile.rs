@@ -83,7 +83,10 @@ pub struct Compiled {
 ///
 /// All that is wrong with the model or the options, and what is not supported.
 pub fn compile(source: Source, options: &Options) -> Result<Compiled, Errors> {
-    let Source { graph, files } = source;
+    let Source { graph, files, plan } = source;
+    if plan.is_some() {
+        return Err(ErrorKind::unsupported("keeping the plan of the file").into());
+    }
     let target = target(options)?;
     let machine = &target.machine;
     let checked = hir::check::check(graph, &options.dims, options.limits)?;
