@@ -90,8 +90,6 @@ impl Data {
 pub(crate) enum Tolerance {
     /// The same number, and the same sign of a zero; any NaN for a NaN.
     Exact,
-    /// The same number; any NaN for a NaN.
-    Equal,
     /// In units of the last place of the exact result.
     Ulps(f64),
     /// Relative to the result or to 1, whichever is larger.
@@ -127,7 +125,7 @@ impl Tolerance {
 
     fn limit(self) -> f64 {
         match self {
-            Tolerance::Exact | Tolerance::Equal => 0.0,
+            Tolerance::Exact => 0.0,
             Tolerance::Ulps(limit) | Tolerance::Relative(limit) => limit,
         }
     }
@@ -144,7 +142,7 @@ impl Tolerance {
             return if differs { f64::INFINITY } else { 0.0 };
         }
         match self {
-            Tolerance::Exact | Tolerance::Equal => f64::INFINITY,
+            Tolerance::Exact => f64::INFINITY,
             Tolerance::Relative(_) => (got - exact).abs() / exact.abs().max(1.0),
             Tolerance::Ulps(_) => {
                 if memory == Memory::F64 {

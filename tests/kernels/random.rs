@@ -164,7 +164,7 @@ impl Random {
             9 => b.compare(comparison, i, j),
             10 | 11 => b.compare(comparison, p, q),
             12 => match (self.mask(), self.mask()) {
-                (Some(mask), Some(_)) if small % 4 == 0 => b.not(mask),
+                (Some(mask), Some(_)) if small.is_multiple_of(4) => b.not(mask),
                 (Some(a), Some(c)) => b.binary([And, Or, Xor][small as usize % 3], a, c),
                 _ => b.less(q, p),
             },

@@ -316,7 +316,7 @@ impl Selector<'_> {
     fn weave(&mut self, a: Value, b: Value, distance: u32, odd: bool) -> VReg {
         if self.is_wide() {
             // Lanes of `b` are numbered from 16.
-            let order = self.lanes(|lane| match ((lane / distance) % 2 == 0, odd) {
+            let order = self.lanes(|lane| match ((lane / distance).is_multiple_of(2), odd) {
                 (true, false) => lane,
                 (true, true) => lane + distance,
                 (false, false) => 16 + lane - distance,

@@ -77,7 +77,7 @@ fn cosine_of_small(b: &mut Builder, r: Value) -> Value {
 fn alternating_factorials(b: &mut Builder, z: Value, first: u32) -> Value {
     let term = |k: u32| {
         let factorial: f64 = (1..=first + 2 * k).map(f64::from).product();
-        if k % 2 == 0 { -1.0 / factorial } else { 1.0 / factorial }
+        if k.is_multiple_of(2) { -1.0 / factorial } else { 1.0 / factorial }
     };
     let terms: Vec<_> = (0..9).rev().map(term).collect();
     polynomial(b, z, &terms)
@@ -259,7 +259,7 @@ fn arc_of_quarters(b: &mut Builder, t: Value) -> Value {
         b.div(t, sum)
     });
     let z = b.mul(t, t);
-    let term = |k: u32| (if k % 2 == 0 { -1.0 } else { 1.0 }) / f64::from(2 * k + 3);
+    let term = |k: u32| (if k.is_multiple_of(2) { -1.0 } else { 1.0 }) / f64::from(2 * k + 3);
     let terms: Vec<_> = (0..13).rev().map(term).collect();
     let p = polynomial(b, z, &terms);
     let cube = b.mul(z, t);
