@@ -170,7 +170,7 @@ impl<'a> Arena<'a> {
 mod tests {
     use super::*;
     use crate::lir::{Options, lower};
-    use crate::mir::{Builder, Graph, Output, Role, Unary, Value};
+    use crate::mir::{Binary, Builder, Graph, Output, Reduction, Role, Unary, Value};
     use crate::types::{DType, Type};
 
     /// Runs a graph by its definition and as planned, in all ways of planning.
@@ -255,7 +255,7 @@ mod tests {
             let mixed = mir.contract(scores, q);
             let back = mir.permute(mixed, &[1, 0, 2]);
             let out = mir.reshape(back, [1, 8, 32]);
-            vec![mir.binary(crate::mir::Binary::Add, out, x[0])]
+            vec![mir.binary(Binary::Add, out, x[0])]
         });
     }
 
@@ -264,7 +264,7 @@ mod tests {
         case(&[&[0, 3], &[2, 3]], |mir, x| {
             let a = mir.unary(Unary::Neg, x[0]);
             let c = mir.concat(&[a, x[1]], 0);
-            let sums = mir.reduce(crate::mir::Reduction::Sum, a, &[0]);
+            let sums = mir.reduce(Reduction::Sum, a, &[0]);
             vec![a, c, sums]
         });
     }

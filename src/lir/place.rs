@@ -29,38 +29,8 @@ struct Item {
 /// An arena or weights that are over the limit.
 pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
     let options = module.plan.options;
-    let round = |bytes: u64| bytes.next_multiple_of(options.alignment.max(1));
-    let ranges = ranges(module);
-    let end = module.steps.len() as u32 + 1;
-
-    let mut weights = BTreeMap::new();
-    let mut weights_size = 0;
-    for (buffer, info) in &module.buffers {
-        if let BufferKind::Constant(_) = info.kind {
-            weights.insert(buffer, weights_size);
-            weights_size += round(info.bytes);
-        }
-    }
-
-    // What lives always, behind the context.
-    let mut slots = BTreeMap::new();
-    let mut base = round(CONTEXT_BYTES);
-    let (mut items, mut buffers): (Vec<Item>, Vec<Buffer>) = (vec![], vec![]);
-    for (buffer, info) in &module.buffers {
-        let Some(range) = ranges[buffer] else { continue };
-        let size = round(info.bytes);
-        if size == 0 || range == (Range { first: 0, last: end }) {
-            slots.insert(buffer, base);
-            base += size;
-        } else {
-            items.push(Item { size, range });
-            buffers.push(buffer);
-        }
-    }
-    let weights_slot = options.weights_in_arena.then_some(base);
-    if weights_slot.is_some() {
-        base += weights_size;
-    }
+    let Problem { mut slots, weights, weights_size, weights_slot, base, items, buffers } =
+        Problem::new(module);
     let unshared = base + items.iter().map(|item| item.size).sum::<u64>();
     let peak = if options.no_reuse { unshared - base } else { peak(&items) };
     let offsets = if options.no_reuse { side_by_side(&items) } else { best(&items, peak) };
@@ -77,6 +47,63 @@ pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
         (slots, arena_size, base + peak, unshared);
     (plan.weights, plan.weights_size, plan.weights_slot) = (weights, weights_size, weights_slot);
     Ok(())
+}
+
+/// The largest sum of what is alive at one time, with the context: no arena for this schedule is
+/// smaller.
+pub fn bound(module: &Module) -> u64 {
+    let problem = Problem::new(module);
+    problem.base + peak(&problem.items)
+}
+
+/// What is placed at once, and what is to be placed.
+struct Problem {
+    slots: BTreeMap<Buffer, u64>,
+    weights: BTreeMap<Buffer, u64>,
+    weights_size: u64,
+    weights_slot: Option<u64>,
+    /// The bytes before the first item.
+    base: u64,
+    items: Vec<Item>,
+    /// Whose each item is.
+    buffers: Vec<Buffer>,
+}
+
+impl Problem {
+    fn new(module: &Module) -> Problem {
+        let options = module.plan.options;
+        let round = |bytes: u64| bytes.next_multiple_of(options.alignment.max(1));
+        let ranges = ranges(module);
+        let last = u32::try_from(module.steps.len() + 1).unwrap_or(u32::MAX);
+        let mut weights = BTreeMap::new();
+        let mut weights_size = 0;
+        for (buffer, info) in &module.buffers {
+            if let BufferKind::Constant(_) = info.kind {
+                weights.insert(buffer, weights_size);
+                weights_size += round(info.bytes);
+            }
+        }
+        // What lives always, behind the context.
+        let mut slots = BTreeMap::new();
+        let mut base = round(CONTEXT_BYTES);
+        let (mut items, mut buffers): (Vec<Item>, Vec<Buffer>) = (vec![], vec![]);
+        for (buffer, info) in &module.buffers {
+            let Some(range) = ranges[buffer] else { continue };
+            let size = round(info.bytes);
+            if size == 0 || range == (Range { first: 0, last }) {
+                slots.insert(buffer, base);
+                base += size;
+            } else {
+                items.push(Item { size, range });
+                buffers.push(buffer);
+            }
+        }
+        let weights_slot = options.weights_in_arena.then_some(base);
+        if weights_slot.is_some() {
+            base += weights_size;
+        }
+        Problem { slots, weights, weights_size, weights_slot, base, items, buffers }
+    }
 }
 
 /// The largest sum of sizes that are alive at one time: no placement is lower.

@@ -1,1 +1,408 @@
+//! What holds for every module that code is made from.
 //!
+//! 1. Every buffer, slot and port that is named exists, and every number fits in 64 signed bits.
+//! 2. The accesses of a step have the dimensions and types that its kind asks for.
+//! 3. Every element of every access lies inside its buffer.
+//! 4. A step writes no constant, no input and no parameter, and no place twice.
+//! 5. A step's result does not overlap its operands, unless both accesses are the same and the kind
+//!    allows it ([`Op::in_place`]).
+//! 6. What a step or an output reads, the caller or an earlier step has written.
+//! 7. Ports are whole buffers of the kind that they say.
+//! 8. Every buffer that is used has an aligned slot inside the arena, behind the context; constants
+//!    have theirs inside the weights. No two that are alive at the same time overlap.
+
+use super::liveness::ranges;
+use super::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, Port, Step, StepInfo};
+use crate::mir::{Contract, Conv, Pool, Rows, Weights, windows};
+use crate::types::{DType, Type};
+use cranelift_entity::{EntityRef, SecondaryMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+
+/// Looks for broken invariants.
+///
+/// # Errors
+///
+/// A sentence for each that is found. Those after the first may follow from it.
+pub fn verify(module: &Module) -> Result<(), Vec<String>> {
+    let mut broken = vec![];
+    names(module, &mut broken);
+    // The rest takes them for granted.
+    if broken.is_empty() {
+        let mut written: SecondaryMap<Buffer, bool> = SecondaryMap::new();
+        for (buffer, info) in &module.buffers {
+            // What has no elements is never read.
+            written[buffer] = info.bytes == 0
+                || matches!(
+                    info.kind,
+                    BufferKind::Input | BufferKind::Parameter | BufferKind::Constant(_)
+                );
+        }
+        for (step, info) in &module.steps {
+            if let Err(what) = shapes(info) {
+                broken.push(format!("{step}: {what}"));
+            }
+            places(module, step, info, &written, &mut broken);
+            written[info.result.buffer] = true;
+        }
+        ports(module, &written, &mut broken);
+        plan(module, &mut broken);
+    }
+    if broken.is_empty() { Ok(()) } else { Err(broken) }
+}
+
+/// Invariant 1.
+fn names(module: &Module, broken: &mut Vec<String>) {
+    const LIMIT: u64 = 1 << 62;
+    let io = &module.io;
+    let ports = [("input", &io.inputs), ("parameter", &io.parameters), ("output", &io.outputs)];
+    let check = |broken: &mut Vec<String>, what: &dyn Display, buffer: Buffer, ty: Type| {
+        if !module.buffers.is_valid(buffer) {
+            broken.push(format!("{what}: there is no {buffer}"));
+        } else if Type::try_new(ty.dtype, ty.dims).is_none() {
+            broken.push(format!("{what}: the tensor is too large"));
+        }
+    };
+    for (kind, port) in ports.iter().flat_map(|(kind, list)| list.iter().map(move |p| (kind, p))) {
+        let what = format_args!("{kind} \"{}\"", port.name);
+        check(broken, &what, port.buffer, port.ty.clone());
+    }
+    for (step, access) in module.steps.keys().flat_map(|s| module.accesses(s).map(move |a| (s, a)))
+    {
+        check(broken, &step, access.buffer, access.ty());
+        let reach = |(&d, &s): (&usize, &i64)| (d as i128 - 1).max(0) * i128::from(s).abs();
+        let reach: i128 = access.dims.iter().zip(&access.strides).map(reach).sum();
+        if access.dims.len() != access.strides.len() {
+            broken.push(format!("{step}: as many strides as dimensions in {}", access.buffer));
+        } else if reach + i128::from(access.offset).abs() > i128::from(LIMIT) {
+            broken.push(format!("{step}: an element of {} is out of reach", access.buffer));
+        }
+    }
+    for (buffer, info) in &module.buffers {
+        if info.bytes > LIMIT {
+            broken.push(format!("{buffer} is too large"));
+        }
+    }
+    let plan = &module.plan;
+    for (&buffer, &offset) in plan.slots.iter().chain(&plan.weights) {
+        if !module.buffers.is_valid(buffer) || offset > LIMIT {
+            broken.push(format!("the slot of {buffer} at {offset}"));
+        }
+    }
+    let sizes = [plan.arena_size, plan.weights_size, plan.weights_slot.unwrap_or(0)];
+    if sizes.iter().any(|&size| size > LIMIT) || !plan.options.alignment.is_power_of_two() {
+        broken.push(format!("sizes {sizes:?} or alignment {}", plan.options.alignment));
+    }
+}
+
+/// Invariant 2.
+fn shapes(info: &StepInfo) -> Result<(), String> {
+    let StepInfo { op, operands, result, .. } = info;
+    let count = |n: usize| match operands.len() {
+        have if have == n => Ok(()),
+        have => Err(format!("{have} operands for {n}")),
+    };
+    let holds = |what: bool, text: &str| {
+        if what { Ok(()) } else { Err(format!("{text}: {op} from {operands:?} to {result:?}")) }
+    };
+    let all_of_one_type = |list: &[Access]| list.iter().all(|a| a.dtype == result.dtype);
+    match op {
+        Op::Rows(rows) => rows_shapes(rows, operands, result),
+        Op::Reduce { axes, .. } => {
+            count(1)?;
+            let mut dims = operands[0].dims.clone();
+            holds(axes.iter().all(|&axis| axis < dims.len()), "axes")?;
+            axes.iter().for_each(|&axis| dims[axis] = 1);
+            holds(dims == result.dims && all_of_one_type(operands), "reduced dimensions")
+        }
+        Op::ArgReduce { axis, .. } => {
+            count(1)?;
+            let mut dims = operands[0].dims.clone();
+            *dims.get_mut(*axis).ok_or("an axis that is not there")? = 1;
+            holds(dims == result.dims && result.dtype == DType::I64, "reduced dimensions")
+        }
+        Op::Contract(Contract { weights, epilogue }) => {
+            holds(operands.len() >= 2 && result.dims.len() >= 2, "a matrix product")?;
+            let (a, b, rank) = (&operands[0].dims, &operands[1].dims, result.dims.len());
+            let (batch, m, n) =
+                (&result.dims[..rank - 2], result.dims[rank - 2], result.dims[rank - 1]);
+            holds(a.len() == rank && a[..rank - 2] == *batch && a[rank - 2] == m, "rows")?;
+            let k = a[rank - 1];
+            let expected = match *weights {
+                Weights::Plain => [batch, &[k, n]].concat(),
+                Weights::Panels { width, columns } => {
+                    holds(columns == n && width > 0, "columns")?;
+                    [batch, &[n.div_ceil(width), k, width]].concat()
+                }
+            };
+            holds(*b == expected, "the second operand")?;
+            epilogue_shapes(epilogue.as_ref(), operands, result)
+        }
+        Op::Conv(conv) => conv_shapes(conv, operands, result),
+        Op::Pool(Pool { window, strides, dilations, .. }) => {
+            count(1)?;
+            let spatial = spatial(&operands[0].dims, window, strides, dilations);
+            holds(
+                spatial.is_some_and(|(spatial, n, c)| {
+                    [&[n], &spatial[..], &[c]].concat() == result.dims
+                }) && all_of_one_type(operands),
+                "windows",
+            )
+        }
+        Op::Gather { axis } => {
+            count(2)?;
+            let (data, indices) = (&operands[0], &operands[1]);
+            holds(*axis < data.dims.len(), "an axis that is not there")?;
+            let dims = [&data.dims[..*axis], &indices.dims, &data.dims[axis + 1..]].concat();
+            let index = matches!(indices.dtype, DType::I32 | DType::I64);
+            holds(
+                dims == result.dims && data.dtype == result.dtype && index,
+                "gathered dimensions",
+            )?;
+            holds(result.is_empty() || data.dims[*axis] > 0, "nothing to gather from")
+        }
+        Op::Move => {
+            count(1)?;
+            holds(operands[0].dims == result.dims && all_of_one_type(operands), "moved dimensions")
+        }
+        Op::Fill(literal) => {
+            count(0)?;
+            holds(literal.dtype == result.dtype, "the value's type")
+        }
+    }
+}
+
+fn rows_shapes(rows: &Rows, operands: &[Access], result: &Access) -> Result<(), String> {
+    let Some(last) = rows.stages.last() else { return Err("no stages".to_owned()) };
+    let mut domain = result.dims.clone();
+    match domain.last_mut() {
+        Some(width) if *width == rows.width || last.reduce.is_some() && *width == 1 => {
+            *width = rows.width;
+        }
+        width => return Err(format!("rows of {} in a result of {width:?}", rows.width)),
+    }
+    if let Some(other) = operands.iter().find(|a| a.dims != domain) {
+        return Err(format!("{other} in a domain of {domain:?}"));
+    }
+    let mut types: Vec<DType> = operands.iter().map(|a| a.dtype).collect();
+    for stage in &rows.stages {
+        types.push(
+            stage.expr.result_type(&types).ok_or_else(|| format!("types in {}", stage.expr))?,
+        );
+    }
+    if types.last() != Some(&result.dtype) {
+        return Err(format!("{:?} is stored as {}", types.last(), result.dtype));
+    }
+    Ok(())
+}
+
+/// The spatial extents of a windowed result, and the first and last extent of its operand.
+fn spatial(
+    dims: &[usize],
+    window: &[usize],
+    strides: &[usize],
+    dilations: &[usize],
+) -> Option<(Vec<usize>, usize, usize)> {
+    let (&batch, &channels) = (dims.first()?, dims.last()?);
+    let inner = dims.get(1..dims.len() - 1)?;
+    let rank = inner.len();
+    let fits = [window, strides, dilations].iter().all(|l| l.len() == rank && !l.contains(&0));
+    let extent = |i: usize| windows(inner[i], window[i], strides[i], dilations[i]);
+    fits.then(|| ((0..rank).map(extent).collect(), batch, channels))
+}
+
+fn conv_shapes(conv: &Conv, operands: &[Access], result: &Access) -> Result<(), String> {
+    let Conv { taps, strides, dilations, groups, weights, epilogue } = conv;
+    let (Some(x), Some(w), Some(&k)) = (operands.first(), operands.get(1), result.dims.last())
+    else {
+        return Err("a convolution has two operands".to_owned());
+    };
+    let Some((spatial, n, c)) = spatial(&x.dims, taps, strides, dilations) else {
+        return Err(format!("windows of {taps:?} in {x}"));
+    };
+    if [&[n], &spatial[..], &[k]].concat() != result.dims
+        || *groups == 0
+        || k % groups != 0
+        || c % groups != 0
+    {
+        return Err(format!("{result} from {x} with {groups} groups"));
+    }
+    let expected = match *weights {
+        Weights::Plain => [&taps[..], &[c / groups, k]].concat(),
+        Weights::Panels { width, columns } if width > 0 && columns == k / groups => {
+            let all: usize = taps.iter().product();
+            vec![*groups, columns.div_ceil(width), all * (c / groups), width]
+        }
+        Weights::Panels { .. } => return Err(format!("{weights} of {k} channels")),
+    };
+    if w.dims != expected {
+        return Err(format!("weights {w}, not {expected:?}"));
+    }
+    epilogue_shapes(epilogue.as_ref(), operands, result)
+}
+
+fn epilogue_shapes(
+    epilogue: Option<&crate::mir::Expr>,
+    operands: &[Access],
+    result: &Access,
+) -> Result<(), String> {
+    if operands[0].dtype != operands[1].dtype {
+        return Err(format!("{} and {} are multiplied", operands[0].dtype, operands[1].dtype));
+    }
+    if let Some(other) = operands[2..].iter().find(|a| a.dims != result.dims) {
+        return Err(format!("{other} in the epilogue of {result}"));
+    }
+    let types: Vec<DType> =
+        [operands[0].dtype].into_iter().chain(operands[2..].iter().map(|a| a.dtype)).collect();
+    let ty = match epilogue {
+        Some(expr) => expr.result_type(&types),
+        None if operands.len() > 2 => return Err("operands of no epilogue".to_owned()),
+        None => Some(types[0]),
+    };
+    match ty {
+        Some(ty) if ty == result.dtype => Ok(()),
+        ty => Err(format!("{ty:?} is stored as {}", result.dtype)),
+    }
+}
+
+/// Invariants 3 to 6 for one step.
+fn places(
+    module: &Module,
+    step: Step,
+    info: &StepInfo,
+    written: &SecondaryMap<Buffer, bool>,
+    broken: &mut Vec<String>,
+) {
+    for access in module.accesses(step) {
+        let Some((low, high)) = access.span() else { continue };
+        let bytes = module.buffers[access.buffer].bytes;
+        let end = (i128::from(high) + 1) * access.dtype.bytes() as i128;
+        if low < 0 || end > i128::from(bytes) {
+            broken.push(format!("{step}: {access} reaches {low}..={high} in {bytes} bytes"));
+        }
+    }
+    let result = &info.result;
+    match module.buffers[result.buffer].kind {
+        BufferKind::Output | BufferKind::Temporary => {}
+        BufferKind::Input | BufferKind::Parameter | BufferKind::Constant(_) => {
+            broken.push(format!("{step}: {result} is read-only"));
+        }
+    }
+    if !writes_once(result) {
+        broken.push(format!("{step}: {result} is written twice to one place"));
+    }
+    for (index, operand) in info.operands.iter().enumerate() {
+        let in_place = info.op.in_place(index) && operand.same(result);
+        if !in_place && operand.overlaps(result) {
+            broken.push(format!("{step}: {result} overwrites {operand}"));
+        }
+        if !operand.is_empty() && !written[operand.buffer] {
+            broken.push(format!("{step}: {operand} is read before it is written"));
+        }
+    }
+}
+
+/// Whether different indices reach different elements: each stride steps over all that the smaller
+/// ones reach.
+fn writes_once(access: &Access) -> bool {
+    let axes = access.dims.iter().zip(&access.strides).filter(|&(&d, _)| d > 1);
+    let mut axes: Vec<(i64, i64)> = axes.map(|(&d, s)| (s.abs(), d as i64)).collect();
+    axes.sort_unstable();
+    let mut reach = 0;
+    access.is_empty()
+        || axes.into_iter().all(|(stride, extent)| {
+            let clear = stride > reach;
+            reach += stride * (extent - 1);
+            clear
+        })
+}
+
+/// Invariants 6 and 7 for the model's border.
+fn ports(module: &Module, written: &SecondaryMap<Buffer, bool>, broken: &mut Vec<String>) {
+    let mut check = |what: &str, port: &Port, kinds: &dyn Fn(&BufferKind) -> bool| {
+        let info = &module.buffers[port.buffer];
+        if !kinds(&info.kind) || info.bytes != port.ty.bytes() as u64 {
+            broken.push(format!("{what} \"{}\" is not {}", port.name, port.buffer));
+        }
+        if !written[port.buffer] {
+            broken.push(format!("{what} \"{}\" is never written", port.name));
+        }
+    };
+    for port in &module.io.inputs {
+        check("input", port, &|kind| *kind == BufferKind::Input);
+    }
+    for port in &module.io.parameters {
+        check("parameter", port, &|kind| *kind == BufferKind::Parameter);
+    }
+    for port in &module.io.outputs {
+        check("output", port, &|kind| match kind {
+            BufferKind::Input | BufferKind::Parameter | BufferKind::Output => true,
+            BufferKind::Temporary | BufferKind::Constant(_) => false,
+        });
+    }
+}
+
+/// Invariant 8.
+fn plan(module: &Module, broken: &mut Vec<String>) {
+    let plan = &module.plan;
+    let ranges = ranges(module);
+    // What is alive always comes first: it is there before all else.
+    let mut slots: Vec<(u32, u32, u64, u64, Buffer)> = vec![];
+    for (buffer, info) in &module.buffers {
+        let (place, size) = match info.kind {
+            BufferKind::Constant(_) => (plan.weights.get(&buffer), plan.weights_size),
+            _ if ranges[buffer].is_none() => continue,
+            _ => (plan.slots.get(&buffer), plan.arena_size),
+        };
+        let Some(&offset) = place else {
+            broken.push(format!("{buffer} has no slot"));
+            continue;
+        };
+        let constant = matches!(info.kind, BufferKind::Constant(_));
+        if offset + info.bytes > size || !constant && offset < CONTEXT_BYTES {
+            broken.push(format!("{buffer} lies at {offset}, outside of {size}"));
+        }
+        if !offset.is_multiple_of(plan.options.alignment) {
+            broken.push(format!("{buffer} at {offset} is not aligned"));
+        }
+        if let Some(range) = ranges[buffer].filter(|_| info.bytes > 0) {
+            slots.push((range.first, range.last, offset, offset + info.bytes, buffer));
+        }
+    }
+    if let Some(offset) = plan.weights_slot {
+        let end = offset + plan.weights_size;
+        if end > plan.arena_size || offset < CONTEXT_BYTES {
+            broken.push(format!("the weights at {offset} are outside of the arena"));
+        }
+        if plan.weights_size > 0 {
+            slots.push((0, u32::MAX, offset, end, Buffer::new(u32::MAX as usize - 1)));
+        }
+    }
+    let mut constants: Vec<(u64, Buffer)> = plan.weights.iter().map(|(&b, &o)| (o, b)).collect();
+    constants.retain(|&(_, buffer)| module.buffers[buffer].bytes > 0);
+    constants.sort_unstable();
+    for pair in constants.windows(2) {
+        if pair[0].0 + module.buffers[pair[0].1].bytes > pair[1].0 {
+            broken.push(format!("constants {} and {} overlap", pair[0].1, pair[1].1));
+        }
+    }
+    // In the order of time, with what is alive by its offset: a new one may only meet its neighbours.
+    slots.sort_unstable();
+    let mut alive: BTreeMap<u64, (u64, Buffer)> = BTreeMap::new();
+    let mut ends: BTreeSet<(u32, u64)> = BTreeSet::new();
+    for (first, last, start, end, buffer) in slots {
+        while let Some(&(over, offset)) = ends.first()
+            && over < first
+        {
+            ends.pop_first();
+            alive.remove(&offset);
+        }
+        let before = alive.range(..end).next_back().map(|(_, &slot)| slot);
+        if let Some((_, other)) = before.filter(|&(its_end, _)| its_end > start) {
+            broken.push(format!("{other} and {buffer} overlap while both are alive"));
+            return;
+        }
+        alive.insert(start, (end, buffer));
+        ends.insert((last, start));
+    }
+}
