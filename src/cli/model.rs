@@ -1,0 +1,156 @@
+//! What all commands that take a model have in common: which model, compiled how.
+
+use super::progress::Progress;
+use clap::ValueEnum;
+use rlx_aot::codegen::WeightsMode;
+use rlx_aot::compile::{self, Compiled, Options};
+use rlx_aot::error::{ErrorKind, Errors};
+use rlx_aot::front::{self, ReadOptions, Source};
+use rlx_aot::passes::Level;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The model and how it is compiled.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Args {
+    /// The model: ONNX, JSON of this project (`rlx-aot schema`), or a module or graph of RLX.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// The value of a symbolic dimension; may be repeated.
+    #[arg(long = "dim", value_name = "NAME=N")]
+    pub(crate) dims: Vec<String>,
+    /// Values of the model's parameters, as a safetensors file. [default: set at run time]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) params: Option<PathBuf>,
+    /// 0: every operator by itself, as written; 1: everything that makes it fast.
+    #[arg(short = 'O', value_name = "LEVEL", default_value = "1", default_missing_value = "1", num_args = 0..=1, value_parser = ["0", "1"])]
+    level: String,
+    /// The machine to compile for, as a target triple. [default: this one]
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<String>,
+    /// The processor: native, generic, x86-64, x86-64-v2, x86-64-v3, x86-64-v4. [default: native here, generic elsewhere]
+    #[arg(long, value_name = "CPU")]
+    cpu: Option<String>,
+    /// Features of the processor that are added or taken away: +avx2,-fma.
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    features: Option<String>,
+    /// Where the weights are: in the object, in a slot of the arena, or in a file beside the object.
+    #[arg(long, value_enum, default_value_t = Weights::Embed)]
+    weights: Weights,
+    /// What the names of all symbols start with. [default: from the output's name]
+    #[arg(long, value_name = "NAME")]
+    prefix: Option<String>,
+    /// Alignment of every slot and of the arena, a power of two.
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    align: u64,
+    /// Give every tensor bytes of its own (for debugging).
+    #[arg(long)]
+    no_reuse: bool,
+    /// Make a new plan, or keep the one in the file (RLX modules have one).
+    #[arg(long, value_enum, default_value_t = Plan::New)]
+    plan: Plan,
+}
+
+/// Where the weights are.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Weights {
+    /// In the object.
+    Embed,
+    /// In a slot of the arena; the runtime copies them in once.
+    Arena,
+    /// In a file that the runtime maps.
+    External,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Plan {
+    New,
+    Keep,
+}
+
+impl Args {
+    /// Reads the model.
+    ///
+    /// # Errors
+    ///
+    /// As [`front::read`].
+    pub(crate) fn read(&self, progress: &Progress) -> Result<Source, Errors> {
+        progress.phase("reading");
+        front::read(&self.model, &ReadOptions { params: self.params.clone() })
+    }
+
+    /// The options; `stem` is what the prefix is made of where none is given.
+    ///
+    /// # Errors
+    ///
+    /// A value that is out of range.
+    pub(crate) fn options(&self, stem: &str) -> Result<Options, ErrorKind> {
+        let mut options = Options { prefix: rlx_aot::codegen::contract::prefix_of(stem), ..Options::default() };
+        if let Some(prefix) = &self.prefix {
+            if !rlx_aot::codegen::contract::is_prefix(prefix) {
+                let kind = ErrorKind::usage(format!("the prefix \"{prefix}\" is no C identifier"));
+                return Err(kind.help("letters, digits and underscores, not a digit first"));
+            }
+            options.prefix.clone_from(prefix);
+        }
+        if !self.align.is_power_of_two() || !(16..=1 << 20).contains(&self.align) {
+            let kind = ErrorKind::usage(format!("--align {}", self.align));
+            return Err(kind.help("it must be a power of two, at least 16 and at most 1048576"));
+        }
+        options.level = if self.level == "0" { Level::None } else { Level::Speed };
+        options.dims = self.bindings()?;
+        options.plan.alignment = self.align;
+        options.plan.no_reuse = self.no_reuse;
+        options.weights = match self.weights {
+            Weights::Embed => WeightsMode::Embedded,
+            Weights::Arena => WeightsMode::Arena,
+            Weights::External => WeightsMode::External,
+        };
+        options.target.clone_from(&self.target);
+        options.cpu.clone_from(&self.cpu);
+        options.features.clone_from(&self.features);
+        options.keep_plan = self.plan == Plan::Keep;
+        Ok(options)
+    }
+
+    fn bindings(&self) -> Result<BTreeMap<String, usize>, ErrorKind> {
+        let mut bindings = BTreeMap::new();
+        for text in &self.dims {
+            let bound = text.split_once('=').and_then(|(name, n)| Some((name, n.trim().parse::<usize>().ok()?)));
+            let (name, n) = bound.ok_or_else(|| {
+                ErrorKind::usage(format!("--dim {text} binds nothing")).help("write --dim batch=1")
+            })?;
+            if bindings.insert(name.trim().to_owned(), n).is_some_and(|old| old != n) {
+                return Err(ErrorKind::usage(format!("--dim {name} has two values")));
+            }
+        }
+        Ok(bindings)
+    }
+
+    /// The file's name without its ending.
+    pub(crate) fn stem(&self) -> String {
+        let name = self.model.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy());
+        name.split('.').next().filter(|s| !s.is_empty()).unwrap_or("model").to_owned()
+    }
+
+    /// Reads and compiles, for running it here.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with the model, and what is not supported.
+    pub(crate) fn compile(&self, profile: bool, progress: &Progress) -> Result<Compiled, Errors> {
+        let source = self.read(progress)?;
+        let options = Options { profile, ..self.options(&self.stem())? };
+        self.compiled(source, &options, progress)
+    }
+
+    /// Compiles what was read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Args::compile`].
+    pub(crate) fn compiled(&self, source: Source, options: &Options, progress: &Progress) -> Result<Compiled, Errors> {
+        progress.phase("compiling");
+        compile::compile(source, options).map_err(|e| e.in_file(&self.model.display().to_string()))
+    }
+}

@@ -1,0 +1,137 @@
+//! `rlx-aot run`: one run, by the object or by an interpreter.
+
+use super::driver::{self, Driver};
+use super::progress::Progress;
+use super::{Outcome, inputs, model, output};
+use clap::ValueEnum;
+use rlx_aot::compile::Compiled;
+use rlx_aot::error::Errors;
+use rlx_aot::front::npy;
+use rlx_aot::interp;
+use rlx_aot::lir::Port;
+use rlx_aot::tensor::Tensor;
+use rlx_aot::types::DType;
+use std::path::PathBuf;
+
+/// Arguments of `rlx-aot run`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: model::Args,
+    #[command(flatten)]
+    driver: driver::Args,
+    /// The value of an input or parameter (by name or number): .npy, .pb (TensorProto), or raw bytes. May be repeated; the others are random.
+    #[arg(long = "input", short = 'i', value_name = "NAME=FILE")]
+    inputs: Vec<String>,
+    /// What random values are made from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Write the outputs to DIR/out_<i>.npy instead of printing them.
+    #[arg(long, value_name = "DIR")]
+    out_dir: Option<PathBuf>,
+    /// Print the outputs as JSON.
+    #[arg(long, conflicts_with = "out_dir")]
+    json: bool,
+    /// What runs the model.
+    #[arg(long, value_enum, default_value_t = Engine::Object)]
+    engine: Engine,
+}
+
+/// What runs a model.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Engine {
+    /// The operators' definitions.
+    Reference,
+    /// The plan, over an arena of poisoned bytes.
+    Arena,
+    /// The compiled object.
+    Object,
+}
+
+/// Inputs and then parameters: what a run is given.
+pub(crate) fn ports(compiled: &Compiled) -> Vec<&Port> {
+    compiled.module.io.inputs.iter().chain(&compiled.module.io.parameters).collect()
+}
+
+/// The outputs for these values of [`ports`].
+///
+/// # Errors
+///
+/// What the engine cannot do.
+pub(crate) fn execute(
+    compiled: &Compiled,
+    engine: Engine,
+    values: &[Tensor],
+    driver: &driver::Args,
+    progress: &Progress,
+) -> Result<Vec<Tensor>, Errors> {
+    progress.phase("running");
+    let (inputs, parameters) = values.split_at(compiled.module.io.inputs.len());
+    Ok(match engine {
+        Engine::Reference => interp::reference::run(&compiled.checked, &in_model_order(compiled, values)),
+        Engine::Arena => interp::arena::run(&compiled.module, inputs, parameters)?,
+        Engine::Object => Driver::build(compiled, driver, false, progress)?.run(values)?,
+    })
+}
+
+/// The values in the order in which the model lists inputs and parameters together.
+fn in_model_order(compiled: &Compiled, values: &[Tensor]) -> Vec<Tensor> {
+    let (inputs, parameters) = values.split_at(compiled.module.io.inputs.len());
+    let (mut inputs, mut parameters) = (inputs.iter(), parameters.iter());
+    let graph = compiled.checked.graph();
+    let next = |i: &rlx_aot::hir::Input| if i.parameter { parameters.next() } else { inputs.next() };
+    graph.inputs.iter().map(next).map(|v| v.expect("a value for every input").clone()).collect()
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
+    let progress = Progress::new(quiet);
+    let compiled = args.model.compile(false, &progress)?;
+    let values = inputs::collect(&ports(&compiled), &args.inputs, args.seed)?;
+    let outputs = execute(&compiled, args.engine, &values, &args.driver, &progress)?;
+    drop(progress);
+    let named = || compiled.module.io.outputs.iter().zip(&outputs);
+    if let Some(folder) = &args.out_dir {
+        let failed = |e: std::io::Error| rlx_aot::error::ErrorKind::io(format!("{}: {e}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        for (i, tensor) in outputs.iter().enumerate() {
+            let path = folder.join(format!("out_{i}.npy"));
+            output::write(&path, |to| to.write_all(&npy::write(tensor)))?;
+        }
+        return Ok(());
+    }
+    if args.json {
+        let list: Vec<_> = named().map(|(port, t)| as_json(&port.name, t)).collect();
+        return output::print(serde_json::json!({ "outputs": list }));
+    }
+    named().try_for_each(|(port, t)| output::print(as_text(&port.name, t)))
+}
+
+fn as_json(name: &str, t: &Tensor) -> serde_json::Value {
+    let number = |i: usize| match t.ty().dtype {
+        DType::U64 => serde_json::json!(t.int_at(i) as u64),
+        d if !d.is_float() => serde_json::json!(t.int_at(i)),
+        _ => match t.f64_at(i) {
+            v if v.is_finite() => serde_json::json!(v),
+            v => serde_json::json!(v.to_string()),
+        },
+    };
+    let data: Vec<_> = (0..t.ty().elements()).map(number).collect();
+    serde_json::json!({ "name": name, "dtype": t.ty().dtype.name(), "shape": t.dims(), "data": data })
+}
+
+fn as_text(name: &str, t: &Tensor) -> String {
+    const SHOWN: usize = 64;
+    let number = |i: usize| match t.ty().dtype {
+        DType::F32 => format!("{}", t.f64_at(i) as f32),
+        d if d.is_float() => format!("{}", t.f64_at(i)),
+        DType::U64 => format!("{}", t.int_at(i) as u64),
+        _ => format!("{}", t.int_at(i)),
+    };
+    let all = t.ty().elements();
+    let mut text: Vec<String> = (0..all.min(SHOWN)).map(number).collect();
+    if all > SHOWN {
+        text.push(format!("... ({} more; --out-dir writes all)", all - SHOWN));
+    }
+    format!("{}: {}\n  {}", rlx_aot::types::printable(name), t.ty(), text.join(" "))
+}
