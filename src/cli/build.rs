@@ -3,7 +3,7 @@
 use super::output::{bytes, duration};
 use super::progress::Progress;
 use super::{Outcome, model, output};
-use rlx_aot::codegen::{WeightsMode, archive, bundle, header, manifest, module, weights};
+use rlx_aot::codegen::{archive, bundle};
 use rlx_aot::compile::{Compiled, Options};
 use rlx_aot::error::{Error, ErrorKind, nearest};
 use rlx_aot::lir;
@@ -111,7 +111,6 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         ..args.model.options(&stem)?
     };
     let source = args.model.read(&progress)?;
-    let files = source.files.clone();
     let compiled = args.model.compiled(source, &options, &progress)?;
     progress.phase("writing");
     match &args.bundle {
@@ -120,19 +119,19 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
             for (path, &kind) in &wanted {
                 write(&compiled, kind, path, args)?;
             }
-            if compiled.object.contract.weights_mode.has_file() {
-                write_weights(&compiled, &main.with_extension("safetensors"))?;
+            if let Some(write) = compiled.weights_file() {
+                output::write(&main.with_extension("safetensors"), |to| write(to))?;
             }
         }
     }
     if let Some(path) = &args.depfile {
         let targets: Vec<String> = wanted.keys().map(|p| escaped(p)).collect();
-        let files: Vec<String> = files.iter().map(|p| escaped(p)).collect();
+        let files: Vec<String> = compiled.files.iter().map(|p| escaped(p)).collect();
         output::write(path, |to| writeln!(to, "{}: {}", targets.join(" "), files.join(" ")))?;
     }
     drop(progress);
     if args.json {
-        return output::print(manifest::object(&compiled.object, &compiled.target));
+        return output::print(compiled.manifest());
     }
     if !quiet {
         let plan = &compiled.module.plan;
@@ -179,19 +178,18 @@ fn same(a: &Path, b: &Path) -> bool {
 }
 
 fn write(compiled: &Compiled, kind: Kind, path: &Path, args: &Args) -> Result<(), Error> {
-    let steps = args.profile.then_some(compiled.module.steps.len());
     let text = |text: String| output::write(path, |to| to.write_all(text.as_bytes()));
     match kind {
         Kind::Object => output::write(path, |to| compiled.object.write_to(to))?,
-        Kind::Header => text(header::text(&compiled.object.contract, steps))?,
-        Kind::Manifest => text(format!("{:#}\n", manifest::object(&compiled.object, &compiled.target)))?,
+        Kind::Header => text(compiled.header())?,
+        Kind::Manifest => text(format!("{:#}\n", compiled.manifest()))?,
         Kind::Library => {
             let archive = archive::archive(&compiled.object)?;
             output::write(path, |to| to.write_all(&archive))?;
         }
         Kind::Shared => shared(compiled, path, args)?,
         Kind::Assembler => text(compiled.object.listing.clone().unwrap_or_default())?,
-        Kind::Clif => text(module::clif_text(&compiled.program, &compiled.target)?)?,
+        Kind::Clif => text(compiled.clif()?)?,
         Kind::Kir => {
             let kernels = compiled.program.kernels.values().map(|k| k.kernel.to_string());
             text(kernels.collect::<Vec<_>>().join("\n"))?;
@@ -201,11 +199,6 @@ fn write(compiled: &Compiled, kind: Kind, path: &Path, args: &Args) -> Result<()
         Kind::Mir => text(compiled.mir.to_string())?,
     }
     Ok(())
-}
-
-fn write_weights(compiled: &Compiled, path: &Path) -> Result<(), ErrorKind> {
-    let (module, contract) = (&compiled.module, &compiled.object.contract);
-    output::write(path, |to| weights::write_file(module, contract, compiled.target.big_endian(), to))
 }
 
 /// A shared library, by the C compiler.
@@ -233,19 +226,20 @@ fn write_bundle(compiled: &Compiled, folder: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(folder).map_err(|e| ErrorKind::io(format!("{}: {e}", folder.display())))?;
     let contract = &compiled.object.contract;
     let prefix = &contract.prefix;
-    let weights = (contract.weights_mode.has_file()).then(|| format!("{prefix}.safetensors"));
+    let weights = compiled.weights_file().map(|write| (format!("{prefix}.safetensors"), write));
+    let name = weights.as_ref().map(|(name, _)| name.as_str());
     let texts = [
-        (format!("{prefix}.h"), header::text(contract, None)),
+        (format!("{prefix}.h"), compiled.header()),
         ("rlx_rt.h".to_owned(), bundle::RUNTIME_HEADER.to_owned()),
         ("rlx_rt.c".to_owned(), bundle::RUNTIME_SOURCE.to_owned()),
-        ("main.c".to_owned(), bundle::main_c(contract, weights.as_deref())),
+        ("main.c".to_owned(), bundle::main_c(contract, name)),
     ];
     output::write(&folder.join(format!("{prefix}.o")), |to| compiled.object.write_to(to))?;
     for (name, text) in texts {
         output::write(&folder.join(name), |to| to.write_all(text.as_bytes()))?;
     }
-    if let Some(name) = weights.filter(|_| contract.weights_mode != WeightsMode::None) {
-        write_weights(compiled, &folder.join(name))?;
+    if let Some((name, write)) = &weights {
+        output::write(&folder.join(name), |to| write(to))?;
     }
     Ok(())
 }

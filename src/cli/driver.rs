@@ -2,7 +2,7 @@
 //! here or under an emulator. So a user's way is the one that is tested, and a crash is seen as one.
 
 use super::progress::Progress;
-use rlx_aot::codegen::{Target, bundle, weights};
+use rlx_aot::codegen::{Target, bundle};
 use rlx_aot::compile::Compiled;
 use rlx_aot::error::{Error, ErrorKind};
 use rlx_aot::tensor::Tensor;
@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const DRIVER: &str = include_str!("driver.c");
-const RUNTIME: &str = include_str!("../../runtime/rlx_rt.c");
-const RUNTIME_HEADER: &str = include_str!("../../runtime/rlx_rt.h");
 
 /// How the driver is built and started.
 #[derive(clap::Args, Clone, Debug)]
@@ -45,15 +43,13 @@ impl Driver {
         let folder = tempfile::Builder::new().prefix("rlx-aot-").tempdir();
         let folder = folder.map_err(|e| ErrorKind::io(format!("temporary folder: {e}")))?;
         let at = |name: &str| folder.path().join(name);
-        for (name, text) in [("driver.c", DRIVER), ("rlx_rt.c", RUNTIME), ("rlx_rt.h", RUNTIME_HEADER)] {
+        for (name, text) in [("driver.c", DRIVER), ("rlx_rt.c", bundle::RUNTIME_SOURCE), ("rlx_rt.h", bundle::RUNTIME_HEADER)] {
             write(&at(name), text.as_bytes())?;
         }
         super::output::write(&at("model.o"), |to| compiled.object.write_to(to))?;
-        let weights = compiled.object.contract.weights_mode.has_file().then(|| {
+        let weights = compiled.weights_file().map(|write| {
             let path = at("weights.safetensors");
-            let (module, contract) = (&compiled.module, &compiled.object.contract);
-            let big = compiled.target.big_endian();
-            super::output::write(&path, |to| weights::write_file(module, contract, big, to)).map(|()| path)
+            super::output::write(&path, |to| write(to)).map(|()| path)
         });
         let weights = weights.transpose()?;
         let cc = args.cc.clone().or_else(|| std::env::var("CC").ok()).unwrap_or_else(|| "cc".to_owned());

@@ -3,7 +3,7 @@
 use super::output::bytes;
 use super::progress::Progress;
 use super::{Outcome, model, output};
-use rlx_aot::codegen::manifest;
+use rlx_aot::codegen::{inspect, manifest};
 use rlx_aot::error::ErrorKind;
 use rlx_aot::hir::Graph;
 use rlx_aot::ops::AnyOp;
