@@ -117,8 +117,9 @@ impl Machine {
         let useful = (rows * columns) as f64
             / (rows.next_multiple_of(tile.rows) * columns.next_multiple_of(panel)) as f64;
         let sums = (tile.rows * tile.vectors) as f64;
-        let loads = tile.vectors as f64 + 0.5 * tile.rows as f64;
-        useful * (sums / 8.0).min(1.0) * sums / (sums + 0.15 * loads)
+        // B comes from the second-level cache, A mostly from the first.
+        let loads = 0.4 * tile.vectors as f64 + 0.1 * tile.rows as f64;
+        useful * (sums / 8.0).min(1.0) * sums / (sums + loads)
     }
 }
 
