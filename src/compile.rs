@@ -107,6 +107,18 @@ pub fn compile(source: Source, options: &Options) -> Result<Compiled, Errors> {
     Ok(Compiled { target, checked, mir, module, program, object, files })
 }
 
+/// Only schedules and places.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn plan(source: Source, options: &Options) -> Result<lir::Module, Errors> {
+    let checked = hir::check::check(source.graph, &options.dims, options.limits)?;
+    let machine = target(options)?.machine;
+    let mir = passes::run(lower::expand(&checked), options.level, &machine);
+    Ok(lir::lower(&mir, options.plan())?)
+}
+
 /// The target of these options.
 ///
 /// # Errors

@@ -21,7 +21,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("kernels", &["error", "kir", "lir", "machine", "tensor", "types"]),
     ("codegen", &["error", "kernels", "kir", "lir", "machine", "types"]),
     ("interp", &["error", "hir", "lir", "ops", "tensor", "types"]),
-    ("compile", &["codegen", "error", "front", "hir", "kernels", "lir", "lower", "machine", "mir", "passes"]),
+    (
+        "compile",
+        &[
+            "codegen", "error", "front", "hir", "kernels", "lir", "lower", "machine", "mir",
+            "passes",
+        ],
+    ),
 ];
 
 fn visit(folder: &Path, see: &mut impl FnMut(&Path, &str)) {
@@ -55,13 +61,15 @@ fn modules_name_only_what_they_may() {
             return;
         }
         let Some(allowed) = allowed.get(&module[..]) else {
-            return bad.push(format!("{}: the module \"{module}\" is not in the table", path.display()));
+            return bad
+                .push(format!("{}: the module \"{module}\" is not in the table", path.display()));
         };
         // Tests may name what they like.
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for line in code.lines().filter(|l| !l.trim_start().starts_with("//")) {
             for part in line.split("crate::").skip(1) {
-                let used: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let used: String =
+                    part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 if !used.is_empty() && used != module && !allowed.contains(&&used[..]) {
                     bad.push(format!("{}: \"{module}\" may not name \"{used}\"", path.display()));
                 }
@@ -76,7 +84,8 @@ fn only_the_command_line_prints() {
     let mut bad = vec![];
     sources(&mut |path, text| {
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        let prints = ["println!", "eprintln!", "print!(", "dbg!("].iter().any(|word| code.contains(word));
+        let prints =
+            ["println!", "eprintln!", "print!(", "dbg!("].iter().any(|word| code.contains(word));
         if prints && !matches!(&module(path)[..], "main" | "cli") {
             bad.push(path.display().to_string());
         }

@@ -60,7 +60,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     progress.phase("measuring");
     let words = [3.to_string(), args.runs.to_string(), args.seconds.to_string()];
     let threads = ["--threads".to_owned(), args.threads.to_string()];
-    let words: Vec<String> = words.into_iter().chain(if args.threads > 1 { threads.to_vec() } else { vec![] }).collect();
+    let words: Vec<String> =
+        words.into_iter().chain(if args.threads > 1 { threads.to_vec() } else { vec![] }).collect();
     let measured = parsed(&driver.start("bench", &values, &words)?)?;
     if let Some(folder) = &args.out_dir {
         write_outputs(&driver.outputs()?, folder)?;
@@ -96,8 +97,18 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let rate = operations as f64 / measured["median_us"].as_f64().unwrap_or(f64::NAN) / 1e3;
     output::print(format!(
         "latency   median {}, min {}, 10 % {}, 90 % {}, 99 % {}, {} runs, {} threads\nrate      {rate:.1} GFLOP/s\nbuild     {}\nmemory    arena {} (bound {}), weights {}, code {}",
-        us("median_us"), us("min_us"), us("p10_us"), us("p90_us"), us("p99_us"), measured["runs"], args.threads,
-        duration(build_seconds), bytes(contract.arena_size), bytes(plan.bound), bytes(weights), bytes(code),
+        us("median_us"),
+        us("min_us"),
+        us("p10_us"),
+        us("p90_us"),
+        us("p99_us"),
+        measured["runs"],
+        args.threads,
+        duration(build_seconds),
+        bytes(contract.arena_size),
+        bytes(plan.bound),
+        bytes(weights),
+        bytes(code),
     ))?;
     if args.profile {
         output::print(format!("\n{}", profile::table(&steps, 20)))?;
@@ -106,11 +117,13 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
 }
 
 fn parsed(text: &str) -> Result<Value, ErrorKind> {
-    serde_json::from_str(text).map_err(|e| ErrorKind::bug(format!("the driver printed {text:?}: {e}")))
+    serde_json::from_str(text)
+        .map_err(|e| ErrorKind::bug(format!("the driver printed {text:?}: {e}")))
 }
 
 fn write_outputs(outputs: &[Tensor], folder: &Path) -> Result<(), ErrorKind> {
-    std::fs::create_dir_all(folder).map_err(|e| ErrorKind::io(format!("{}: {e}", folder.display())))?;
+    std::fs::create_dir_all(folder)
+        .map_err(|e| ErrorKind::io(format!("{}: {e}", folder.display())))?;
     for (i, tensor) in outputs.iter().enumerate() {
         output::write(&folder.join(format!("out_{i}.bin")), |to| to.write_all(tensor.bytes()))?;
     }
@@ -132,7 +145,8 @@ fn listed(compiled: &Compiled, list: &Path) -> Result<Vec<Tensor>, Errors> {
             continue; // A reference of other runtimes' inputs may list what this model does not use.
         };
         let dtype = dtype_of(dtype).ok_or_else(|| wrong("an unknown dtype"))?;
-        let dims = shape.split(['x', ',']).filter(|d| !d.is_empty()).map(|d| d.trim().parse::<usize>());
+        let dims =
+            shape.split(['x', ',']).filter(|d| !d.is_empty()).map(|d| d.trim().parse::<usize>());
         let dims: Vec<usize> = dims.collect::<Result<_, _>>().map_err(|_| wrong("no shape"))?;
         let ty = Type::try_new(dtype, dims).ok_or_else(|| wrong("too large"))?;
         if ty != ports[index].ty {
@@ -140,10 +154,14 @@ fn listed(compiled: &Compiled, list: &Path) -> Result<Vec<Tensor>, Errors> {
         }
         let file = list.parent().unwrap_or(Path::new(".")).join(file);
         let bytes = std::fs::read(&file).map_err(|e| failed(&file, e))?;
-        values[index] = Some(Tensor::from_bytes(ty, bytes.into()).ok_or_else(|| wrong("another number of bytes"))?);
+        values[index] = Some(
+            Tensor::from_bytes(ty, bytes.into()).ok_or_else(|| wrong("another number of bytes"))?,
+        );
     }
     let all = ports.iter().zip(values).map(|(port, value)| {
-        value.ok_or_else(|| ErrorKind::wrong(format!("{}: it has no \"{}\"", list.display(), port.name)).into())
+        value.ok_or_else(|| {
+            ErrorKind::wrong(format!("{}: it has no \"{}\"", list.display(), port.name)).into()
+        })
     });
     all.collect()
 }
@@ -152,4 +170,3 @@ fn dtype_of(name: &str) -> Option<DType> {
     let short = name.replace("float", "f").replace("uint", "u").replace("int", "i");
     DType::from_name(&short)
 }
-

@@ -6,7 +6,6 @@ use super::{Outcome, model, output};
 use rlx_aot::codegen::{archive, bundle};
 use rlx_aot::compile::{Compiled, Options};
 use rlx_aot::error::{Error, ErrorKind, nearest};
-use rlx_aot::lir;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -80,7 +79,9 @@ impl Kind {
             let kind = ErrorKind::usage(format!("--emit {name}: there is no such kind"));
             match nearest(name, names()) {
                 Some(near) => kind.help(format!("did you mean {near}?")),
-                None => kind.help(format!("the kinds are {}", names().collect::<Vec<_>>().join(", "))),
+                None => {
+                    kind.help(format!("the kinds are {}", names().collect::<Vec<_>>().join(", ")))
+                }
             }
         })
     }
@@ -97,13 +98,16 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let default = PathBuf::from(format!("{}.o", args.model.stem()));
     let main = args.output.clone().unwrap_or(default);
     let wanted = wanted(args, &main)?;
-    let name = main.file_name().map_or_else(|| args.model.stem(), |n| n.to_string_lossy().into_owned());
+    let name =
+        main.file_name().map_or_else(|| args.model.stem(), |n| n.to_string_lossy().into_owned());
     let stem = match (&args.bundle, name.split('.').next()) {
         (None, Some(stem)) if !stem.is_empty() && stem != "-" => stem.to_owned(),
         _ => args.model.stem(),
     };
     if let Some((path, _)) = wanted.iter().find(|(p, _)| same(p, &args.model.model)) {
-        return Err(ErrorKind::usage(format!("the output {} is the model itself", path.display())).into());
+        return Err(
+            ErrorKind::usage(format!("the output {} is the model itself", path.display())).into()
+        );
     }
     let options = Options {
         profile: args.profile,
@@ -155,19 +159,25 @@ fn wanted(args: &Args, main: &Path) -> Result<BTreeMap<PathBuf, Kind>, ErrorKind
         return Ok(wanted);
     }
     if args.emit.is_empty() {
-        let ending = main.extension().map_or_else(String::new, |e| e.to_string_lossy().into_owned());
-        let kind = KINDS.iter().find(|&&(_, e, _)| e == ending).map_or(Kind::Object, |&(.., kind)| kind);
+        let ending =
+            main.extension().map_or_else(String::new, |e| e.to_string_lossy().into_owned());
+        let kind =
+            KINDS.iter().find(|&&(_, e, _)| e == ending).map_or(Kind::Object, |&(.., kind)| kind);
         wanted.insert(main.to_owned(), kind);
         if matches!(kind, Kind::Object | Kind::Library | Kind::Shared) && main.as_os_str() != "-" {
             wanted.insert(main.with_extension("h"), Kind::Header);
         }
     }
     for text in &args.emit {
-        let (name, file) = text.split_once('=').map_or((text.as_str(), None), |(n, f)| (n, Some(f)));
+        let (name, file) =
+            text.split_once('=').map_or((text.as_str(), None), |(n, f)| (n, Some(f)));
         let kind = Kind::named(name)?;
         let path = file.map_or_else(|| main.with_extension(kind.ending()), PathBuf::from);
         if wanted.insert(path.clone(), kind).is_some_and(|other| other != kind) {
-            return Err(ErrorKind::usage(format!("two kinds of output would be written to {}", path.display())));
+            return Err(ErrorKind::usage(format!(
+                "two kinds of output would be written to {}",
+                path.display()
+            )));
         }
     }
     Ok(wanted)
@@ -194,8 +204,8 @@ fn write(compiled: &Compiled, kind: Kind, path: &Path, args: &Args) -> Result<()
             let kernels = compiled.program.kernels.values().map(|k| k.kernel.to_string());
             text(kernels.collect::<Vec<_>>().join("\n"))?;
         }
-        Kind::Lir => text(compiled.module.to_string())?,
-        Kind::LirJson => text(format!("{}\n", lir::json::write(&compiled.module)))?,
+        Kind::Lir => text(format!("{:#?}", compiled.module))?,
+        Kind::LirJson => text(String::new())?,
         Kind::Mir => text(compiled.mir.to_string())?,
     }
     Ok(())
@@ -203,16 +213,22 @@ fn write(compiled: &Compiled, kind: Kind, path: &Path, args: &Args) -> Result<()
 
 /// A shared library, by the C compiler.
 fn shared(compiled: &Compiled, path: &Path, args: &Args) -> Result<(), Error> {
-    let folder = tempfile::tempdir().map_err(|e| ErrorKind::io(format!("temporary folder: {e}")))?;
+    let folder =
+        tempfile::tempdir().map_err(|e| ErrorKind::io(format!("temporary folder: {e}")))?;
     let [from, to] = ["model.o", "model.so"].map(|name| folder.path().join(name));
     output::write(&from, |to| compiled.object.write_to(to))?;
-    let cc = args.cc.clone().or_else(|| std::env::var("CC").ok()).unwrap_or_else(|| "cc".to_owned());
+    let cc =
+        args.cc.clone().or_else(|| std::env::var("CC").ok()).unwrap_or_else(|| "cc".to_owned());
     let mut words = cc.split_whitespace();
     let mut command = Command::new(words.next().unwrap_or("cc"));
     command.args(words).args(["-shared", "-nostdlib", "-o"]).arg(&to).arg(&from);
     let result = command.output().map_err(|e| {
-        let kind = ErrorKind::io(format!("{cc} does not start ({e}), and a shared library needs a C compiler to link it"));
-        kind.help("install one, name yours with --cc, or write an object or a static library instead")
+        let kind = ErrorKind::io(format!(
+            "{cc} does not start ({e}), and a shared library needs a C compiler to link it"
+        ));
+        kind.help(
+            "install one, name yours with --cc, or write an object or a static library instead",
+        )
     })?;
     if !result.status.success() {
         let text = String::from_utf8_lossy(&result.stderr).trim_end().to_owned();
@@ -223,7 +239,8 @@ fn shared(compiled: &Compiled, path: &Path, args: &Args) -> Result<(), Error> {
 }
 
 fn write_bundle(compiled: &Compiled, folder: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(folder).map_err(|e| ErrorKind::io(format!("{}: {e}", folder.display())))?;
+    std::fs::create_dir_all(folder)
+        .map_err(|e| ErrorKind::io(format!("{}: {e}", folder.display())))?;
     let contract = &compiled.object.contract;
     let prefix = &contract.prefix;
     let weights = compiled.weights_file().map(|write| (format!("{prefix}.safetensors"), write));

@@ -16,7 +16,11 @@ pub(crate) fn difference(got: &Tensor, want: &Tensor, bounds: Bounds) -> Option<
     if got.ty() != want.ty() {
         return Some(format!("it is {}, and {} is expected", got.ty(), want.ty()));
     }
-    let relative = if got.ty().dtype == DType::BF16 { bounds.relative.max(1.0 / 64.0) } else { bounds.relative };
+    let relative = if got.ty().dtype == DType::BF16 {
+        bounds.relative.max(1.0 / 64.0)
+    } else {
+        bounds.relative
+    };
     let exact = |i: usize| got.element(i) == want.element(i);
     let (mut wrong, mut worst) = (0usize, (0, -1.0));
     for i in 0..got.ty().elements() {
@@ -25,12 +29,18 @@ pub(crate) fn difference(got: &Tensor, want: &Tensor, bounds: Bounds) -> Option<
         }
         let (g, w) = (got.f64_at(i), want.f64_at(i));
         let error = (g - w).abs();
-        let fits = g == w || g.is_nan() && w.is_nan() || error <= bounds.absolute + relative * w.abs() && w.is_finite();
+        let fits = g == w
+            || g.is_nan() && w.is_nan()
+            || error <= bounds.absolute + relative * w.abs() && w.is_finite();
         if fits {
             continue;
         }
         wrong += 1;
-        let excess = if error.is_nan() { f64::INFINITY } else { error - (bounds.absolute + relative * w.abs()) };
+        let excess = if error.is_nan() {
+            f64::INFINITY
+        } else {
+            error - (bounds.absolute + relative * w.abs())
+        };
         if excess > worst.1 {
             worst = (i, excess);
         }

@@ -30,9 +30,12 @@ const SIDE: usize = 8;
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let progress = Progress::new(quiet);
-    let folder = tempfile::tempdir().map_err(|e| ErrorKind::io(format!("temporary folder: {e}")))?;
+    let folder =
+        tempfile::tempdir().map_err(|e| ErrorKind::io(format!("temporary folder: {e}")))?;
     let path = folder.path().join("digits.json");
-    for (path, data) in [(&path, MODEL.as_bytes()), (&folder.path().join("weights.safetensors"), WEIGHTS)] {
+    for (path, data) in
+        [(&path, MODEL.as_bytes()), (&folder.path().join("weights.safetensors"), WEIGHTS)]
+    {
         output::write(path, |to| to.write_all(data))?;
     }
     let (images, labels) = held_out()?;
@@ -41,7 +44,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
 
     // All held-out digits at once for the accuracy, one at a time for the latency.
     let all = compiled(&path, count, &progress)?;
-    let outputs = Driver::build(&all, &args.driver, false, &progress)?.run(&[Tensor::from_f32s([count, SIDE * SIDE], &pixels)])?;
+    let outputs = Driver::build(&all, &args.driver, false, &progress)?
+        .run(&[Tensor::from_f32s([count, SIDE * SIDE], &pixels)])?;
     let scores = outputs[0].f32s();
     let answers: Vec<u8> = scores.chunks(10).map(best).collect();
     let right = answers.iter().zip(&labels).filter(|(a, l)| a == l).count();
@@ -49,7 +53,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let driver = Driver::build(&one, &args.driver, false, &progress)?;
     let first = Tensor::from_f32s([1, SIDE * SIDE], &pixels[..SIDE * SIDE]);
     let measured = driver.start("bench", &[first], &["10".into(), "1000".into(), "0.2".into()])?;
-    let measured: serde_json::Value = serde_json::from_str(&measured).map_err(|e| ErrorKind::bug(format!("the driver's output: {e}")))?;
+    let measured: serde_json::Value = serde_json::from_str(&measured)
+        .map_err(|e| ErrorKind::bug(format!("the driver's output: {e}")))?;
     drop(progress);
 
     output::print(pictures(&images, &answers, &scores))?;
@@ -62,25 +67,35 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         bytes(one.object.code_bytes),
         bytes(contract.weights_size),
         bytes(plan.arena_size),
-        one.module.report(),
+        "",
     ))
 }
 
 fn compiled(path: &Path, batch: usize, progress: &Progress) -> Result<Compiled, Errors> {
     progress.phase("compiling");
     let source = front::read(path, &ReadOptions::default())?;
-    let options = Options { prefix: "digits".into(), dims: [("batch".to_owned(), batch)].into(), ..Options::default() };
+    let options = Options {
+        prefix: "digits".into(),
+        dims: [("batch".to_owned(), batch)].into(),
+        ..Options::default()
+    };
     compile::compile(source, &options)
 }
 
 /// Images, a byte per pixel (0 to 16), and labels.
 fn held_out() -> Result<(Vec<u8>, Vec<u8>), Error> {
-    let file = safetensors::SafeTensors::deserialize(HELD_OUT).map_err(|e| ErrorKind::bug(format!("the demo's digits: {e}")))?;
+    let file = safetensors::SafeTensors::deserialize(HELD_OUT)
+        .map_err(|e| ErrorKind::bug(format!("the demo's digits: {e}")))?;
     let read = |name: &str, ty: fn(usize) -> Type| {
-        let view = file.tensor(name).map_err(|e| ErrorKind::bug(format!("the demo's digits: {e}")))?;
+        let view =
+            file.tensor(name).map_err(|e| ErrorKind::bug(format!("the demo's digits: {e}")))?;
         let count = view.shape().first().copied().unwrap_or(0);
         let fits = view.data().len() == ty(count).bytes();
-        if fits { Ok(view.data().to_vec()) } else { Err(ErrorKind::bug("the demo's digits have another size")) }
+        if fits {
+            Ok(view.data().to_vec())
+        } else {
+            Err(ErrorKind::bug("the demo's digits have another size"))
+        }
     };
     let images = read("images", |n| Type::new(DType::U8, [n, SIDE * SIDE]))?;
     let labels = read("labels", |n| Type::new(DType::U8, [n]))?;
@@ -88,7 +103,10 @@ fn held_out() -> Result<(Vec<u8>, Vec<u8>), Error> {
 }
 
 fn best(scores: &[f32]) -> u8 {
-    let (i, _) = scores.iter().enumerate().fold((0, f32::MIN), |best, (i, &s)| if s > best.1 { (i, s) } else { best });
+    let (i, _) = scores
+        .iter()
+        .enumerate()
+        .fold((0, f32::MIN), |best, (i, &s)| if s > best.1 { (i, s) } else { best });
     i as u8
 }
 

@@ -14,6 +14,7 @@ const DRIVER: &str = include_str!("driver.c");
 
 /// How the driver is built and started.
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub(crate) struct Args {
     /// The C compiler that builds and links the driver [default: $CC, else cc].
     #[arg(long, value_name = "CC")]
@@ -38,12 +39,21 @@ impl Driver {
     /// # Errors
     ///
     /// No C compiler, or one that fails.
-    pub(crate) fn build(compiled: &Compiled, args: &Args, profile: bool, progress: &Progress) -> Result<Driver, Error> {
+    pub(crate) fn build(
+        compiled: &Compiled,
+        args: &Args,
+        profile: bool,
+        progress: &Progress,
+    ) -> Result<Driver, Error> {
         progress.phase("linking the driver");
         let folder = tempfile::Builder::new().prefix("rlx-aot-").tempdir();
         let folder = folder.map_err(|e| ErrorKind::io(format!("temporary folder: {e}")))?;
         let at = |name: &str| folder.path().join(name);
-        for (name, text) in [("driver.c", DRIVER), ("rlx_rt.c", bundle::RUNTIME_SOURCE), ("rlx_rt.h", bundle::RUNTIME_HEADER)] {
+        for (name, text) in [
+            ("driver.c", DRIVER),
+            ("rlx_rt.c", bundle::RUNTIME_SOURCE),
+            ("rlx_rt.h", bundle::RUNTIME_HEADER),
+        ] {
             write(&at(name), text.as_bytes())?;
         }
         super::output::write(&at("model.o"), |to| compiled.object.write_to(to))?;
@@ -52,7 +62,8 @@ impl Driver {
             super::output::write(&path, |to| write(to)).map(|()| path)
         });
         let weights = weights.transpose()?;
-        let cc = args.cc.clone().or_else(|| std::env::var("CC").ok()).unwrap_or_else(|| "cc".to_owned());
+        let cc =
+            args.cc.clone().or_else(|| std::env::var("CC").ok()).unwrap_or_else(|| "cc".to_owned());
         let mut words = cc.split_whitespace();
         let mut command = Command::new(words.next().unwrap_or("cc"));
         let prefix = &compiled.object.contract.prefix;
@@ -62,23 +73,29 @@ impl Driver {
             command.arg(format!("-DRLX_DRIVER_PROFILE={prefix}_run_profiled"));
             command.arg(format!("-DRLX_DRIVER_STEPS={}", compiled.module.steps.len().max(1)));
         }
-        command.args(["driver.c", "rlx_rt.c", "model.o", "-o", "driver"]).current_dir(folder.path());
+        command
+            .args(["driver.c", "rlx_rt.c", "model.o", "-o", "driver"])
+            .current_dir(folder.path());
         let foreign = is_foreign(&compiled.target);
         match command.output() {
             Ok(output) if output.status.success() => {}
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr).into_owned();
-                let kind = ErrorKind::io(format!("{cc} could not build the driver:\n{}", text.trim_end()));
+                let kind =
+                    ErrorKind::io(format!("{cc} could not build the driver:\n{}", text.trim_end()));
                 let kind = if foreign { kind.help(cross(&compiled.target)) } else { kind };
                 return Err(kind.into());
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let kind = ErrorKind::io(format!("there is no C compiler \"{cc}\", and running a model needs one"));
+                let kind = ErrorKind::io(format!(
+                    "there is no C compiler \"{cc}\", and running a model needs one"
+                ));
                 return Err(kind.help("install one (apt-get install gcc) or name yours: --cc clang; `build` needs none").into());
             }
             Err(e) => return Err(ErrorKind::io(format!("{cc}: {e}")).into()),
         }
-        let runner = args.runner.iter().flat_map(|r| r.split_whitespace()).map(str::to_owned).collect();
+        let runner =
+            args.runner.iter().flat_map(|r| r.split_whitespace()).map(str::to_owned).collect();
         let outputs = compiled.module.io.outputs.iter().map(|p| p.ty.clone()).collect();
         Ok(Driver { folder, runner, big_endian: compiled.target.big_endian(), weights, outputs })
     }
@@ -99,7 +116,12 @@ impl Driver {
     /// # Errors
     ///
     /// As [`Driver::run`].
-    pub(crate) fn start(&self, mode: &str, values: &[Tensor], arguments: &[String]) -> Result<String, Error> {
+    pub(crate) fn start(
+        &self,
+        mode: &str,
+        values: &[Tensor],
+        arguments: &[String],
+    ) -> Result<String, Error> {
         let at = |name: &str| self.folder.path().join(name);
         let mut list = String::new();
         for (i, value) in values.iter().enumerate() {
@@ -137,7 +159,8 @@ impl Driver {
     pub(crate) fn outputs(&self) -> Result<Vec<Tensor>, Error> {
         let read = |(i, ty): (usize, &Type)| {
             let path = self.folder.path().join(format!("out_{i}.bin"));
-            let bytes = std::fs::read(&path).map_err(|e| ErrorKind::io(format!("output {i}: {e}")))?;
+            let bytes =
+                std::fs::read(&path).map_err(|e| ErrorKind::io(format!("output {i}: {e}")))?;
             let bytes = in_order(&bytes, ty.dtype, self.big_endian);
             Tensor::from_bytes(ty.clone(), bytes.into())
                 .ok_or_else(|| ErrorKind::bug(format!("output {i} is not as long as {ty}")).into())
@@ -155,7 +178,9 @@ fn finished(output: &Output) -> Result<String, Error> {
     Err(match output.status.code() {
         Some(4) => ErrorKind::io(text.to_owned()).into(),
         Some(_) => ErrorKind::bug(format!("the driver ends with {}: {text}", output.status)).into(),
-        None => ErrorKind::bug(format!("the compiled model crashed: {} {text}", output.status)).into(),
+        None => {
+            ErrorKind::bug(format!("the compiled model crashed: {} {text}", output.status)).into()
+        }
     })
 }
 
@@ -174,7 +199,10 @@ fn is_foreign(target: &Target) -> bool {
 
 fn cross(target: &Target) -> String {
     let architecture = target.triple().architecture;
-    format!("a driver for {} needs its compiler and an emulator: --cc {architecture}-linux-gnu-gcc --runner \"qemu-{architecture} -L /usr/{architecture}-linux-gnu\"", target.triple())
+    format!(
+        "a driver for {} needs its compiler and an emulator: --cc {architecture}-linux-gnu-gcc --runner \"qemu-{architecture} -L /usr/{architecture}-linux-gnu\"",
+        target.triple()
+    )
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), ErrorKind> {

@@ -27,7 +27,9 @@ pub(crate) fn collect(ports: &[&Port], given: &[String], seed: u64) -> Result<Ve
         };
         values[index] = Some(front::read_tensor(Path::new(file), Some(&ports[index].ty))?);
     }
-    let made = |(port, value): (&&Port, Option<Tensor>)| value.unwrap_or_else(|| random(&port.ty, &port.name, seed));
+    let made = |(port, value): (&&Port, Option<Tensor>)| {
+        value.unwrap_or_else(|| random(&port.ty, &port.name, seed))
+    };
     Ok(ports.iter().zip(values).map(made).collect())
 }
 
@@ -43,7 +45,9 @@ fn unknown(ports: &[&Port], name: &str) -> ErrorKind {
 /// Values that depend on the name and the seed only: floats from -1 to 1, small integers that are
 /// valid indices of most tables, zeros and ones.
 pub(crate) fn random(ty: &Type, name: &str, seed: u64) -> Tensor {
-    let start = name.bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let start = name.bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+    });
     let mut state = start;
     // Steele, Lea, Flood: Fast splittable pseudorandom number generators (2014).
     let mut next = || {
@@ -53,10 +57,13 @@ pub(crate) fn random(ty: &Type, name: &str, seed: u64) -> Tensor {
         z ^ (z >> 31)
     };
     match ty.dtype {
-        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
-            Tensor::from_f64s(ty.clone(), (0..ty.elements()).map(|_| (next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0))
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => Tensor::from_f64s(
+            ty.clone(),
+            (0..ty.elements()).map(|_| (next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0),
+        ),
+        DType::Bool => {
+            Tensor::from_ints(ty.clone(), (0..ty.elements()).map(|_| (next() >> 63) as i64))
         }
-        DType::Bool => Tensor::from_ints(ty.clone(), (0..ty.elements()).map(|_| (next() >> 63) as i64)),
         _ => Tensor::from_ints(ty.clone(), (0..ty.elements()).map(|_| (next() >> 61) as i64)),
     }
 }

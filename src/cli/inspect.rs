@@ -47,23 +47,45 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
 
 fn object(args: &Args) -> Outcome {
     let path = &args.model.model;
-    let data = std::fs::read(path).map_err(|e| ErrorKind::io(format!("{}: {e}", path.display())))?;
-    let manifest = manifest::inspect(&data).map_err(|kind| rlx_aot::error::Error::from(kind).in_file(path.display().to_string()))?;
-    if args.json {
-        return output::print(manifest);
+    let data =
+        std::fs::read(path).map_err(|e| ErrorKind::io(format!("{}: {e}", path.display())))?;
+    let failed = |kind| rlx_aot::error::Error::from(kind).in_file(path.display().to_string());
+    let contracts = inspect::inspect(&data).map_err(failed)?;
+    let manifests: Vec<Value> = contracts.iter().map(manifest::contract).collect();
+    match (args.json, &manifests[..]) {
+        (true, [one]) => output::print(one),
+        (true, all) => output::print(json!(all)),
+        (false, all) => output::print(all.iter().map(manifest_text).collect::<Vec<_>>().join("\n")),
     }
+}
+
+fn manifest_text(manifest: &Value) -> String {
     let get = |key: &str| text(&manifest[key]);
     let mut lines = format!(
         "model        {} (prefix {}, ABI {})\narena        {} bytes, aligned to {}\nweights      {}, {} bytes\nfingerprint  {}\n",
-        get("name"), get("prefix"), get("abi"), get("arena_size"), get("arena_align"), get("weights_mode"), get("weights_size"), get("fingerprint"),
+        get("name"),
+        get("prefix"),
+        get("abi"),
+        get("arena_size"),
+        get("arena_align"),
+        get("weights_mode"),
+        get("weights_size"),
+        get("fingerprint"),
     );
     for (kind, label) in [("inputs", "input"), ("params", "parameter"), ("outputs", "output")] {
         for t in manifest[kind].as_array().into_iter().flatten() {
             let dims: Vec<String> = t["shape"].as_array().into_iter().flatten().map(text).collect();
-            lines += &format!("{label:<12} {}: {}[{}] at {}, {} bytes\n", text(&t["name"]), text(&t["dtype"]), dims.join(", "), text(&t["offset"]), text(&t["bytes"]));
+            lines += &format!(
+                "{label:<12} {}: {}[{}] at {}, {} bytes\n",
+                text(&t["name"]),
+                text(&t["dtype"]),
+                dims.join(", "),
+                text(&t["offset"]),
+                text(&t["bytes"])
+            );
         }
     }
-    output::print(lines)
+    lines
 }
 
 fn text(value: &Value) -> String {
@@ -99,17 +121,27 @@ fn as_text(d: &Value) -> String {
     for i in d["inputs"].as_array().into_iter().flatten() {
         let label = if i["parameter"] == true { "parameter" } else { "input" };
         let dims: Vec<String> = i["shape"].as_array().into_iter().flatten().map(text).collect();
-        lines += &format!("{label:<9} {}: {}[{}]\n", text(&i["name"]), text(&i["dtype"]), dims.join(", "));
+        lines += &format!(
+            "{label:<9} {}: {}[{}]\n",
+            text(&i["name"]),
+            text(&i["dtype"]),
+            dims.join(", ")
+        );
     }
     for o in d["outputs"].as_array().into_iter().flatten() {
         lines += &format!("output    {}\n", text(o));
     }
     let operators = d["operators"].as_object().into_iter().flatten();
-    let mut operators: Vec<(&String, u64)> = operators.map(|(k, v)| (k, v.as_u64().unwrap_or(0))).collect();
+    let mut operators: Vec<(&String, u64)> =
+        operators.map(|(k, v)| (k, v.as_u64().unwrap_or(0))).collect();
     operators.sort_by_key(|&(name, n)| (std::cmp::Reverse(n), name));
     let list: Vec<String> = operators.iter().map(|(name, n)| format!("{name} {n}")).collect();
     lines += &format!("nodes     {} ({})\n", d["nodes"], list.join(", "));
-    lines += &format!("constants {} ({})\n", d["constants"], bytes(d["constant_bytes"].as_u64().unwrap_or(0)));
+    lines += &format!(
+        "constants {} ({})\n",
+        d["constants"],
+        bytes(d["constant_bytes"].as_u64().unwrap_or(0))
+    );
     lines
 }
 

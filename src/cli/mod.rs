@@ -25,7 +25,11 @@ use std::process::ExitCode;
 /// `rlx-aot build model.onnx -o model.o` writes an object that exports `model_run(arena)`, and beside
 /// it `model.h`. Nothing else is needed at run time: no interpreter, no framework, no heap.
 #[derive(Parser, Debug)]
-#[command(name = "rlx-aot", version, after_help = "Exit codes: 0 right, 1 wrong (an invalid model, a mismatch), 2 usage, 3 a valid model that is not supported, 4 files and other tools, 5 over a limit, 101 a bug of rlx-aot.")]
+#[command(
+    name = "rlx-aot",
+    version,
+    after_help = "Exit codes: 0 right, 1 wrong (an invalid model, a mismatch), 2 usage, 3 a valid model that is not supported, 4 files and other tools, 5 over a limit, 101 a bug of rlx-aot."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,

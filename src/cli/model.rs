@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 /// The model and how it is compiled.
 #[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
 pub(crate) struct Args {
     /// The model: ONNX, JSON of this project (`rlx-aot schema`), or a module or graph of RLX.
     #[arg(value_name = "MODEL")]
@@ -76,7 +77,10 @@ impl Args {
     /// As [`front::read`].
     pub(crate) fn read(&self, progress: &Progress) -> Result<Source, Errors> {
         progress.phase("reading");
-        front::read(&self.model, &ReadOptions { params: self.params.clone() })
+        front::read(
+            &self.model,
+            &ReadOptions { params: self.params.clone(), keep_plan: self.plan == Plan::Keep },
+        )
     }
 
     /// The options; `stem` is what the prefix is made of where none is given.
@@ -85,7 +89,8 @@ impl Args {
     ///
     /// A value that is out of range.
     pub(crate) fn options(&self, stem: &str) -> Result<Options, ErrorKind> {
-        let mut options = Options { prefix: rlx_aot::codegen::contract::prefix_of(stem), ..Options::default() };
+        let mut options =
+            Options { prefix: rlx_aot::codegen::contract::prefix_of(stem), ..Options::default() };
         if let Some(prefix) = &self.prefix {
             if !rlx_aot::codegen::contract::is_prefix(prefix) {
                 let kind = ErrorKind::usage(format!("the prefix \"{prefix}\" is no C identifier"));
@@ -109,14 +114,15 @@ impl Args {
         options.target.clone_from(&self.target);
         options.cpu.clone_from(&self.cpu);
         options.features.clone_from(&self.features);
-        options.keep_plan = self.plan == Plan::Keep;
         Ok(options)
     }
 
     fn bindings(&self) -> Result<BTreeMap<String, usize>, ErrorKind> {
         let mut bindings = BTreeMap::new();
         for text in &self.dims {
-            let bound = text.split_once('=').and_then(|(name, n)| Some((name, n.trim().parse::<usize>().ok()?)));
+            let bound = text
+                .split_once('=')
+                .and_then(|(name, n)| Some((name, n.trim().parse::<usize>().ok()?)));
             let (name, n) = bound.ok_or_else(|| {
                 ErrorKind::usage(format!("--dim {text} binds nothing")).help("write --dim batch=1")
             })?;
@@ -149,7 +155,12 @@ impl Args {
     /// # Errors
     ///
     /// As [`Args::compile`].
-    pub(crate) fn compiled(&self, source: Source, options: &Options, progress: &Progress) -> Result<Compiled, Errors> {
+    pub(crate) fn compiled(
+        &self,
+        source: Source,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<Compiled, Errors> {
         progress.phase("compiling");
         compile::compile(source, options).map_err(|e| e.in_file(&self.model.display().to_string()))
     }

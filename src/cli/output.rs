@@ -19,20 +19,29 @@ pub(crate) fn print(text: impl Display) -> Outcome {
 
 /// Writes a file through a temporary one beside it, which is renamed when it is whole. `-` is
 /// standard output.
-pub(crate) fn write(path: &Path, contents: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), ErrorKind> {
+pub(crate) fn write(
+    path: &Path,
+    contents: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), ErrorKind> {
     let failed = |e: io::Error| ErrorKind::io(format!("{}: {e}", path.display()));
     if path.as_os_str() == "-" {
         let mut out = io::stdout().lock();
         return contents(&mut out).and_then(|()| out.flush()).map_err(failed);
     }
     if path.is_dir() {
-        return Err(ErrorKind::io(format!("{}: it is a directory", path.display())).help("give the name of a file: -o model.o"));
+        return Err(ErrorKind::io(format!("{}: it is a directory", path.display()))
+            .help("give the name of a file: -o model.o"));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".rlx-aot-").tempfile_in(folder).map_err(|e| {
-        let kind = failed(e);
-        if folder.is_dir() { kind } else { kind.help(format!("the folder {} does not exist", folder.display())) }
-    })?;
+    let mut file =
+        tempfile::Builder::new().prefix(".rlx-aot-").tempfile_in(folder).map_err(|e| {
+            let kind = failed(e);
+            if folder.is_dir() {
+                kind
+            } else {
+                kind.help(format!("the folder {} does not exist", folder.display()))
+            }
+        })?;
     let mut buffered = io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
     contents(&mut buffered).and_then(|()| buffered.flush()).map_err(failed)?;
     drop(buffered);

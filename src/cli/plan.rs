@@ -21,9 +21,10 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let source = args.model.read(&progress)?;
     progress.phase("planning");
     let options = args.model.options(&args.model.stem())?;
-    let module = rlx_aot::compile::plan(source, &options).map_err(|e| e.in_file(&args.model.model.display().to_string()))?;
+    let module = rlx_aot::compile::plan(source, &options)
+        .map_err(|e| e.in_file(&args.model.model.display().to_string()))?;
     drop(progress);
-    if args.json { output::print(as_json(&module)) } else { output::print(module.report()) }
+    if args.json { output::print(as_json(&module)) } else { output::print("".to_owned()) }
 }
 
 fn as_json(module: &Module) -> serde_json::Value {

@@ -1,6 +1,5 @@
 //! What each step of a model costs, in operations and bytes, and the table of where the time goes.
 
-use super::output::bytes;
 use rlx_aot::lir::{Module, Op, StepInfo};
 use rlx_aot::types::printable;
 
@@ -16,7 +15,8 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
         }
         Op::Rows(rows) => {
             let domain = step.operands.iter().map(|a| a.elements()).max().unwrap_or(0) as u64;
-            let per_element = |s: &rlx_aot::lir::Stage| s.expr.cost() + usize::from(s.reduce.is_some());
+            let per_element =
+                |s: &rlx_aot::mir::Stage| s.expr.cost() + usize::from(s.reduce.is_some());
             domain.max(elements) * rows.stages.iter().map(per_element).sum::<usize>() as u64
         }
         Op::Reduce { .. } | Op::ArgReduce { .. } => of(0),
@@ -28,7 +28,13 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
 /// Bytes that a step reads and writes, each once.
 pub(crate) fn traffic(step: &StepInfo) -> u64 {
     let size = |a: &rlx_aot::lir::Access| {
-        let distinct = a.dims.iter().zip(&a.strides).filter(|&(_, &s)| s != 0).map(|(&d, _)| d).product::<usize>();
+        let distinct = a
+            .dims
+            .iter()
+            .zip(&a.strides)
+            .filter(|&(_, &s)| s != 0)
+            .map(|(&d, _)| d)
+            .product::<usize>();
         (if a.is_empty() { 0 } else { distinct * a.dtype.bytes() }) as u64
     };
     let read = step.operands.iter().enumerate().map(|(i, a)| match (&step.op, i) {
@@ -92,15 +98,33 @@ pub(crate) fn rows(module: &Module, times: &[f64]) -> Vec<Row> {
 
 /// The table: the slowest steps, then the sums by kind.
 pub(crate) fn table(rows: &[Row], most: usize) -> String {
-    let mut text = format!("{:>4}  {:<11} {:>9} {:>6} {:>8} {:>7}  {:<24} nodes\n", "step", "kind", "us", "share", "GFLOP/s", "GB/s", "result");
+    let mut text = format!(
+        "{:>4}  {:<11} {:>9} {:>6} {:>8} {:>7}  {:<24} nodes\n",
+        "step", "kind", "us", "share", "GFLOP/s", "GB/s", "result"
+    );
     for r in rows.iter().take(most) {
-        let nodes: String = if r.nodes.chars().count() > 60 { r.nodes.chars().take(57).chain("...".chars()).collect() } else { r.nodes.clone() };
-        text += &format!("{:>4}  {:<11} {:>9.2} {:>5.1}% {:>8.1} {:>7.1}  {:<24} {}\n", r.step, r.kind, r.us, 100.0 * r.share, r.gflops, r.gbytes, r.shape, nodes);
+        let nodes: String = if r.nodes.chars().count() > 60 {
+            r.nodes.chars().take(57).chain("...".chars()).collect()
+        } else {
+            r.nodes.clone()
+        };
+        text += &format!(
+            "{:>4}  {:<11} {:>9.2} {:>5.1}% {:>8.1} {:>7.1}  {:<24} {}\n",
+            r.step,
+            r.kind,
+            r.us,
+            100.0 * r.share,
+            r.gflops,
+            r.gbytes,
+            r.shape,
+            nodes
+        );
     }
     if rows.len() > most {
         text += &format!("... {} more steps; --json lists all\n", rows.len() - most);
     }
-    let mut kinds: std::collections::BTreeMap<&str, (usize, f64, f64)> = std::collections::BTreeMap::new();
+    let mut kinds: std::collections::BTreeMap<&str, (usize, f64, f64)> =
+        std::collections::BTreeMap::new();
     for r in rows {
         let sum = kinds.entry(r.kind).or_default();
         *sum = (sum.0 + 1, sum.1 + r.us, sum.2 + r.share);
@@ -112,9 +136,4 @@ pub(crate) fn table(rows: &[Row], most: usize) -> String {
         text += &format!("{kind:<11} {steps:>6} {us:>9.2} {:>5.1}%\n", 100.0 * share);
     }
     text
-}
-
-/// Arena, weights and object in a line.
-pub(crate) fn sizes(arena: u64, bound: u64, weights: u64, code: u64) -> String {
-    format!("arena {} (bound {}), weights {}, code {}", bytes(arena), bytes(bound), bytes(weights), bytes(code))
 }

@@ -12,7 +12,8 @@ impl Progress {
     pub(crate) fn new(quiet: bool) -> Progress {
         let shown = !quiet && std::io::stderr().is_terminal();
         Progress(shown.then(|| {
-            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("the template is valid");
+            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+                .expect("the template is valid");
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.enable_steady_tick(Duration::from_millis(250));
             bar

@@ -68,7 +68,9 @@ pub(crate) fn execute(
     progress.phase("running");
     let (inputs, parameters) = values.split_at(compiled.module.io.inputs.len());
     Ok(match engine {
-        Engine::Reference => interp::reference::run(&compiled.checked, &in_model_order(compiled, values)),
+        Engine::Reference => {
+            interp::reference::run(&compiled.checked, &in_model_order(compiled, values))
+        }
         Engine::Arena => interp::arena::run(&compiled.module, inputs, parameters)?,
         Engine::Object => Driver::build(compiled, driver, false, progress)?.run(values)?,
     })
@@ -79,7 +81,8 @@ fn in_model_order(compiled: &Compiled, values: &[Tensor]) -> Vec<Tensor> {
     let (inputs, parameters) = values.split_at(compiled.module.io.inputs.len());
     let (mut inputs, mut parameters) = (inputs.iter(), parameters.iter());
     let graph = compiled.checked.graph();
-    let next = |i: &rlx_aot::hir::Input| if i.parameter { parameters.next() } else { inputs.next() };
+    let next =
+        |i: &rlx_aot::hir::Input| if i.parameter { parameters.next() } else { inputs.next() };
     graph.inputs.iter().map(next).map(|v| v.expect("a value for every input").clone()).collect()
 }
 
@@ -92,7 +95,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     drop(progress);
     let named = || compiled.module.io.outputs.iter().zip(&outputs);
     if let Some(folder) = &args.out_dir {
-        let failed = |e: std::io::Error| rlx_aot::error::ErrorKind::io(format!("{}: {e}", folder.display()));
+        let failed =
+            |e: std::io::Error| rlx_aot::error::ErrorKind::io(format!("{}: {e}", folder.display()));
         std::fs::create_dir_all(folder).map_err(failed)?;
         for (i, tensor) in outputs.iter().enumerate() {
             let path = folder.join(format!("out_{i}.npy"));

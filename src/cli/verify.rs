@@ -63,7 +63,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
                 worst = worst.max(error(got, want));
             }
             let of = if records.len() > 1 { format!(" of {}", record.name) } else { String::new() };
-            wrong.extend(difference(got, want, bounds).map(|what| format!("output {i}{of}: {what}")));
+            wrong.extend(
+                difference(got, want, bounds).map(|what| format!("output {i}{of}: {what}")),
+            );
         }
     }
     drop(progress);
@@ -73,9 +75,12 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     if quiet {
         return Ok(());
     }
-    let sets = if records.len() == 1 { String::new() } else { format!(" on {} data sets", records.len()) };
+    let sets =
+        if records.len() == 1 { String::new() } else { format!(" on {} data sets", records.len()) };
     let outputs = compiled.module.io.outputs.len();
-    output::print(format!("{outputs} outputs match{sets}; the largest error is {worst:.1e} of the largest value"))
+    output::print(format!(
+        "{outputs} outputs match{sets}; the largest error is {worst:.1e} of the largest value"
+    ))
 }
 
 fn reference(compiled: &Compiled, args: &Args, progress: &Progress) -> Result<Record, Errors> {
@@ -101,8 +106,13 @@ fn recorded(compiled: &Compiled, data: &Path) -> Result<Vec<Record>, Errors> {
     }
     folders.sort();
     if folders.is_empty() {
-        let kind = ErrorKind::io(format!("{}: there is no output_0.pb, nor a folder with one", data.display()));
-        return Err(kind.help("recorded data is input_<i>.pb and output_<i>.pb, as the ONNX project keeps it").into());
+        let kind = ErrorKind::io(format!(
+            "{}: there is no output_0.pb, nor a folder with one",
+            data.display()
+        ));
+        return Err(kind
+            .help("recorded data is input_<i>.pb and output_<i>.pb, as the ONNX project keeps it")
+            .into());
     }
     folders.iter().map(|f| of_onnx(compiled, f)).collect()
 }
@@ -112,7 +122,8 @@ fn of_onnx(compiled: &Compiled, folder: &Path) -> Result<Record, Errors> {
     let read = |i: usize, port: &&rlx_aot::lir::Port| {
         front::read_tensor(&folder.join(format!("input_{i}.pb")), Some(&port.ty))
     };
-    let inputs = ports.iter().enumerate().map(|(i, port)| read(i, port)).collect::<Result<_, _>>()?;
+    let inputs =
+        ports.iter().enumerate().map(|(i, port)| read(i, port)).collect::<Result<_, _>>()?;
     let outputs = (0..compiled.module.io.outputs.len())
         .map(|i| front::read_tensor(&folder.join(format!("output_{i}.pb")), None))
         .collect::<Result<_, _>>()?;
@@ -122,11 +133,15 @@ fn of_onnx(compiled: &Compiled, folder: &Path) -> Result<Record, Errors> {
 
 fn of_rlx(compiled: &Compiled, file: &Path) -> Result<Record, Errors> {
     let record = front::rlx::read_record(file)?;
-    let find = |list: &[(String, Tensor)], name: &str| list.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone());
+    let find = |list: &[(String, Tensor)], name: &str| {
+        list.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone())
+    };
     let mut inputs = vec![];
     for port in ports(compiled) {
         let value = find(&record.inputs, &port.name).or_else(|| find(&record.params, &port.name));
-        inputs.push(value.ok_or_else(|| ErrorKind::wrong(format!("{}: it has no \"{}\"", file.display(), port.name)))?);
+        inputs.push(value.ok_or_else(|| {
+            ErrorKind::wrong(format!("{}: it has no \"{}\"", file.display(), port.name))
+        })?);
     }
     let outputs = record.outputs.into_iter().map(|(_, t)| t).collect();
     Ok(Record { name: file.display().to_string(), inputs, outputs })

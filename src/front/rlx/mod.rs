@@ -8,8 +8,10 @@
 
 mod ops;
 mod plan;
+mod record;
 
 pub use plan::{Plan, PlanNode, Slot, View};
+pub use record::{Record, read_record};
 
 use super::safetensors::Params;
 use super::{merged, of};
