@@ -7,6 +7,7 @@
 
 mod combine;
 mod contract;
+mod depthwise;
 mod elementary;
 mod expr;
 pub mod math;
@@ -60,6 +61,7 @@ fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, Error
         Op::Reduce { op, axes } => reduce::axes(frame, *op, axes),
         Op::ArgReduce { largest, axis, last } => reduce::place(frame, *largest, *axis, *last),
         Op::Contract(contract) => contract::product(frame, contract),
+        Op::Conv(conv) if depthwise::is_one(frame, conv) => depthwise::kernel(frame, conv),
         Op::Conv(conv) => contract::convolution(frame, conv),
         Op::Pool(pool) => reduce::windows(frame, pool),
         Op::Gather { axis } => moves::gather(frame, *axis),

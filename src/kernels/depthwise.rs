@@ -1,0 +1,197 @@
+//! Convolutions with one channel in a group, in and out: vectors lie over the channels.
+//!
+//! The weights of all taps stay in registers along a row of the result, if there are enough, and
+//! several columns of the row are summed at a time.
+
+use super::expr::{self, Body, reach};
+use super::nest::{self, Level, nest};
+use super::{Frame, KernelPlan};
+use crate::error::ErrorKind;
+use crate::kir::Value;
+use crate::kir::build::Builder;
+use crate::mir::{Conv, Expr, Weights};
+use crate::types::DType;
+
+/// More taps than this are looped over.
+const WRITTEN_OUT: i64 = 64;
+
+/// Whether a convolution is one of these.
+pub(super) fn is_one(frame: &Frame<'_>, conv: &Conv) -> bool {
+    let channel = conv.taps.len() + 1;
+    let groups = conv.groups as i64;
+    conv.weights == Weights::Plain
+        && groups > 1
+        && frame.inputs()[0].dims[channel] == groups
+        && frame.result().dims[channel] == groups
+}
+
+/// The kernel; `None` where it is not for vectors.
+pub(super) fn kernel(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan>, ErrorKind> {
+    let (x, w) = (&frame.inputs()[0], &frame.inputs()[1]);
+    let dtype = x.dtype;
+    expr::memory(dtype)?;
+    if w.dtype != dtype || dtype == DType::Bool {
+        return Err(ErrorKind::unsupported(format!("products of {dtype} and {}", w.dtype)));
+    }
+    let identity = Expr::identity();
+    let types: Vec<DType> =
+        [dtype].into_iter().chain(frame.inputs()[2..].iter().map(|s| s.dtype)).collect();
+    let body = Body::new(conv.epilogue.as_ref().unwrap_or(&identity), &types)?;
+    let spatial = conv.taps.len();
+    let axis = |axis: usize, times: i64, w: i64| {
+        let rest = frame.shapes[2..].iter().map(|shape| shape.strides[axis]);
+        let steps = [x.strides[axis] * times, w].into_iter().chain(rest).collect();
+        Level::axis(frame.result().dims[axis], steps)
+    };
+    let channels = axis(spatial + 1, 1, w.strides[spatial + 1]);
+    let mut around = vec![axis(0, 1, 0)];
+    around.extend((0..spatial).map(|i| axis(i + 1, conv.strides[i] as i64, 0)));
+    let columns = around.pop().unwrap_or_else(|| Level::unit(frame.shapes().count()));
+    let taps = (0..spatial).map(|i| {
+        let step = x.strides[i + 1] * conv.dilations[i] as i64;
+        Level::axis(conv.taps[i] as i64, vec![step, w.strides[i]])
+    });
+    let taps = nest::merge(taps);
+    if frame.machine.lanes > 1 {
+        let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype));
+        let product = matches!(dtype, DType::F32 | DType::I32);
+        if !product || !types || !body.in_vectors() || !unit(frame, &channels) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Depthwise { frame, body, dtype, taps, columns, channels }.write(around)))
+}
+
+/// Whether neighbouring channels are one behind the other, or the same to the epilogue.
+fn unit(frame: &Frame<'_>, channels: &Level) -> bool {
+    let last = channels.steps.len() - 1;
+    let mut steps = channels.steps.iter().zip(frame.shapes()).enumerate();
+    steps.all(|(i, (&step, shape))| {
+        step == expr::size(shape.dtype) || step == 0 && i >= 2 && i < last
+    })
+}
+
+struct Depthwise<'a> {
+    frame: &'a Frame<'a>,
+    body: Body<'a>,
+    dtype: DType,
+    /// Steps of the input and of the weights.
+    taps: Vec<Level>,
+    columns: Level,
+    channels: Level,
+}
+
+impl Depthwise<'_> {
+    fn write(&self, around: Vec<Level>) -> KernelPlan {
+        let frame = self.frame;
+        let taps: i64 = self.taps.iter().map(|l| l.extent).product();
+        let registers = i64::from(frame.machine.registers);
+        let resident = taps + 4 <= registers;
+        let most = if resident { (registers - taps - 2).clamp(1, 8) } else { 8.min(registers / 2) };
+        let tiles = (self.columns.extent + most - 1) / most;
+        let columns = self.columns.clone().in_pieces((self.columns.extent + tiles - 1) / tiles);
+        let mut levels = nest::merge(around);
+        levels.push(self.channels.clone().in_pieces(frame.lanes()));
+        let last = levels.len() - 1;
+        let range = nest::shared(&levels);
+        let elements: i64 = frame.result().dims.iter().product();
+        let work = elements * (taps + self.body.cost() + 1);
+        let (mut b, pointers) = frame.open(levels[range].pieces());
+        nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+            let lanes = sizes[last] as u32;
+            let weights: Option<Vec<Value>> = resident.then(|| {
+                let places = offsets(&self.taps);
+                places.iter().map(|place| self.load(b, p[1], place[1], lanes)).collect()
+            });
+            nest(b, std::slice::from_ref(&columns), None, p, &mut |b, p, sizes| {
+                self.tile(b, p, sizes[0], lanes, weights.as_deref());
+            });
+        });
+        frame.close(b, work)
+    }
+
+    fn load(&self, b: &mut Builder, pointer: Value, offset: i64, lanes: u32) -> Value {
+        expr::load(b, self.dtype, pointer, offset, lanes, false)
+    }
+
+    fn tile(
+        &self,
+        b: &mut Builder,
+        p: &[Value],
+        columns: i64,
+        lanes: u32,
+        weights: Option<&[Value]>,
+    ) {
+        let ty = expr::memory(self.dtype).expect("it was asked before").value();
+        let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
+        let sums = vec![zero; columns as usize];
+        let sums = self.sum(b, &self.taps, (p[0], p[1]), sums, lanes, weights);
+        let result = p.len() - 1;
+        for (column, sum) in (0..columns).zip(sums) {
+            let sum = expr::wrap(b, self.dtype, sum);
+            let value = self.body.emit(b, &[], &mut |b, n| match n {
+                0 => sum,
+                n => {
+                    let dtype = self.frame.inputs()[n + 1].dtype;
+                    let splat = self.channels.steps[n + 1] == 0 && b.lanes() > 1;
+                    let at = column * self.columns.steps[n + 1];
+                    expr::load(b, dtype, p[n + 1], at, lanes, splat)
+                }
+            });
+            let at = column * self.columns.steps[result];
+            expr::store(b, self.frame.result().dtype, value, p[result], at, lanes);
+        }
+    }
+
+    /// The sums over these taps.
+    fn sum(
+        &self,
+        b: &mut Builder,
+        taps: &[Level],
+        (x, w): (Value, Value),
+        mut sums: Vec<Value>,
+        lanes: u32,
+        weights: Option<&[Value]>,
+    ) -> Vec<Value> {
+        let count: i64 = taps.iter().map(|l| l.extent).product();
+        if let Some((outer, inner)) = taps.split_first()
+            && count > WRITTEN_OUT
+        {
+            let steps = [(x, outer.steps[0]), (w, outer.steps[1])];
+            return b.fold(0, outer.extent, &steps, &sums, |b, it| {
+                let pointers = (it.pointers[0], it.pointers[1]);
+                self.sum(b, inner, pointers, it.carried.to_vec(), lanes, None)
+            });
+        }
+        for (tap, place) in offsets(taps).into_iter().enumerate() {
+            let weight = match weights {
+                Some(weights) => weights[tap],
+                None => self.load(b, w, place[1], lanes),
+            };
+            for (column, sum) in sums.iter_mut().enumerate() {
+                let at = place[0] + column as i64 * self.columns.steps[0];
+                let (pointer, offset) = reach(b, x, at);
+                let value = self.load(b, pointer, offset, lanes);
+                *sum = if b.type_of(value).is_float() {
+                    b.mul_add(weight, value, *sum)
+                } else {
+                    let product = b.mul(weight, value);
+                    b.add(product, *sum)
+                };
+            }
+        }
+        sums
+    }
+}
+
+/// For every iteration of the levels, the bytes by which each pointer has moved.
+fn offsets(levels: &[Level]) -> Vec<[i64; 2]> {
+    let mut all = vec![[0; 2]];
+    for level in levels {
+        let step = |i: i64| [level.steps[0] * i, level.steps[1] * i];
+        all = (all.iter())
+            .flat_map(|&[x, w]| (0..level.extent).map(move |i| [x + step(i)[0], w + step(i)[1]]))
+            .collect();
+    }
+    all
+}
