@@ -16,7 +16,7 @@ pub(super) fn check(op: Unary, ty: DType) -> Result<(), ErrorKind> {
     use Unary::*;
     match op {
         Neg | Abs | Sign | Not | Sqrt | Floor | Ceil | Round | Trunc => Ok(()),
-        _ if ty == DType::F32 => Ok(()),
+        _ if matches!(ty, DType::F32 | DType::F64) => Ok(()),
         _ => Err(ErrorKind::unsupported(format!("{op:?} of {ty}"))),
     }
 }
@@ -27,7 +27,7 @@ pub(super) fn check(op: Unary, ty: DType) -> Result<(), ErrorKind> {
 ///
 /// `unsupported`.
 pub(super) fn check_power(ty: DType) -> Result<(), ErrorKind> {
-    if ty == DType::F32 {
+    if matches!(ty, DType::F32 | DType::F64) {
         return Ok(());
     }
     Err(ErrorKind::unsupported(format!("Pow of {ty}")))

@@ -8,6 +8,7 @@
 
 mod circular;
 mod erf;
+pub mod half;
 mod hyperbolic;
 
 pub use circular::{acos, asin, atan, cos, sin, tan};

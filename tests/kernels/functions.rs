@@ -36,6 +36,7 @@ pub(crate) fn cases(numbers: u32) -> Vec<Case> {
     cases.push(case(("tan", math::tan, f64::tan, 4.0), &circular));
     cases.push(pow(numbers));
     cases.extend(long_cases(numbers / 4));
+    cases.extend(half_cases(numbers / 4));
     for n in [0, 1, 2, 3, 7, -1, -4] {
         let f = move |b: &mut Builder, x: &[Value]| math::integer_power(b, x[0], n);
         let x = sweep(1000);
@@ -44,6 +45,38 @@ pub(crate) fn cases(numbers: u32) -> Vec<Case> {
         let case = map(format!("power {n}"), vec![x], expected, f);
         // The products on the way may be denormal.
         cases.push(Case { tolerance: Tolerance::Relative(1e-6), ..case });
+    }
+    cases
+}
+
+/// Every number of two bytes to `F32`, and numbers of all sizes back.
+fn half_cases(numbers: u32) -> Vec<Case> {
+    use half::{bf16, f16};
+    use math::half::{of_bf16, of_f16, to_bf16, to_f16};
+    type Pair = (&'static str, fn(&mut Builder, Value) -> Value, fn(u16) -> f32);
+    let widened: [Pair; 2] = [
+        ("F32 of bf16", of_bf16, |bits| bf16::from_bits(bits).to_f32()),
+        ("F32 of f16", of_f16, |bits| f16::from_bits(bits).to_f32()),
+    ];
+    let all = || Data::Integers(Memory::I32, (0..1 << 16).collect());
+    let mut cases: Vec<_> = (widened.into_iter())
+        .map(|(name, write, exact)| {
+            let expected = Data::f32((0..=u16::MAX).map(exact));
+            map(name, vec![all()], expected, move |b, x| write(b, x[0]))
+        })
+        .collect();
+    type Back = (&'static str, fn(&mut Builder, Value) -> Value, fn(f32) -> u16, fn(u16) -> f32);
+    let narrowed: [Back; 2] = [
+        ("bf16 of F32", to_bf16, |x| bf16::from_f32(x).to_bits(), widened[0].2),
+        ("f16 of F32", to_f16, |x| f16::from_f32(x).to_bits(), widened[1].2),
+    ];
+    for (name, write, exact, back) in narrowed {
+        // With what lies between two neighbours, where ties are.
+        let between = (0..u16::MAX / 4).map(|i| (back(4 * i) + back(4 * i + 1)) / 2.0);
+        let x = sweep(numbers).into_iter().chain(between).filter(|x| !x.is_nan());
+        let x: Vec<_> = x.collect();
+        let expected = Data::i32(x.iter().map(|&x| exact(x).into()));
+        cases.push(map(name, vec![Data::f32(x)], expected, move |b, x| write(b, x[0])));
     }
     cases
 }
