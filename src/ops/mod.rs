@@ -9,7 +9,6 @@
 pub(crate) mod agree;
 mod attrs;
 pub mod formula;
-pub mod rlx;
 #[cfg(test)]
 mod tests;
 pub mod tools;
@@ -262,6 +261,10 @@ ops! {
     },
     reshape::{Flatten, Reshape, Squeeze, Unsqueeze},
     response::{LRN, LpNormalization},
+    rlx::{
+        AttentionBlock, ConvBiasAct, DotGeneral, Elementwise, FusedSwiGlu, KvAppend, LoraMatMul, MatMulBiasAct,
+        Reverse, RlxAttention, RlxGather, RlxNorm, RlxSlice, Roll, Rope,
+    },
     select::{Clip, IsInf, IsNaN, Where},
     shape::{Shape, Size},
     slice::{Slice},

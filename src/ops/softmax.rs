@@ -119,11 +119,7 @@ softmax! {
         row.iter_mut().for_each(|v| *v = (*v - max).exp());
         let sum: f64 = row.iter().sum();
         row.iter_mut().for_each(|v| *v /= sum);
-    }, |mir, x, axis| {
-        let powers = powers(mir, x, axis).1;
-        let sum = mir.reduce(Reduction::Sum, powers, &[axis]);
-        mir.binary(Binary::Div, powers, sum)
-    };
+    }, softmax;
 
     /// `x - max - log(sum of exp(x - max))`. NaN as for softmax.
     LogSoftmax Tolerance::Relative(1e-5), |row| {
@@ -159,6 +155,13 @@ softmax! {
         let hit = mir.compare(Comparison::Equal, best, numbers);
         mir.cast(hit, ty.dtype)
     };
+}
+
+/// Softmax along `axis`, in MIR.
+pub(super) fn softmax(mir: &mut mir::Builder, x: mir::Value, axis: usize) -> mir::Value {
+    let powers = powers(mir, x, axis).1;
+    let sum = mir.reduce(Reduction::Sum, powers, &[axis]);
+    mir.binary(Binary::Div, powers, sum)
 }
 
 fn largest(row: &[f64]) -> f64 {

@@ -64,3 +64,20 @@
 //!
 //! Outputs have the type that the file gives them: where that differs from what is inferred, the
 //! reader reports it.
+
+mod attention;
+mod conv;
+mod elementwise;
+mod function;
+mod movement;
+mod norm;
+mod product;
+
+pub use attention::{AttentionBlock, Rope, RlxAttention};
+pub use conv::ConvBiasAct;
+pub use elementwise::Elementwise;
+pub use movement::{KvAppend, Reverse, RlxGather, RlxSlice, Roll};
+pub use norm::RlxNorm;
+pub use product::{DotGeneral, FusedSwiGlu, LoraMatMul, MatMulBiasAct};
+
+pub(super) use attention::rotate;
