@@ -117,9 +117,6 @@ impl Op for Pad {
                 tools::single(value, "the constant")?;
                 tools::broadcast_types(&[&Type::scalar(ty.dtype), &Type::scalar(value.dtype)])?;
             }
-            if self.mode == Mode::Constant {
-                inputs.known(2, "the constant")?;
-            }
         }
         let borders = self.borders(&ty.dims, |i| inputs.constant(i))?;
         let empty = borders.iter().position(|b| b.count == 0 && b.extent() > 0);
@@ -159,17 +156,17 @@ impl Op for Pad {
         let Some(x) = inputs[0] else { return vec![] };
         let operand = |i: usize| inputs.get(i).copied().flatten().and_then(|v| mir.constant_of(v));
         let borders = self.borders(&mir.dims(x), operand).unwrap_or_default();
-        let value = operand(2).cloned();
         let (starts, counts): (Vec<_>, Vec<_>) = borders.iter().map(|b| (b.start, b.count)).unzip();
         let steps = vec![1; starts.len()];
         let starts: Vec<_> = starts.iter().zip(&counts).map(|(&s, &n)| if n == 0 { 0 } else { s }).collect();
         let kept = mir.slice(x, &starts, &counts, &steps);
         if self.mode == Mode::Constant {
             let (low, high): (Vec<_>, Vec<_>) = borders.iter().map(|b| (b.low, b.high)).unzip();
-            let attribute = self.attributes.as_ref().map(|(_, value)| *value);
-            return vec![match value {
-                Some(value) if attribute.is_none() => surround(mir, kept, &low, &high, &value),
-                _ => mir.pad(kept, &low, &high, attribute.unwrap_or(0.0)),
+            return vec![match (&self.attributes, inputs.get(2).copied().flatten()) {
+                (None, Some(value)) => surround(mir, kept, &low, &high, value),
+                (attributes, _) => {
+                    mir.pad(kept, &low, &high, attributes.as_ref().map_or(0.0, |(_, value)| *value))
+                }
             }];
         }
         let axes = borders.iter().enumerate().filter(|(_, b)| b.low > 0 || b.high > 0);
@@ -193,14 +190,22 @@ fn source(mode: Mode, border: &Border, i: usize) -> Option<usize> {
     Some(border.start + at as usize)
 }
 
-/// A border of a constant; one that a float does not hold is put around in pieces.
-fn surround(mir: &mut mir::Builder, x: mir::Value, low: &[usize], high: &[usize], value: &Tensor) -> mir::Value {
-    let rounded = value.f64_at(0);
-    if value.ty().dtype.is_float() || Tensor::from_f64s(value.ty().clone(), [rounded]).bytes() == value.bytes() {
-        return mir.pad(x, low, high, rounded);
+/// A border of one value; one that is not known, or that a float does not hold, is put around in pieces.
+fn surround(
+    mir: &mut mir::Builder,
+    x: mir::Value,
+    low: &[usize],
+    high: &[usize],
+    value: mir::Value,
+) -> mir::Value {
+    let held = |value: &&Tensor| {
+        let rounded = Tensor::from_f64s(value.ty().clone(), [value.f64_at(0)]);
+        value.ty().dtype.is_float() || rounded.bytes() == value.bytes()
+    };
+    if let Some(value) = mir.constant_of(value).filter(held).map(|value| value.f64_at(0)) {
+        return mir.pad(x, low, high, value);
     }
-    let scalar = mir.constant(value.clone());
-    let scalar = mir.reshape(scalar, []);
+    let scalar = mir.reshape(value, []);
     (0..low.len()).fold(x, |x, axis| {
         let mut edge = |width| {
             let mut dims = mir.dims(x);

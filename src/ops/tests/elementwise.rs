@@ -28,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
     choices(&mut cases);
     powers(&mut cases);
     reductions(&mut cases);
+    sums_of_products(&mut cases);
     cases
 }
 
@@ -271,5 +272,33 @@ fn reductions(cases: &mut Vec<Case>) {
             cases.push(place().f32(&[3, 0]));
         }
         cases.extend(INTEGERS.map(|t| case(name).corners(t, 0)));
+    }
+}
+
+fn sums_of_products(cases: &mut Vec<Case>) {
+    let equations: [(&str, &[&[usize]]); 18] = [
+        ("bij, bjk -> bik", &[&[2, 3, 4], &[2, 4, 5]]),
+        ("ij,jk", &[&[3, 4], &[4, 5]]),
+        ("ij->ji", &[&[3, 4]]),
+        ("ij->", &[&[3, 4]]),
+        ("ii->i", &[&[3, 3]]),
+        ("ii", &[&[3, 3]]),
+        ("...ii->...i", &[&[2, 3, 3]]),
+        ("iji->j", &[&[3, 2, 3]]),
+        ("i,j->ij", &[&[3], &[4]]),
+        ("i,i", &[&[3], &[3]]),
+        ("...ij,...jk->...ik", &[&[2, 1, 3, 4], &[5, 4, 2]]),
+        ("i...,...i", &[&[3, 2], &[2, 3]]),
+        ("ij,jk,kl->il", &[&[2, 3], &[3, 4], &[4, 5]]),
+        ("ab,cd,ac,bd->", &[&[2, 3], &[4, 5], &[2, 4], &[3, 5]]),
+        ("bhqd,bhkd->bhqk", &[&[1, 2, 3, 4], &[1, 2, 5, 4]]),
+        ("ij,kj->jik", &[&[2, 3], &[4, 3]]),
+        ("ij,jk->ik", &[&[2, 0], &[0, 3]]),
+        (",i->i", &[&[], &[3]]),
+    ];
+    for (equation, operands) in equations {
+        let sum = || case("Einsum").attr("equation", text(equation));
+        cases.push(operands.iter().fold(sum(), |case, dims| case.f32(dims)));
+        cases.push(operands.iter().fold(sum(), |case, dims| case.random(I32, dims)));
     }
 }

@@ -16,6 +16,8 @@ pub(super) fn cases() -> Vec<Case> {
     slices(&mut cases);
     pads(&mut cases);
     gathers(&mut cases);
+    scans(&mut cases);
+    sequences(&mut cases);
     cases
 }
 
@@ -164,6 +166,7 @@ fn pads(cases: &mut Vec<Case>) {
             .random(I64, &[2, 3])
             .list(&[1, 0, 0, 2])
             .known(Tensor::from_i64s([], &[i64::MAX])),
+        case("Pad").f32(&[2, 3]).list(&[1, 0, 0, 2]).given(scalar(F32, 0.1)),
         case("Pad").random(Bool, &[2]).list(&[1, 1]).known(scalar(Bool, 1.0)),
         case("Pad")
             .opset(10)
@@ -217,4 +220,32 @@ fn gathers(cases: &mut Vec<Case>) {
         cases.push(floats.known(scalar(F32, 3.0)).given(Tensor::from_i64s([2], &[2, 3])));
         cases.push(hot().indices(&[0], &[]).known(scalar(I32, 3.0)).given(values));
     }
+}
+
+fn scans(cases: &mut Vec<Case>) {
+    for name in ["CumSum", "CumProd"] {
+        for (exclusive, reverse) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let scan =
+                || case(name).attr("exclusive", int(exclusive)).attr("reverse", int(reverse));
+            cases.push(scan().f32(&[2, 7, 3]).known(Tensor::from_i64s([], &[1])));
+            cases.push(scan().random(I32, &[5]).list(&[-1]));
+            cases.push(scan().f32(&[1, 2]).list(&[0]));
+            cases.push(scan().f32(&[0, 2]).list(&[0]));
+            cases.push(scan().random(U64, &[2, 0]).list(&[0]));
+        }
+    }
+}
+
+fn sequences(cases: &mut Vec<Case>) {
+    for (time, batch) in [(0, 1), (1, 0)] {
+        let reverse =
+            || case("ReverseSequence").attr("time_axis", int(time)).attr("batch_axis", int(batch));
+        cases.push(reverse().f32(&[3, 3, 2]).indices(&[3], &[1, 3, 2]));
+        cases.push(reverse().random(I64, &[3, 3]).indices(&[3], &[0, 3, 2]));
+    }
+    cases.extend([
+        case("CenterCropPad").f32(&[20, 7]).list(&[10, 10]),
+        case("CenterCropPad").f32(&[5, 4, 3]).attr("axes", ints(&[-1, 0])).list(&[6, 2]),
+        case("CenterCropPad").random(Bool, &[2, 0]).list(&[0, 3]),
+    ]);
 }
