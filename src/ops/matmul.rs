@@ -268,30 +268,7 @@ pub(super) fn expand_product(
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::agree::{agree, refused};
-
-    #[test]
-    fn products_agree() {
-        for (a, b) in [
-            ("f32[2,3]", "f32[3,4]"),
-            ("f32[3]", "f32[3]"),
-            ("f32[3]", "f32[2,3,4]"),
-            ("f32[2,5,3]", "f32[3]"),
-            ("f32[2,5,3]", "f32[3,4]"),
-            ("f32[2,1,5,3]", "f32[4,3,2]"),
-            ("f32[1,2,3]", "f32[1,1,1,3,2]"),
-            ("i32[2,3]", "i32[3,2]"),
-            ("f32[2,0]", "f32[0,2]"),
-            ("f32[0,2]", "f32[2,2]"),
-        ] {
-            agree("MatMul", &[a, b]);
-        }
-        agree("Gemm", &["f32[2,3]", "f32[3,4]"]);
-        agree("Gemm transA=1 alpha=0.5 beta=2.0", &["f32[3,2]", "f32[3,4]", "f32[4]"]);
-        agree("Gemm transB=1", &["f32[2,3]", "f32[4,3]", "f32[2,1]"]);
-        agree("Gemm transA=1 transB=1", &["f32[3,2]", "f32[4,3]", "f32[]"]);
-        agree("Gemm alpha=2 beta=-1", &["i32[2,3]", "i32[3,2]", "i32[1,2]"]);
-    }
+    use crate::ops::tests::refused;
 
     #[test]
     fn misfits_are_refused() {

@@ -5,8 +5,6 @@
 //! shape rules. `reference` uses only `tensor`, `expand` only the builder of MIR: they share no code,
 //! which is what makes comparing them worth something.
 
-#[cfg(test)]
-pub(crate) mod agree;
 mod attrs;
 pub mod formula;
 #[cfg(test)]

@@ -549,27 +549,7 @@ fn scaled(
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::agree::{agree, refused};
-
-    #[test]
-    fn normalizations_agree() {
-        let variances = "f32[3]=0.5,1,2";
-        agree("BatchNormalization", &["f32[2,3,4,5]", "f32[3]", "f32[3]", "f32[3]", variances]);
-        agree("BatchNormalization @9", &["f32[2,3]", "f32[3]", "f32[3]", "f32[3]", variances]);
-        agree("InstanceNormalization epsilon=0.01", &["f32[2,3,4,5]", "f32[3]", "f32[3]"]);
-        agree("GroupNormalization num_groups=2", &["f32[2,4,3,2]", "f32[4]", "f32[4]"]);
-        agree("GroupNormalization @18 num_groups=2", &["f32[2,4,3,2]", "f32[2]", "f32[2]"]);
-        agree("LayerNormalization", &["f32[2,3,4]", "f32[4]", "f32[4]"]);
-        agree("LayerNormalization axis=1", &["f32[2,3,4]", "f32[3,4]"]);
-        agree("LayerNormalization axis=-2 stash_type=1", &["f32[2,3,4]", "f32[2,1,1]", "f32[1]"]);
-        agree("RMSNormalization axis=1", &["f32[2,3,4]", "f32[3,4]"]);
-        agree("MeanVarianceNormalization", &["f32[2,3,4,5]"]);
-        agree("MeanVarianceNormalization axes=[1]", &["f32[2,3]"]);
-        agree("LRN size=3", &["f32[1,5,2,3]"]);
-        agree("LRN size=4 alpha=0.5 beta=0.5 bias=2", &["f32[2,5,2]"]);
-        agree("LpNormalization", &["f32[2,3]"]);
-        agree("LpNormalization p=1 axis=0", &["f32[2,3]=0,1,-2,0,3,4"]);
-    }
+    use crate::ops::tests::refused;
 
     #[test]
     fn misfits_are_refused() {

@@ -359,40 +359,14 @@ fn rooted(mir: &mut mir::Builder, x: mir::Value, p: i64) -> mir::Value {
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::agree::{agree, refused};
-
-    #[test]
-    fn pools_agree() {
-        for op in ["MaxPool", "AveragePool", "LpPool p=3", "AveragePool count_include_pad=1"] {
-            for rest in [
-                "kernel_shape=[2,3]",
-                "kernel_shape=[3,3] strides=[2,2] pads=[1,0,1,2]",
-                "kernel_shape=[3,3] strides=[2,2] pads=[1,1,1,1] ceil_mode=1",
-                "kernel_shape=[2,2] strides=[3,3] ceil_mode=1",
-                "kernel_shape=[2,2] dilations=[2,3] strides=[1,2]",
-                "kernel_shape=[3,2] strides=[2,2] auto_pad=SAME_UPPER",
-                "kernel_shape=[3,2] strides=[2,2] auto_pad=SAME_LOWER",
-                "kernel_shape=[3,2] auto_pad=VALID",
-            ] {
-                agree(&format!("{op} {rest}"), &["f32[2,3,7,8]"]);
-            }
-            agree(&format!("{op} kernel_shape=[3] strides=[2]"), &["f32[1,2,9]"]);
-            agree(&format!("{op} kernel_shape=[2,1,2] ceil_mode=1 strides=[2,2,2]"), &["f32[1,2,3,4,5]"]);
-        }
-        agree("MaxPool kernel_shape=[2,2] pads=[1,1,1,1]", &["i8[1,1,4,4]"]);
-        agree("MaxPool kernel_shape=[2]", &["f32[1,1,4]=1,nan,-inf,-0"]);
-        for op in ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool p=1", "GlobalLpPool"] {
-            agree(op, &["f32[2,3,4,5]"]);
-            agree(op, &["f32[2,3,4]"]);
-        }
-    }
+    use crate::ops::tests::{definition, refused};
 
     #[test]
     fn padding_counts_only_within_its_bounds() {
         let x = "f32[1,1,4]=1,2,3,4";
-        let y = agree("AveragePool kernel_shape=[3] strides=[2] ceil_mode=1 count_include_pad=1", &[x]);
+        let y = definition("AveragePool kernel_shape=[3] strides=[2] ceil_mode=1 count_include_pad=1", &[x]);
         assert_eq!(y[0].f64s(), [2.0, 3.5]);
-        let y = agree("AveragePool kernel_shape=[3] pads=[1,1] count_include_pad=1", &[x]);
+        let y = definition("AveragePool kernel_shape=[3] pads=[1,1] count_include_pad=1", &[x]);
         assert_eq!(y[0].f32s(), [1.0, 2.0, 3.0, 7.0 / 3.0]);
     }
 

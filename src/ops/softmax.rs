@@ -180,18 +180,7 @@ fn powers(mir: &mut mir::Builder, x: mir::Value, axis: usize) -> (mir::Value, mi
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::agree::{agree, refused};
-
-    #[test]
-    fn rows_agree() {
-        for op in ["Softmax", "LogSoftmax", "Hardmax"] {
-            for rest in ["", "axis=0", "axis=1", "@11", "@11 axis=0", "@11 axis=-1", "@11 axis=3"] {
-                agree(&format!("{op} {rest}"), &["f32[2,3,4]"]);
-            }
-            agree(op, &["f32[2,3]=1,nan,2,-inf,-inf,-inf"]);
-            agree(op, &["f32[3]=1000,1001,-1000"]);
-        }
-    }
+    use crate::ops::tests::refused;
 
     #[test]
     fn axes_are_checked() {

@@ -333,65 +333,7 @@ recurrent! {
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::agree::{agree, refused};
-
-    /// Operands for 4 steps of 2 sequences of 3 inputs, with a state of 5.
-    fn operands(gates: usize, directions: usize, batch_first: bool) -> Vec<String> {
-        let (d, rows) = (directions, gates * 5);
-        let state = if batch_first { format!("f32[2,{d},5]") } else { format!("f32[{d},2,5]") };
-        vec![
-            if batch_first { "f32[2,4,3]" } else { "f32[4,2,3]" }.to_owned(),
-            format!("f32[{d},{rows},3]"),
-            format!("f32[{d},{rows},5]"),
-            format!("f32[{d},{}]", 2 * rows),
-            "i32[2]=3,4".to_owned(),
-            state.clone(),
-            state,
-            format!("f32[{d},15]"),
-        ]
-    }
-
-    #[test]
-    fn sequences_agree() {
-        for (op, gates, all) in [
-            ("RNN", 1, 6),
-            ("RNN activations=[Relu] clip=0.5", 1, 6),
-            ("GRU", 3, 6),
-            ("GRU linear_before_reset=1", 3, 6),
-            ("LSTM", 4, 8),
-            ("LSTM input_forget=1 clip=0.3", 4, 8),
-        ] {
-            for (direction, count) in [("forward", 1), ("reverse", 1), ("bidirectional", 2)] {
-                if op.contains("Relu") && count == 2 {
-                    continue;
-                }
-                for layout in [0, 1] {
-                    let node = format!("{op} direction={direction} layout={layout} hidden_size=5");
-                    let operands = operands(gates, count, layout == 1);
-                    let operands: Vec<_> = operands.iter().map(String::as_str).collect();
-                    agree(&node, &operands[..all]);
-                    agree(&node, &operands[..4]);
-                    agree(&node, &operands[..3]);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn activations_agree() {
-        let operands = operands(1, 1, false);
-        let operands: Vec<_> = operands.iter().map(String::as_str).collect();
-        for name in [
-            "relu", "Tanh", "Sigmoid", "Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu",
-            "Softsign", "Softplus",
-        ] {
-            agree(&format!("RNN activations=[{name}]"), &operands[..4]);
-            agree(
-                &format!("RNN activations=[{name}] activation_alpha=[0.3] activation_beta=[0.4]"),
-                &operands[..4],
-            );
-        }
-    }
+    use crate::ops::tests::refused;
 
     #[test]
     fn misfits_are_refused() {

@@ -9,9 +9,9 @@ use crate::types::{DType, Type};
 /// A node with the values of its operands. Built step by step; operands are in order.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     opset: i64,
-    attrs: Vec<(&'static str, Attribute)>,
+    attrs: Vec<(String, Attribute)>,
     operands: Vec<Option<Value>>,
     results: usize,
     seed: u64,
@@ -25,9 +25,16 @@ struct Value {
 }
 
 /// A case of this operator, with one result and in the default operator set.
-pub(super) fn case(name: &'static str) -> Case {
+pub(super) fn case(name: &str) -> Case {
     let seed = name.bytes().fold(1, |seed: u64, b| seed.wrapping_mul(31).wrapping_add(b.into()));
-    Case { name, opset: DEFAULT_OPSET, attrs: vec![], operands: vec![], results: 1, seed }
+    Case {
+        name: name.to_owned(),
+        opset: DEFAULT_OPSET,
+        attrs: vec![],
+        operands: vec![],
+        results: 1,
+        seed,
+    }
 }
 
 impl Case {
@@ -44,8 +51,8 @@ impl Case {
     }
 
     /// With this attribute.
-    pub(super) fn attr(mut self, name: &'static str, value: Attribute) -> Case {
-        self.attrs.push((name, value));
+    pub(super) fn attr(mut self, name: &str, value: Attribute) -> Case {
+        self.attrs.push((name.to_owned(), value));
         self
     }
 
@@ -131,8 +138,9 @@ impl Case {
                 .collect();
             format!("{} {:?} of {types:?}, all known: {all_known}: {what}", self.name, self.attrs)
         };
-        let op = parse(self.name, self.opset, &self.attrs, self.results)
-            .map_err(|e| context(e.message))?;
+        let attrs: Vec<_> = self.attrs.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
+        let op =
+            parse(&self.name, self.opset, &attrs, self.results).map_err(|e| context(e.message))?;
         let known = |v: &Value| v.known || all_known;
         let operands = self.operands.iter().map(|o| {
             o.as_ref()
@@ -147,7 +155,7 @@ impl Case {
                 "inferred {types:?}, the reference gives {found_types:?}"
             )));
         }
-        let mut builder = mir::Builder::new(self.name);
+        let mut builder = mir::Builder::new(&self.name);
         let (mut values, mut inputs) = (vec![], vec![]);
         for (i, operand) in self.operands.iter().enumerate() {
             values.push(operand.as_ref().map(|v| {

@@ -5,16 +5,19 @@ mod case;
 mod elementwise;
 mod movement;
 mod neural;
+mod rlx;
+mod text;
 
 use super::{AnyOp, Attribute, Attrs, DEFAULT_OPSET, Operand, Operands};
 use crate::error::ErrorKind;
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use case::Case;
+pub(crate) use text::{definition, refused};
 
 /// The cases of all operators.
 fn cases() -> Vec<Case> {
-    [elementwise::cases(), movement::cases(), neural::cases()].concat()
+    [elementwise::cases(), movement::cases(), neural::cases(), rlx::cases()].concat()
 }
 
 #[test]

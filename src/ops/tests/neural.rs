@@ -1,62 +1,153 @@
-//! Cases of the operators of neural networks, one or two each: their files have more.
+//! Cases of the operators of neural networks: matrix products, windows, normalizations, recurrences.
 
-use super::case::{Case, case};
-use super::{int, ints, text};
-use crate::types::DType::*;
+use super::case::Case;
+use super::text::read;
 
 /// Cases of this file.
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = vec![
-        case("MatMul").f32(&[2, 3, 4]).f32(&[4, 5]),
-        case("MatMul").random(I32, &[3]).random(I32, &[3]),
-        case("Gemm").attr("transB", int(1)).f32(&[3, 4]).f32(&[5, 4]).f32(&[5]),
-        case("Conv")
-            .attr("pads", ints(&[1, 0, 0, 2]))
-            .f32(&[1, 4, 5, 6])
-            .f32(&[6, 4, 3, 2])
-            .f32(&[6]),
-        case("Conv")
-            .attr("group", int(2))
-            .attr("strides", ints(&[2]))
-            .f32(&[2, 4, 9])
-            .f32(&[6, 2, 3]),
-        case("ConvTranspose").attr("strides", ints(&[2, 3])).f32(&[1, 2, 3, 4]).f32(&[2, 5, 3, 2]),
-        case("BatchNormalization").f32(&[2, 3, 4]).f32(&[3]).f32(&[3]).f32(&[3]).range(
-            F32,
-            &[3],
-            0.5,
-            2.0,
-        ),
-        case("GroupNormalization").attr("num_groups", int(2)).f32(&[2, 4, 3]).f32(&[4]).f32(&[4]),
-        case("InstanceNormalization").f32(&[2, 3, 4]).f32(&[3]).f32(&[3]),
-        case("LayerNormalization").f32(&[2, 3, 4]).f32(&[4]).f32(&[4]),
-        case("MeanVarianceNormalization").f32(&[2, 3, 4, 5]),
-        case("RMSNormalization").opset(23).f32(&[2, 3, 4]).f32(&[4]),
-        case("LRN").attr("size", int(3)).f32(&[2, 5, 3, 2]),
-        case("LpNormalization").attr("p", int(1)).f32(&[2, 5]),
-        case("LpNormalization").f32(&[2, 5]),
-        case("GlobalAveragePool").f32(&[2, 3, 4, 5]),
-        case("GlobalMaxPool").f32(&[2, 3, 4, 5]),
-        case("GlobalLpPool").f32(&[2, 3, 4, 5]),
-    ];
-    for name in ["AveragePool", "MaxPool", "LpPool"] {
-        let pool = || case(name).attr("kernel_shape", ints(&[3, 2])).f32(&[1, 2, 6, 7]);
-        cases.push(pool());
-        cases.push(pool().attr("strides", ints(&[2, 2])).attr("auto_pad", text("SAME_UPPER")));
+    let mut cases: Vec<_> = TABLE.iter().map(|(node, operands)| read(node, operands)).collect();
+    for op in ["MaxPool", "AveragePool", "LpPool p=3", "AveragePool count_include_pad=1"] {
+        let planes = [
+            "kernel_shape=[2,3]",
+            "kernel_shape=[3,3] strides=[2,2] pads=[1,0,1,2]",
+            "kernel_shape=[3,3] strides=[2,2] pads=[1,1,1,1] ceil_mode=1",
+            "kernel_shape=[2,2] strides=[3,3] ceil_mode=1",
+            "kernel_shape=[2,2] dilations=[2,3] strides=[1,2]",
+            "kernel_shape=[3,2] strides=[2,2] auto_pad=SAME_UPPER",
+            "kernel_shape=[3,2] strides=[2,2] auto_pad=SAME_LOWER",
+            "kernel_shape=[3,2] auto_pad=VALID",
+        ];
+        cases.extend(planes.map(|rest| read(&format!("{op} {rest}"), &["f32[2,3,7,8]"])));
+        cases.push(read(&format!("{op} kernel_shape=[3] strides=[2]"), &["f32[1,2,9]"]));
+        let volume = format!("{op} kernel_shape=[2,1,2] ceil_mode=1 strides=[2,2,2]");
+        cases.push(read(&volume, &["f32[1,2,3,4,5]"]));
     }
-    for name in ["Softmax", "LogSoftmax", "Hardmax"] {
-        cases.push(case(name).f32(&[2, 3, 4]));
-        cases.push(case(name).attr("axis", int(0)).f32(&[3, 4]));
-        cases.push(case(name).opset(11).f32(&[2, 3, 4]));
+    for op in ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool p=1", "GlobalLpPool"] {
+        cases.extend(["f32[2,3,4,5]", "f32[2,3,4]"].map(|x| read(op, &[x])));
     }
-    for (name, gates) in [("RNN", 1), ("GRU", 3), ("LSTM", 4)] {
-        let (steps, batch, inputs, hidden) = (3, 2, 4, 5);
-        let recurrent =
-            case(name).attr("hidden_size", int(5)).results(2).f32(&[steps, batch, inputs]);
-        let recurrent =
-            recurrent.f32(&[1, gates * hidden, inputs]).f32(&[1, gates * hidden, hidden]);
-        cases.push(recurrent.clone());
-        cases.push(recurrent.f32(&[1, 2 * gates * hidden]));
+    for op in ["Softmax", "LogSoftmax", "Hardmax"] {
+        let axes = ["", "axis=0", "axis=1", "@11", "@11 axis=0", "@11 axis=-1", "@11 axis=3"];
+        cases.extend(axes.map(|rest| read(&format!("{op} {rest}"), &["f32[2,3,4]"])));
+        cases.push(read(op, &["f32[2,3]=1,nan,2,-inf,-inf,-inf"]));
+        cases.push(read(op, &["f32[3]=1000,1001,-1000"]));
+    }
+    cases.extend(recurrences());
+    cases
+}
+
+const TABLE: &[(&str, &[&str])] = &[
+    ("Conv", &["f32[1,3,5]", "f32[2,3,3]"]),
+    ("Conv pads=[1,1,1,1]", &["f32[2,3,5,6]", "f32[4,3,3,3]", "f32[4]"]),
+    (
+        "Conv pads=[2,0,1,3] strides=[2,3] dilations=[2,1] group=2",
+        &["f32[1,4,7,8]", "f32[6,2,3,2]"],
+    ),
+    ("Conv group=4 kernel_shape=[3,3] pads=[1,1,1,1]", &["f32[1,4,6,6]", "f32[4,1,3,3]", "f32[4]"]),
+    ("Conv auto_pad=SAME_UPPER strides=[2,2]", &["f32[1,2,6,5]", "f32[3,2,3,4]"]),
+    ("Conv auto_pad=SAME_LOWER strides=[2,2]", &["f32[1,2,6,5]", "f32[3,2,3,4]"]),
+    ("Conv auto_pad=VALID strides=[2,2]", &["f32[1,2,6,5]", "f32[3,2,3,4]"]),
+    ("Conv strides=[1,2,1] pads=[0,1,0,1,0,0]", &["f32[1,2,4,5,4]", "f32[3,2,2,3,2]", "f32[3]"]),
+    ("ConvTranspose", &["f32[1,1,3,3]", "f32[1,2,3,3]"]),
+    (
+        "ConvTranspose strides=[3,2] output_padding=[1,1] pads=[1,2,0,1]",
+        &["f32[1,2,3,3]", "f32[2,2,3,3]", "f32[2]"],
+    ),
+    ("ConvTranspose strides=[3,2] output_shape=[10,8]", &["f32[1,1,3,3]", "f32[1,2,3,3]"]),
+    ("ConvTranspose strides=[2,2] auto_pad=SAME_UPPER", &["f32[1,1,3,3]", "f32[1,2,3,3]"]),
+    ("ConvTranspose strides=[2,2] auto_pad=SAME_LOWER", &["f32[1,1,3,3]", "f32[1,2,3,3]"]),
+    (
+        "ConvTranspose group=2 dilations=[2,2] strides=[2,1]",
+        &["f32[2,4,3,4]", "f32[4,3,2,3]", "f32[6]"],
+    ),
+    ("ConvTranspose pads=[3,3]", &["f32[1,1,9]", "f32[1,1,2]"]),
+    ("ConvTranspose strides=[2,1,2]", &["f32[1,2,2,3,2]", "f32[2,1,3,2,2]"]),
+    ("MaxPool kernel_shape=[2,2] pads=[1,1,1,1]", &["i8[1,1,4,4]"]),
+    ("MaxPool kernel_shape=[2]", &["f32[1,1,4]=1,nan,-inf,-0"]),
+    ("MatMul", &["f32[2,3]", "f32[3,4]"]),
+    ("MatMul", &["f32[3]", "f32[3]"]),
+    ("MatMul", &["f32[3]", "f32[2,3,4]"]),
+    ("MatMul", &["f32[2,5,3]", "f32[3]"]),
+    ("MatMul", &["f32[2,5,3]", "f32[3,4]"]),
+    ("MatMul", &["f32[2,1,5,3]", "f32[4,3,2]"]),
+    ("MatMul", &["f32[1,2,3]", "f32[1,1,1,3,2]"]),
+    ("MatMul", &["i32[2,3]", "i32[3,2]"]),
+    ("MatMul", &["f32[2,0]", "f32[0,2]"]),
+    ("MatMul", &["f32[0,2]", "f32[2,2]"]),
+    ("Gemm", &["f32[2,3]", "f32[3,4]"]),
+    ("Gemm transA=1 alpha=0.5 beta=2.0", &["f32[3,2]", "f32[3,4]", "f32[4]"]),
+    ("Gemm transB=1", &["f32[2,3]", "f32[4,3]", "f32[2,1]"]),
+    ("Gemm transA=1 transB=1", &["f32[3,2]", "f32[4,3]", "f32[]"]),
+    ("Gemm alpha=2 beta=-1", &["i32[2,3]", "i32[3,2]", "i32[1,2]"]),
+    ("BatchNormalization", &["f32[2,3,4,5]", "f32[3]", "f32[3]", "f32[3]", "f32[3]=0.5,1,2"]),
+    ("BatchNormalization @9", &["f32[2,3]", "f32[3]", "f32[3]", "f32[3]", "f32[3]=0.5,1,2"]),
+    ("InstanceNormalization epsilon=0.01", &["f32[2,3,4,5]", "f32[3]", "f32[3]"]),
+    ("GroupNormalization num_groups=2", &["f32[2,4,3,2]", "f32[4]", "f32[4]"]),
+    ("GroupNormalization @18 num_groups=2", &["f32[2,4,3,2]", "f32[2]", "f32[2]"]),
+    ("LayerNormalization", &["f32[2,3,4]", "f32[4]", "f32[4]"]),
+    ("LayerNormalization axis=1", &["f32[2,3,4]", "f32[3,4]"]),
+    ("LayerNormalization axis=-2 stash_type=1", &["f32[2,3,4]", "f32[2,1,1]", "f32[1]"]),
+    ("RMSNormalization axis=1", &["f32[2,3,4]", "f32[3,4]"]),
+    ("MeanVarianceNormalization", &["f32[2,3,4,5]"]),
+    ("MeanVarianceNormalization axes=[1]", &["f32[2,3]"]),
+    ("LRN size=3", &["f32[1,5,2,3]"]),
+    ("LRN size=4 alpha=0.5 beta=0.5 bias=2", &["f32[2,5,2]"]),
+    ("LpNormalization", &["f32[2,3]"]),
+    ("LpNormalization p=1 axis=0", &["f32[2,3]=0,1,-2,0,3,4"]),
+];
+
+/// For 4 steps of 2 sequences of 3 inputs, with a state of 5.
+fn recurrences() -> Vec<Case> {
+    let operands = |gates: usize, d: usize, batch_first: bool| {
+        let rows = gates * 5;
+        let state = if batch_first { format!("f32[2,{d},5]") } else { format!("f32[{d},2,5]") };
+        vec![
+            if batch_first { "f32[2,4,3]" } else { "f32[4,2,3]" }.to_owned(),
+            format!("f32[{d},{rows},3]"),
+            format!("f32[{d},{rows},5]"),
+            format!("f32[{d},{}]", 2 * rows),
+            "i32[2]=3,4".to_owned(),
+            state.clone(),
+            state,
+            format!("f32[{d},15]"),
+        ]
+    };
+    let mut cases = vec![];
+    for (op, gates, all) in [
+        ("RNN", 1, 6),
+        ("RNN clip=0.5", 1, 6),
+        ("GRU", 3, 6),
+        ("GRU linear_before_reset=1", 3, 6),
+        ("LSTM", 4, 8),
+        ("LSTM input_forget=1 clip=0.3", 4, 8),
+    ] {
+        for (direction, count) in [("forward", 1), ("reverse", 1), ("bidirectional", 2)] {
+            for layout in [0, 1] {
+                let node = format!("{op} direction={direction} layout={layout} hidden_size=5");
+                let operands = operands(gates, count, layout == 1);
+                let operands: Vec<_> = operands.iter().map(String::as_str).collect();
+                cases.extend([3, 4, all].map(|n| read(&node, &operands[..n])));
+            }
+        }
+    }
+    let operands = operands(1, 1, false);
+    let operands: Vec<_> = operands.iter().map(String::as_str).collect();
+    for name in [
+        "relu",
+        "Tanh",
+        "Sigmoid",
+        "Affine",
+        "LeakyRelu",
+        "ThresholdedRelu",
+        "ScaledTanh",
+        "HardSigmoid",
+        "Elu",
+        "Softsign",
+        "Softplus",
+    ] {
+        let node = format!("RNN activations=[{name}]");
+        cases.push(read(&node, &operands[..4]));
+        let node = format!("{node} activation_alpha=[0.3] activation_beta=[0.4]");
+        cases.push(read(&node, &operands[..4]));
     }
     cases
 }

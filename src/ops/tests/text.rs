@@ -1,53 +1,41 @@
-//! For tests: an operator's reference against its expansion, on cases that are written as text.
+//! Cases that are written as text.
+//!
+//! A node is the operator's name, `@` and the version of the operator set if it is not the newest, and
+//! attributes: `Conv @11 group=2 pads=[1,1] auto_pad=VALID`; in texts of lists, `_` is a space. Operands: `-`
+//! for one left out, `f32[2,3]` for one with values between -1 and 1, `i64[2]=4,5` for one with these values,
+//! and `const` before it for one that is known when the model is compiled.
 
-use super::{AnyOp, Attribute, Attrs, Operand, Operands, Tolerance};
+use super::case::{Case, case};
 use crate::error::ErrorKind;
-use crate::mir;
+use crate::ops::{AnyOp, Attribute, Attrs, Operand, Operands};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use std::collections::BTreeMap;
 
-/// Runs a node both ways. `node` is the operator's name, `@` and the version of the operator set if it
-/// is not the newest, and attributes: `Conv @11 group=2 pads=[1,1] auto_pad=VALID`. Operands: `-` for one
-/// left out, `f32[2,3]` for one with values between -1 and 1, `i64[2]=4,5` for one with these values, and
-/// `const` before it for one that is known when the model is compiled.
-///
-/// Gives the reference's results.
+/// The case of this node with these operands.
+pub(super) fn read(node: &str, operands: &[&str]) -> Case {
+    let (name, opset, attrs) = words(node);
+    let start =
+        attrs.into_iter().fold(case(&name).opset(opset), |c, (name, value)| c.attr(&name, value));
+    operands.iter().enumerate().fold(start, |case, (i, text)| match operand(i, text) {
+        None => case.none(),
+        Some((tensor, true)) => case.known(tensor),
+        Some((tensor, false)) => case.given(tensor),
+    })
+}
+
+/// The results of a node by its operator's definition.
 #[track_caller]
-pub fn agree(node: &str, operands: &[&str]) -> Vec<Tensor> {
+pub(crate) fn definition(node: &str, operands: &[&str]) -> Vec<Tensor> {
     let operands: Vec<_> = operands.iter().enumerate().map(|(i, text)| operand(i, text)).collect();
     let (op, types) = infer(node, &operands).unwrap_or_else(|e| panic!("{node}: {e:?}"));
     let given: Vec<_> = operands.iter().map(|o| o.as_ref().map(|o| &o.0)).collect();
-    let expected = op.reference(&given, &types);
-
-    let mut builder = mir::Builder::new("case");
-    let mut inputs = vec![];
-    let mut value = |o: &Option<(Tensor, bool)>| {
-        let (tensor, constant) = o.as_ref()?;
-        if *constant {
-            return Some(builder.constant(tensor.clone()));
-        }
-        inputs.push(tensor.clone());
-        Some(builder.input(inputs.len().to_string(), mir::Role::Input, tensor.ty().clone()))
-    };
-    let values: Vec<_> = operands.iter().map(&mut value).collect();
-    let results = op.expand(&mut builder, &values, &types);
-    assert_eq!(expected.len(), results.len(), "{node}: number of results");
-    for (i, &v) in results.iter().enumerate() {
-        assert_eq!(builder.ty(v), &types[i], "{node}: type of result {i} in MIR");
-        assert_eq!(expected[i].ty(), &types[i], "{node}: type of result {i} of the reference");
-    }
-    let outputs = results.iter().map(|&value| mir::Output { name: String::new(), value }).collect();
-    let found = mir::eval::graph(&builder.finish(outputs), &inputs);
-    for (i, (a, b)) in expected.iter().zip(&found).enumerate() {
-        assert_close(&format!("{node}: result {i}"), op.tolerance(), a, b);
-    }
-    expected
+    op.reference(&given, &types)
 }
 
 /// The error of a node that does not fit.
 #[track_caller]
-pub fn refused(node: &str, operands: &[&str]) -> ErrorKind {
+pub(crate) fn refused(node: &str, operands: &[&str]) -> ErrorKind {
     let operands: Vec<_> = operands.iter().enumerate().map(|(i, text)| operand(i, text)).collect();
     match infer(node, &operands) {
         Err(error) => error,
@@ -56,8 +44,8 @@ pub fn refused(node: &str, operands: &[&str]) -> ErrorKind {
 }
 
 fn infer(node: &str, operands: &[Option<(Tensor, bool)>]) -> Result<(AnyOp, Vec<Type>), ErrorKind> {
-    let (name, mut attrs) = parse(node);
-    let op = AnyOp::parse(&name, &mut attrs)?;
+    let (name, opset, attrs) = words(node);
+    let op = AnyOp::parse(&name, &mut Attrs::new(attrs, opset, vec![true]))?;
     let known = |o: &(Tensor, bool)| (o.0.ty().clone(), o.1.then(|| o.0.clone()));
     let known: Vec<_> = operands.iter().map(|o| o.as_ref().map(known)).collect();
     let operands = known
@@ -67,25 +55,7 @@ fn infer(node: &str, operands: &[Option<(Tensor, bool)>]) -> Result<(AnyOp, Vec<
     Ok((op, types))
 }
 
-#[track_caller]
-fn assert_close(what: &str, tolerance: Tolerance, expected: &Tensor, found: &Tensor) {
-    let (a, b) = (expected.f64s(), found.f64s());
-    let largest = a.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
-    for (i, (&a, &b)) in a.iter().zip(&b).enumerate() {
-        let slack = match tolerance {
-            Tolerance::Exact => 0.0,
-            Tolerance::Ulps(n) => f64::from(n) * a.abs() * f64::from(f32::EPSILON),
-            Tolerance::Relative(r) => r * largest,
-        };
-        let same = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= slack;
-        assert!(
-            same,
-            "{what}, element {i}: {a} by definition, {b} in MIR\n{expected:?}\n{found:?}"
-        );
-    }
-}
-
-fn parse(node: &str) -> (String, Attrs) {
+fn words(node: &str) -> (String, i64, BTreeMap<String, Attribute>) {
     let mut words = node.split(' ').filter(|w| !w.is_empty());
     let name = words.next().expect("a name").to_owned();
     let (mut opset, mut values) = (24, BTreeMap::new());
@@ -96,7 +66,7 @@ fn parse(node: &str) -> (String, Attrs) {
             _ => panic!("what is {word}?"),
         }
     }
-    (name, Attrs::new(values, opset, vec![true]))
+    (name, opset, values)
 }
 
 fn attribute(text: &str) -> Attribute {
