@@ -20,6 +20,7 @@ use crate::error::{Class, Error, ErrorKind, Errors};
 use crate::hir::Graph;
 use bytes::Bytes;
 use file::Folder;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What a model file may need besides itself.
@@ -81,7 +82,10 @@ fn model(
     }
     let mut params = Params::open(options.params.as_deref())?;
     let (graph, plan) = match data.trim_ascii_start().first() {
-        Some(b'{' | b'[') => {
+        Some(b'[') => {
+            return Err(ErrorKind::wrong("the file is a list in JSON, not a model").into());
+        }
+        Some(b'{') => {
             let keys: Keys = serde_json::from_slice(&data).map_err(|e| json::syntax(&e))?;
             let keep = options.keep_plan;
             match (keys.format.is_some(), keys.mir.is_some(), keys.nodes.is_some()) {
@@ -196,17 +200,17 @@ fn of(what: &str, kind: ErrorKind) -> ErrorKind {
 /// is one piece of news, however often it occurs.
 fn merged(errors: Vec<Error>) -> Vec<Error> {
     let mut kept: Vec<(Error, usize)> = vec![];
+    let mut first: BTreeMap<(String, String), usize> = BTreeMap::new();
     for error in errors {
-        let same = |kept: &Error| {
-            let op = |e: &Error| e.node.as_ref().map(|n| n.op.clone());
-            kept.kind.class == Class::Unsupported
-                && kept.kind == error.kind
-                && op(kept) == op(&error)
-        };
-        match kept.iter_mut().find(|(e, _)| same(e)) {
-            Some((_, more)) => *more += 1,
-            None => kept.push((error, 0)),
+        if let (Class::Unsupported, Some(node)) = (error.kind.class, &error.node) {
+            let key = (node.op.clone(), error.kind.message.clone());
+            let at = *first.entry(key).or_insert(kept.len());
+            if let Some((_, more)) = kept.get_mut(at) {
+                *more += 1;
+                continue;
+            }
         }
+        kept.push((error, 0));
     }
     let counted = |(mut error, more): (Error, usize)| {
         if more > 0 {

@@ -5,6 +5,9 @@ use crate::error::{Error, ErrorKind, Errors, NodeContext, nearest};
 use crate::types::Type;
 use std::collections::BTreeMap;
 
+/// For so many missing names the nearest one is looked for.
+const MOST_COMPARED: usize = 20;
+
 /// Collects inputs, constants and nodes by name, in any order.
 #[derive(Debug, Default)]
 pub struct Builder {
@@ -113,9 +116,14 @@ impl Builder {
             }
             results.push(row);
         }
+        // A name is compared with all others: in a broken model not for every one that is missing.
+        let compared = std::cell::Cell::new(0);
         let find = |name: &str| {
             names.get(name).copied().ok_or_else(|| {
                 let kind = ErrorKind::wrong(format!("nothing defines \"{name}\""));
+                if compared.replace(compared.get() + 1) >= MOST_COMPARED {
+                    return kind;
+                }
                 match nearest(name, names.keys().map(String::as_str)) {
                     Some(near) => kind.help(format!("did you mean \"{near}\"?")),
                     None => kind,

@@ -30,8 +30,8 @@ impl Data {
     pub(super) fn tensor(&self, ty: &Type) -> Result<Tensor, ErrorKind> {
         if self.dims != ty.dims && (self.dims.len() != 1 || self.numbers.len() != ty.elements()) {
             let found = match self.dims[..] {
-                [] => "one number".to_owned(),
-                [n] => format!("{n} numbers"),
+                [] | [1] => "one".to_owned(),
+                [n] => n.to_string(),
                 _ => format!("lists of {:?}", self.dims),
             };
             return Err(ErrorKind::wrong(format!(
@@ -68,9 +68,9 @@ fn push(data: &mut Vec<u8>, dtype: DType, number: Number) -> Result<(), ErrorKin
             if finite || !v.is_finite() {
                 return Ok(());
             }
-            (v.to_string(), false)
+            (format!("{v:?}"), false)
         }
-        Number::Float(v) => (v.to_string(), false),
+        Number::Float(v) => (format!("{v:?}"), false),
     };
     match number {
         Number::Int(v) if fits => push_int(data, dtype, v),

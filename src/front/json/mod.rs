@@ -19,6 +19,8 @@
 //! safetensors file beside the model; without any it is set when the program runs. [`schema`] says it all.
 
 mod data;
+#[cfg(test)]
+mod tests;
 
 use super::file::Folder;
 use super::safetensors::{Params, Weights};

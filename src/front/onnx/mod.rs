@@ -7,10 +7,13 @@
 //!
 //! [`check`]: crate::hir::check
 
+mod crowd;
 mod functions;
 #[expect(unreachable_pub, reason = "generated")]
 mod proto;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 pub use functions::{MAX_DEPTH, MAX_NAMES};
 pub(super) use proto::TensorProto;
@@ -39,6 +42,7 @@ pub const NEWEST_OPSET: i64 = 28;
 /// supported.
 pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph, Errors> {
     let length = data.len();
+    crowd::check(&data)?;
     let mut model = ModelProto::decode(data).map_err(|e| damaged(&e, length))?;
     let Some(mut graph) = model.graph.take() else {
         let kind = ErrorKind::wrong("the file has no graph");
@@ -47,6 +51,7 @@ pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph
     let name = if graph.name.is_empty() { name } else { &graph.name };
     let mut reader = Reader {
         builder: Builder::new(name),
+        constants: BTreeSet::new(),
         types: BTreeMap::new(),
         opsets: BTreeMap::new(),
         errors: vec![],
@@ -71,7 +76,10 @@ pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph
         reader.input(info);
     }
     let (nodes, errors) = functions::inline(&model, &graph);
-    reader.errors.extend(errors);
+    if !errors.is_empty() {
+        // What the calls would have defined is not known.
+        return Err(Errors(reader.errors.into_iter().chain(errors).collect()));
+    }
     let outputs = graph.output.iter().map(|o| o.name.as_str());
     let used: BTreeSet<&str> =
         nodes.iter().flat_map(|n| n.inputs.iter().map(String::as_str)).chain(outputs).collect();
@@ -89,14 +97,16 @@ fn damaged(e: &prost::DecodeError, length: usize) -> ErrorKind {
     let text = e.to_string();
     let text = text.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&text);
     ErrorKind::wrong(format!("the file is not a valid ONNX model: {text}"))
-        .help(format!("it is cut off or damaged, or of another kind; {length} bytes were read"))
+        .help(format!("it is cut off or damaged, or of another kind (bytes read: {length})"))
 }
 
 struct Reader {
     builder: Builder,
+    /// Names of the initializers.
+    constants: BTreeSet<String>,
     /// Types of inputs and initializers, for messages.
     types: BTreeMap<String, Type>,
-    /// Version by domain; of one that is not imported, none.
+    /// Version by domain; none for one that is not imported.
     opsets: BTreeMap<String, Option<i64>>,
     errors: Vec<Error>,
 }
@@ -132,19 +142,19 @@ impl Reader {
     }
 
     /// The version of a domain's operators; one that is not imported is an error, once.
-    fn opset(&mut self, node: &FlatNode) -> i64 {
-        match (node.opset, self.opsets.get(&node.domain)) {
-            (Some(version), _) => version,
-            (None, Some(version)) => version.unwrap_or(1),
-            (None, None) => {
-                let called = if node.domain.is_empty() { "ai.onnx" } else { &node.domain };
-                let kind = ErrorKind::wrong(format!("\"{called}\" is used and not imported"));
-                let error = Error::from(kind.help("opset_import must name every domain"));
-                self.errors.push(error.at(self.context(node)));
-                self.opsets.insert(node.domain.clone(), None);
-                1
-            }
+    fn opset(&mut self, node: &FlatNode) -> Option<i64> {
+        if node.opset.is_some() {
+            return node.opset;
         }
+        if let Some(version) = self.opsets.get(&node.domain) {
+            return *version;
+        }
+        let called = if node.domain.is_empty() { "ai.onnx" } else { &node.domain };
+        let kind = ErrorKind::wrong(format!("\"{called}\" is used and not imported"));
+        let error = Error::from(kind.help("opset_import must name every domain"));
+        self.errors.push(error.at(self.context(node)));
+        self.opsets.insert(node.domain.clone(), None);
+        None
     }
 
     /// A tensor with a value. One that cannot be read still has its name, so that its users do not
@@ -155,6 +165,7 @@ impl Reader {
         read: Result<crate::tensor::Tensor, ErrorKind>,
         what: &str,
     ) {
+        self.constants.insert(name.clone());
         match read {
             Ok(tensor) => {
                 self.types.insert(name.clone(), tensor.ty().clone());
@@ -168,14 +179,13 @@ impl Reader {
     }
 
     fn placeholder(&mut self, name: String) {
-        self.types.entry(name.clone()).or_insert_with(|| Type::scalar(DType::F32));
         self.builder.input(name, DType::F32, vec![], false);
     }
 
     /// An input, unless it has a value: files of IR 3 list the initializers among the inputs, later ones
     /// those that a caller may replace.
     fn input(&mut self, info: &ValueInfoProto) {
-        if self.types.contains_key(&info.name) {
+        if self.constants.contains(&info.name) {
             return;
         }
         match input_type(info) {
@@ -194,22 +204,18 @@ impl Reader {
     }
 
     fn node(&mut self, node: &FlatNode, used: &BTreeSet<&str>, folder: &mut Folder) {
-        let opset = self.opset(node);
-        let parsed = attributes(&node.attributes, folder).and_then(|values| {
-            let used = node.outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
-            let mut attrs = Attrs::new(values, opset, used.collect());
-            AnyOp::parse(&node.called(), &mut attrs)
-        });
         let FlatNode { name, inputs, outputs, .. } = node;
-        match parsed {
-            Ok(op) => self.builder.node(name, op, inputs.clone(), outputs.clone()),
-            Err(kind) => {
-                self.errors.push(Error::from(kind).at(self.context(node)));
-                for output in outputs.iter().filter(|o| !o.is_empty()) {
-                    self.builder.input(output, DType::F32, vec![], false);
-                }
+        if let Some(opset) = self.opset(node) {
+            let parsed = attributes(&node.attributes, folder).and_then(|values| {
+                let used = outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
+                AnyOp::parse(&node.called(), &mut Attrs::new(values, opset, used.collect()))
+            });
+            match parsed {
+                Ok(op) => return self.builder.node(name, op, inputs.clone(), outputs.clone()),
+                Err(kind) => self.errors.push(Error::from(kind).at(self.context(node))),
             }
         }
+        outputs.iter().filter(|o| !o.is_empty()).for_each(|o| self.placeholder(o.clone()));
     }
 
     fn context(&self, node: &FlatNode) -> NodeContext {

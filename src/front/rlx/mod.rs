@@ -9,6 +9,8 @@
 mod ops;
 mod plan;
 mod record;
+#[cfg(test)]
+mod tests;
 
 pub use plan::{Plan, PlanNode, Slot, View};
 pub use record::{Record, read_record};

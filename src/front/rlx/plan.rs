@@ -200,8 +200,8 @@ impl Plan {
             ));
         }
         match self.slots.get(&id) {
-            Some(own) if own.offset != slot.offset + start => {
-                let (own, expected) = (own.offset, slot.offset + start);
+            Some(own) if own.offset != slot.offset.saturating_add(start) => {
+                let (own, expected) = (own.offset, slot.offset.saturating_add(start));
                 Err(format!("{named} is at {own}, and as a view of {inside} must be at {expected}"))
             }
             _ => Ok(()),

@@ -2,6 +2,7 @@
 
 use crate::error::{ErrorKind, Errors};
 use crate::tensor::Tensor;
+use crate::types::{DType, Type};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -38,22 +39,24 @@ struct Entry {
 ///
 /// A file that cannot be read, or is something else.
 pub fn read_record(path: &Path) -> Result<Record, Errors> {
-    let called = path.display();
-    let text = std::fs::read(path).map_err(|e| ErrorKind::io(format!("{called}: {e}")))?;
+    let in_file = |e: ErrorKind| Errors::from(e).in_file(&path.display().to_string());
+    let text = crate::front::file::bytes(path)?;
     let file: File =
-        serde_json::from_slice(&text).map_err(|e| ErrorKind::wrong(format!("{called}: {e}")))?;
+        serde_json::from_slice(&text).map_err(|e| in_file(crate::front::json::syntax(&e)))?;
     let tensors = |entries: Vec<Entry>| {
         entries.into_iter().map(tensor).collect::<Result<Vec<_>, ErrorKind>>()
     };
-    let (inputs, params, outputs) =
-        (tensors(file.inputs)?, tensors(file.params)?, tensors(file.outputs)?);
-    Ok(Record { inputs, params, outputs })
+    let record = |file: File| {
+        let [inputs, params, outputs] = [file.inputs, file.params, file.outputs].map(tensors);
+        Ok(Record { inputs: inputs?, params: params?, outputs: outputs? })
+    };
+    record(file).map_err(in_file)
 }
 
 fn tensor(entry: Entry) -> Result<(String, Tensor), ErrorKind> {
     let Entry { name, shape, data } = entry;
-    let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    if count != Some(data.len()) {
+    let ty = Type::try_new(DType::F32, shape.clone());
+    if ty.is_none_or(|ty| ty.elements() != data.len()) {
         return Err(ErrorKind::wrong(format!(
             "\"{name}\" has {} values for the shape {shape:?}",
             data.len()
