@@ -4,8 +4,10 @@ use crate::codegen::program::KernelInfo;
 use crate::codegen::{self, EmitOptions, Object, Program, Target, WeightsMode};
 use crate::error::{ErrorKind, Errors};
 use crate::front::Source;
+use crate::front::rlx::{Plan, Slot};
 use crate::hir::{self, Checked};
 use crate::kernels::{self, KernelPlan};
+use crate::machine::Machine;
 use crate::passes::{self, Level};
 use crate::{lir, lower, mir};
 use std::collections::BTreeMap;
@@ -84,14 +86,10 @@ pub struct Compiled {
 /// All that is wrong with the model or the options, and what is not supported.
 pub fn compile(source: Source, options: &Options) -> Result<Compiled, Errors> {
     let Source { graph, files, plan } = source;
-    if plan.is_some() {
-        return Err(ErrorKind::unsupported("keeping the plan of the file").into());
-    }
     let target = target(options)?;
     let machine = &target.machine;
     let checked = hir::check::check(graph, &options.dims, options.limits)?;
-    let mir = passes::run(lower::expand(&checked), options.level, machine);
-    let module = lir::lower(&mir, options.plan())?;
+    let (mir, module) = lowered(&checked, plan.as_ref(), options, machine)?;
     let program = codegen::select(&module, kernels::key, |step, name| {
         let KernelPlan { kernel, grain } = kernels::build(step, machine, name)?;
         Ok(KernelInfo { kernel, grain })
@@ -113,10 +111,38 @@ pub fn compile(source: Source, options: &Options) -> Result<Compiled, Errors> {
 ///
 /// As [`compile`].
 pub fn plan(source: Source, options: &Options) -> Result<lir::Module, Errors> {
-    let checked = hir::check::check(source.graph, &options.dims, options.limits)?;
     let machine = target(options)?.machine;
-    let mir = passes::run(lower::expand(&checked), options.level, &machine);
-    Ok(lir::lower(&mir, options.plan())?)
+    let checked = hir::check::check(source.graph, &options.dims, options.limits)?;
+    Ok(lowered(&checked, source.plan.as_ref(), options, &machine)?.1)
+}
+
+/// To a placed module; with the file's plan, every operator by itself, since the plan is of those.
+fn lowered(
+    checked: &Checked,
+    plan: Option<&Plan>,
+    options: &Options,
+    machine: &Machine,
+) -> Result<(mir::Graph, lir::Module), ErrorKind> {
+    let level = if plan.is_some() { Level::None } else { options.level };
+    let mir = passes::run(lower::expand(checked), level, machine);
+    let module = match plan {
+        None => lir::lower(&mir, options.plan())?,
+        Some(plan) if plan.alignment < 16 => {
+            let found = plan.alignment;
+            let kind = ErrorKind::unsupported(format!("the plan in the file aligns to {found}"));
+            return Err(kind.help("leave out --plan keep: it is then planned anew"));
+        }
+        Some(plan) => {
+            let slot = |(node, slot): (&usize, &Slot)| {
+                Some((plan.nodes.get(*node)?.name.clone(), (slot.offset, slot.size)))
+            };
+            let slots = plan.slots.iter().filter_map(slot).collect();
+            let kept = lir::place::Kept { slots, arena_size: plan.arena_size };
+            let options = lir::Options { alignment: plan.alignment, ..options.plan() };
+            lir::lower_kept(&mir, options, &kept)?
+        }
+    };
+    Ok((mir, module))
 }
 
 /// The target of these options.
@@ -167,12 +193,13 @@ impl Compiled {
         })
     }
 
-    /// The Cranelift IR of the kernels that go through Cranelift.
+    /// The Cranelift IR of all functions that go through Cranelift.
     ///
     /// # Errors
     ///
     /// As [`codegen::emit`].
     pub fn clif(&self) -> Result<String, ErrorKind> {
-        codegen::module::clif_text(&self.program, &self.target)
+        let Object { contract, profile, .. } = &self.object;
+        codegen::module::clif_text(&self.program, contract, *profile, &self.target)
     }
 }

@@ -416,11 +416,12 @@ fn libraries() {
     succeed("cc", &[&flags[..], &["mlp.o", "-o", "libshared.so"]].concat(), &folder);
     succeed("cc", &["main.c", "-L.", "-lshared", "-Wl,-rpath,.", "-o", "shared"], &folder);
     succeed("./shared", &[], &folder);
-    let text = object.listing.unwrap();
+    let text = object.listing.as_ref().unwrap();
     assert!(text.contains("mlp_run:") && text.contains("mlp.k0.move"), "{text}");
     let build = |_: &StepInfo, name: &str| Ok::<_, ErrorKind>(kernel(&target, name));
     let program = codegen::select(&model("m", false), |_| String::new(), build).unwrap();
-    assert!(clif_text(&program, &target).unwrap().contains("k0"));
+    let text = clif_text(&program, &object.contract, true, &target).unwrap();
+    assert!(text.contains("k0") && text.contains("mlp_run_profiled"), "{text}");
 }
 
 #[test]

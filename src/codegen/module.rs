@@ -8,14 +8,14 @@ use super::target::Target;
 use super::{clif, parallel_map, x86};
 use crate::error::ErrorKind;
 use crate::kir;
-use crate::kir::verify::verify;
+use crate::kir::verify::{Checked, verify};
 use crate::lir;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::{Context, ir};
 use cranelift_entity::SecondaryMap;
 use cranelift_module::{
-    FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget, default_libcall_names,
+    DataId, FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget, default_libcall_names,
 };
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use std::fmt::Write as _;
@@ -66,12 +66,76 @@ pub fn emit(
         ))
         .help("keep them in a file beside it: --weights external"));
     }
+    let Declared { mut code, jobs, run, weights } = declare(program, &contract, *profile, target)?;
     let isa = target.isa.as_ref();
-    let builder = ObjectBuilder::new(target.isa.clone(), prefix.as_str(), default_libcall_names())
-        .map_err(bug)?;
-    let mut code = ObjectModule::new(builder);
+    let mut listing = options.listing.then(String::new);
+    let mut code_bytes = 0;
+    let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+    let names = options.listing.then_some(names.as_slice());
+    let compiled = parallel_map(&jobs, |job| compile(job, isa, names));
+    for (job, compiled) in jobs.iter().zip(compiled) {
+        let compiled = compiled?;
+        code_bytes += compiled.bytes.len() as u64;
+        code.define_function_bytes(job.id, compiled.align, &compiled.bytes, &compiled.relocations)
+            .map_err(bug)?;
+        if let (Some(listing), Some(text)) = (&mut listing, compiled.listing) {
+            let _ = writeln!(listing, "{}:\n{text}", job.name);
+        }
+    }
+    let product = code.finish();
+    let run = product.function_symbol(run);
+    let weights = weights.map(|id| product.data_symbol(id));
+    let big_endian = target.big_endian();
+    let image = super::object::finish(product.object, &contract, run, weights, module, big_endian)?;
+    let (steps, kernels) = (module.steps.len(), program.kernels.len());
+    Ok(Object { image, contract, profile: *profile, steps, kernels, code_bytes, listing })
+}
 
-    // Declare everything, so that everything can be compiled in any order.
+/// The Cranelift IR of all functions that go through Cranelift, before it is optimized.
+///
+/// # Errors
+///
+/// As [`emit`].
+pub fn clif_text(
+    program: &Program,
+    contract: &Contract,
+    profile: bool,
+    target: &Target,
+) -> Result<String, ErrorKind> {
+    let mut text = String::new();
+    for job in declare(program, contract, profile, target)?.jobs {
+        let _ = match job.body.clif(target.isa.as_ref())? {
+            Some(function) => writeln!(text, "; {}\n{}", job.name, function.display()),
+            None => {
+                writeln!(text, "; {} has wide vectors and is made without Cranelift\n", job.name)
+            }
+        };
+    }
+    Ok(text)
+}
+
+/// The functions of an object, declared, so that they can be compiled in any order.
+struct Declared<'a> {
+    code: ObjectModule,
+    jobs: Vec<Job<'a>>,
+    /// `<prefix>_run`.
+    run: FuncId,
+    /// The embedded weights.
+    weights: Option<DataId>,
+}
+
+fn declare<'a>(
+    program: &'a Program,
+    contract: &Contract,
+    profile: bool,
+    target: &Target,
+) -> Result<Declared<'a>, ErrorKind> {
+    let isa = target.isa.as_ref();
+    let builder =
+        ObjectBuilder::new(target.isa.clone(), contract.prefix.as_str(), default_libcall_names())
+            .map_err(bug)?;
+    let mut code = ObjectModule::new(builder);
+    let prefix = &contract.prefix;
     let mut kernels = SecondaryMap::new();
     let mut jobs = vec![];
     for (kernel, plan) in &program.kernels {
@@ -79,7 +143,7 @@ pub fn emit(
         let signature = run::kernel_signature(isa);
         let id = code.declare_function(&name, Linkage::Local, &signature).map_err(bug)?;
         kernels[kernel] = Some(id);
-        jobs.push(Job { name, id, body: Body::Kernel(&plan.kernel) });
+        jobs.push(Job { name, id, body: Body::of(&plan.kernel) });
     }
     let embedded = contract.weights_mode == WeightsMode::Embedded;
     let weights = format!("{prefix}.weights");
@@ -104,52 +168,12 @@ pub fn emit(
         let name = format!("{prefix}_run{suffix}");
         let signature = run::run_signature(isa, profiled);
         let id = code.declare_function(&name, Linkage::Export, &signature).map_err(bug)?;
-        let body = run::run_function(&mut code, &contract, &symbols, &parts, profiled);
+        let body = run::run_function(&mut code, contract, &symbols, &parts, profiled);
         jobs.push(Job { name, id, body: Body::Function(body) });
         run.get_or_insert(id);
     }
-
-    let mut listing = options.listing.then(String::new);
-    let mut code_bytes = 0;
-    let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
-    let names = options.listing.then_some(names.as_slice());
-    let compiled = parallel_map(&jobs, |job| compile(job, isa, names));
-    for (job, compiled) in jobs.iter().zip(compiled) {
-        let compiled = compiled?;
-        code_bytes += compiled.bytes.len() as u64;
-        code.define_function_bytes(job.id, compiled.align, &compiled.bytes, &compiled.relocations)
-            .map_err(bug)?;
-        if let (Some(listing), Some(text)) = (&mut listing, compiled.listing) {
-            let _ = writeln!(listing, "{}:\n{text}", job.name);
-        }
-    }
-    let run = run.expect("the function that is not profiled is always there");
-    let product = code.finish();
-    let run = product.function_symbol(run);
-    let weights = symbols.weights.map(|id| product.data_symbol(id));
-    let big_endian = target.big_endian();
-    let image = super::object::finish(product.object, &contract, run, weights, module, big_endian)?;
-    let (steps, kernels) = (module.steps.len(), program.kernels.len());
-    Ok(Object { image, contract, profile: *profile, steps, kernels, code_bytes, listing })
-}
-
-/// The Cranelift IR of all functions that go through Cranelift, before it is optimized.
-pub fn clif_text(program: &Program, target: &Target) -> Result<String, ErrorKind> {
-    let mut text = String::new();
-    for (kernel, plan) in &program.kernels {
-        let _ = writeln!(text, "; {kernel:?} {}", plan.kernel.name);
-        if plan.kernel.machine.lanes > 4 {
-            let _ = writeln!(
-                text,
-                "; has {} lanes, made without Cranelift\n",
-                plan.kernel.machine.lanes
-            );
-            continue;
-        }
-        let checked = verify(&plan.kernel).map_err(|errors| bug(errors.join("; ")))?;
-        let _ = writeln!(text, "{}", clif::emit(&checked, target.isa.as_ref()).display());
-    }
-    Ok(text)
+    let (run, weights) = (run.ok_or_else(|| bug("nothing to run"))?, symbols.weights);
+    Ok(Declared { code, jobs, run, weights })
 }
 
 fn bug(error: impl std::fmt::Display) -> ErrorKind {
@@ -163,8 +187,29 @@ struct Job<'a> {
 }
 
 enum Body<'a> {
-    Kernel(&'a kir::Kernel),
+    /// More than the four lanes of Cranelift's vectors.
+    Wide(&'a kir::Kernel),
+    Narrow(&'a kir::Kernel),
     Function(ir::Function),
+}
+
+impl<'a> Body<'a> {
+    fn of(kernel: &'a kir::Kernel) -> Body<'a> {
+        if kernel.machine.lanes > 4 { Body::Wide(kernel) } else { Body::Narrow(kernel) }
+    }
+
+    /// As Cranelift IR, if it goes through Cranelift.
+    fn clif(&self, isa: &dyn TargetIsa) -> Result<Option<ir::Function>, ErrorKind> {
+        Ok(match self {
+            Body::Wide(_) => None,
+            Body::Narrow(kernel) => Some(clif::emit(&checked(kernel)?, isa)),
+            Body::Function(function) => Some(function.clone()),
+        })
+    }
+}
+
+fn checked(kernel: &kir::Kernel) -> Result<Checked<'_>, ErrorKind> {
+    verify(kernel).map_err(|errors| bug(errors.join("; ")))
 }
 
 struct Compiled {
@@ -180,20 +225,14 @@ fn compile(
     isa: &dyn TargetIsa,
     names: Option<&[&str]>,
 ) -> Result<Compiled, ErrorKind> {
-    let function = match &job.body {
-        Body::Function(function) => function.clone(),
-        Body::Kernel(kernel) => {
-            let checked = verify(kernel).map_err(|errors| bug(errors.join("; ")))?;
-            if kernel.machine.lanes > 4 {
-                let emitted = x86::emit(&checked, false);
-                let code = &emitted.bytes[..emitted.code];
-                let listing = names.map(|names| disassemble(code, &[], names));
-                let (bytes, relocations) = (emitted.bytes, vec![]);
-                return Ok(Compiled { bytes, align: KERNEL_ALIGN, relocations, listing });
-            }
-            clif::emit(&checked, isa)
-        }
-    };
+    if let Body::Wide(kernel) = &job.body {
+        let emitted = x86::emit(&checked(kernel)?, false);
+        let code = &emitted.bytes[..emitted.code];
+        let listing = names.map(|names| disassemble(code, &[], names));
+        let (bytes, relocations) = (emitted.bytes, vec![]);
+        return Ok(Compiled { bytes, align: KERNEL_ALIGN, relocations, listing });
+    }
+    let function = job.body.clif(isa)?.ok_or_else(|| bug("only wide kernels have no IR"))?;
     let mut context = Context::for_function(function);
     let is_x86 = isa.triple().architecture == target_lexicon::Architecture::X86_64;
     context.set_disasm(names.is_some() && !is_x86);

@@ -250,3 +250,26 @@ pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::erro
     }
     Ok(module)
 }
+
+/// Stores a graph as it stands and places it as its file says.
+///
+/// # Errors
+///
+/// Slots that this order of the steps cannot live in, and a plan that is over a limit.
+pub fn lower_kept(
+    graph: &mir::Graph,
+    options: Options,
+    kept: &place::Kept,
+) -> Result<Module, crate::error::ErrorKind> {
+    let order: Vec<_> = graph.nodes.keys().collect();
+    let mut module = storage::assign(graph, &order, Options { alias: false, ..options });
+    place::keep(&mut module, kept)?;
+    match verify::verify(&module) {
+        Ok(()) => Ok(module),
+        Err(broken) => {
+            let message = format!("the plan in the file does not fit: {}", broken.join("; "));
+            Err(crate::error::ErrorKind::unsupported(message)
+                .help("leave out --plan keep: it is then planned anew"))
+        }
+    }
+}

@@ -49,6 +49,54 @@ pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
     Ok(())
 }
 
+/// Slots that a model file brings along, by the names of its tensors.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Kept {
+    /// Offset and size of each, in bytes. The context is not counted: it comes before.
+    pub slots: BTreeMap<String, (u64, u64)>,
+    /// Bytes of the arena, without the context.
+    pub arena_size: u64,
+}
+
+/// Fills in the module's plan with the slots in the file. What the file has no slot for, because it
+/// comes from expanding an operator or is a view there, lies behind them.
+///
+/// # Errors
+///
+/// An arena that is over the limit.
+pub fn keep(module: &mut Module, kept: &Kept) -> Result<(), ErrorKind> {
+    place(module)?;
+    let align = module.plan.options.alignment;
+    // Of an operator's buffers the last one is its result.
+    let mut buffers: BTreeMap<&str, Buffer> = BTreeMap::new();
+    for (buffer, info) in &module.buffers {
+        let fits = |&(_, size): &(u64, u64)| info.bytes > 0 && info.bytes <= size;
+        if module.plan.slots.contains_key(&buffer) && kept.slots.get(&info.name).is_some_and(fits) {
+            buffers.insert(&info.name, buffer);
+        }
+    }
+    let start = CONTEXT_BYTES.next_multiple_of(align);
+    let mut end = (start + kept.arena_size).next_multiple_of(align);
+    let kept: BTreeMap<Buffer, u64> =
+        buffers.into_iter().map(|(name, buffer)| (buffer, start + kept.slots[name].0)).collect();
+    let mut behind = |bytes: u64| {
+        let offset = end;
+        end += bytes.next_multiple_of(align);
+        offset
+    };
+    for (buffer, slot) in &mut module.plan.slots {
+        let offset = kept.get(buffer).copied();
+        *slot = offset.unwrap_or_else(|| behind(module.buffers[*buffer].bytes));
+    }
+    let weights_size = module.plan.weights_size;
+    module.plan.weights_slot = module.plan.weights_slot.map(|_| behind(weights_size));
+    module.plan.arena_size = end;
+    if end > MAX_BYTES {
+        return Err(ErrorKind::limit(format!("the arena would have {end} bytes")));
+    }
+    Ok(())
+}
+
 /// The largest sum of what is alive at one time, with the context: no arena for this schedule is
 /// smaller.
 pub fn bound(module: &Module) -> u64 {
