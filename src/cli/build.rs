@@ -6,6 +6,7 @@ use super::{Outcome, model, output};
 use rlx_aot::codegen::{archive, bundle};
 use rlx_aot::compile::{Compiled, Options};
 use rlx_aot::error::{Error, ErrorKind, nearest};
+use rlx_aot::lir;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -204,8 +205,8 @@ fn write(compiled: &Compiled, kind: Kind, path: &Path, args: &Args) -> Result<()
             let kernels = compiled.program.kernels.values().map(|k| k.kernel.to_string());
             text(kernels.collect::<Vec<_>>().join("\n"))?;
         }
-        Kind::Lir => text(format!("{:#?}", compiled.module))?,
-        Kind::LirJson => text(String::new())?,
+        Kind::Lir => text(compiled.module.to_string())?,
+        Kind::LirJson => text(format!("{}\n", lir::json::to_json(&compiled.module, true)))?,
         Kind::Mir => text(compiled.mir.to_string())?,
     }
     Ok(())

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         bytes(one.object.code_bytes),
         bytes(contract.weights_size),
         bytes(plan.arena_size),
-        "",
+        one.module.report(),
     ))
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let module = rlx_aot::compile::plan(source, &options)
         .map_err(|e| e.in_file(&args.model.model.display().to_string()))?;
     drop(progress);
-    if args.json { output::print(as_json(&module)) } else { output::print("".to_owned()) }
+    if args.json { output::print(as_json(&module)) } else { output::print(module.report()) }
 }
 
 fn as_json(module: &Module) -> serde_json::Value {

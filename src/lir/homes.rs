@@ -32,6 +32,8 @@ pub(super) struct Homes<'a> {
     /// The kind of step that computes each value, if one does.
     pub(super) ops: SecondaryMap<Value, Option<Op>>,
     places: SecondaryMap<Value, Option<Place>>,
+    /// The step already works in place of one of its operands; it has room for no other.
+    taken: SecondaryMap<Value, bool>,
     /// Who reads each value.
     users: SecondaryMap<Value, Vec<User>>,
     position: SecondaryMap<Value, usize>,
@@ -75,6 +77,7 @@ impl<'a> Homes<'a> {
             buffers: PrimaryMap::new(),
             ops: SecondaryMap::with_capacity(graph.nodes.len()),
             places: SecondaryMap::with_capacity(graph.nodes.len()),
+            taken: SecondaryMap::with_capacity(graph.nodes.len()),
             users: SecondaryMap::with_capacity(graph.nodes.len()),
             position: SecondaryMap::with_capacity(graph.nodes.len()),
             constants: BTreeMap::new(),
@@ -225,6 +228,9 @@ impl<'a> Homes<'a> {
         // The first of the cheapest. The last candidate, a buffer of its own, is always possible.
         let best = weighed.min_by_key(|(cost, _)| *cost).map(|(_, candidate)| candidate);
         let best = best.unwrap_or_else(|| self.own(root));
+        if let Some(user) = best.in_place {
+            self.taken[user] = true;
+        }
         let mut access = best.access;
         if let Some((kind, name)) = best.fresh {
             let bytes = self.graph.ty(root).bytes() as u64;
@@ -281,7 +287,7 @@ impl<'a> Homes<'a> {
                 }
                 let Some(place) = &self.places[user] else { continue };
                 let (access, until, user) = match &self.ops[user] {
-                    Some(op) if op.in_place(index) && self.covers_buffer(&place.access) => {
+                    Some(op) if self.has_room(user, op, index, &place.access) => {
                         (self.unbroadcast(value, &place.access), self.position[user], Some(user))
                     }
                     Some(_) => continue,
@@ -317,8 +323,10 @@ impl<'a> Homes<'a> {
         if same { access.reshaped(&ty.dims) } else { None }
     }
 
-    fn covers_buffer(&self, access: &Access) -> bool {
-        is_whole(access, self.buffers[access.buffer].bytes)
+    /// Whether a step that writes there may still work in place of operand `index`.
+    fn has_room(&self, user: Value, op: &Op, index: usize, access: &Access) -> bool {
+        let whole = is_whole(access, self.buffers[access.buffer].bytes);
+        whole && op.in_place(index) && !self.taken[user]
     }
 
     /// Whether what computes a root may write there.
