@@ -239,6 +239,7 @@ macro_rules! ops {
 ops! {
     activation::{Celu, Elu, Gelu, HardSigmoid, LeakyRelu, Selu, Shrink, Swish, ThresholdedRelu},
     arrange::{Concat, DepthToSpace, Expand, SpaceToDepth, Split, Tile, Transpose},
+    attention::{Attention},
     binary::{
         Add, And, BitShift, BitwiseAnd, BitwiseOr, BitwiseXor, Div, Equal, Greater, GreaterOrEqual, Less,
         LessOrEqual, Mod, Mul, Or, PRelu, Sub, SwiGLU, Xor,
@@ -260,12 +261,14 @@ ops! {
         ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare,
     },
     reshape::{Flatten, Reshape, Squeeze, Unsqueeze},
+    resize::{Resize, Upsample},
     response::{LRN, LpNormalization},
     rlx::{
         AttentionBlock, ConvBiasAct, DotGeneral, Elementwise, FusedSwiGlu, KvAppend, LoraMatMul, MatMulBiasAct,
         Reverse, RlxAttention, RlxGather, RlxNorm, RlxSlice, Roll, Rope,
     },
     scan::{CumProd, CumSum},
+    rotary::{RotaryEmbedding},
     select::{Clip, IsInf, IsNaN, Where},
     sequence::{ReverseSequence},
     shape::{Shape, Size},

@@ -93,6 +93,61 @@ const TABLE: &[(&str, &[&str])] = &[
     ("LRN size=4 alpha=0.5 beta=0.5 bias=2", &["f32[2,5,2]"]),
     ("LpNormalization", &["f32[2,3]"]),
     ("LpNormalization p=1 axis=0", &["f32[2,3]=0,1,-2,0,3,4"]),
+    ("Attention", &["f32[2,4,3,2]", "f32[2,2,5,2]", "f32[2,2,5,3]"]),
+    (
+        "Attention is_causal=1 softcap=0.5 scale=0.3",
+        &["f32[2,2,3,2]", "f32[2,2,5,2]", "f32[2,2,5,3]", "f32[3,5]"],
+    ),
+    (
+        "Attention q_num_heads=4 kv_num_heads=2 is_causal=1 qk_matmul_output_mode=3",
+        &[
+            "f32[2,3,8]",
+            "f32[2,2,4]",
+            "f32[2,2,6]",
+            "bool[2,1,3,4]",
+            "f32[2,2,3,2]",
+            "f32[2,2,3,3]",
+        ],
+    ),
+    (
+        "Attention qk_matmul_output_mode=2",
+        &["f32[1,1,3,2]", "f32[1,1,2,2]", "f32[1,1,2,2]", "bool[3,2]=0,0,1,0,1,1"],
+    ),
+    (
+        "Attention is_causal=1 qk_matmul_output_mode=1 softcap=2.0",
+        &["f32[2,2,3,2]", "f32[2,2,5,2]", "f32[2,2,5,2]", "-", "-", "-", "i64[2]=2,5"],
+    ),
+    (
+        "Attention @25 left_window_size=1 right_window_size=0",
+        &["f32[2,2,3,2]", "f32[2,2,5,2]", "f32[2,2,5,2]", "f32[3,3]", "-", "-", "i64[2]=4,5"],
+    ),
+    ("Attention @25 left_window_size=1", &["f32[1,1,3,2]", "f32[1,1,5,2]", "f32[1,1,5,2]"]),
+    ("RotaryEmbedding", &["f32[2,2,3,4]", "f32[5,2]", "f32[5,2]", "i64[2,3]=0,4,2,1,1,3"]),
+    ("RotaryEmbedding num_heads=2 interleaved=1", &["f32[2,3,8]", "f32[2,3,2]", "f32[2,3,2]"]),
+    (
+        "RotaryEmbedding num_heads=2 rotary_embedding_dim=2",
+        &["f32[1,3,8]", "f32[4,1]", "f32[4,1]", "i64[1,3]=3,-1,9"],
+    ),
+    ("Resize", &["f32[1,2,3,4]", "-", "const f32[4]=1,1,2,2"]),
+    ("Resize @10", &["f32[1,2,3,4]", "const f32[4]=1,1,2,1.5"]),
+    ("Resize nearest_mode=ceil", &["i32[3,4]", "-", "-", "const i64[2]=5,3"]),
+    ("Resize mode=linear", &["f32[1,2,3,4]", "-", "const f32[4]=1,1,2,0.6"]),
+    ("Resize mode=cubic exclude_outside=1", &["f32[1,1,4,4]", "-", "const f32[4]=1,1,1.7,0.8"]),
+    ("Resize mode=cubic antialias=1 axes=[2]", &["f32[1,2,9]", "-", "-", "const i64[1]=4"]),
+    (
+        "Resize mode=linear antialias=1 coordinate_transformation_mode=half_pixel_symmetric",
+        &["f32[9]", "-", "const f32[1]=0.3"],
+    ),
+    (
+        "Resize mode=linear coordinate_transformation_mode=tf_crop_and_resize extrapolation_value=7",
+        &["f32[4,4]", "const f32[4]=0.4,0.6,1.2,0.5", "-", "const i64[2]=3,3"],
+    ),
+    (
+        "Resize axes=[1,2] keep_aspect_ratio_policy=not_larger",
+        &["f32[1,4,6]", "-", "-", "const i64[2]=6,7"],
+    ),
+    ("Upsample @7 mode=linear scales=[1.0,2.0,1.5]", &["f32[1,3,4]"]),
+    ("Upsample @9", &["f32[1,3,4]", "const f32[3]=1,2,2"]),
 ];
 
 /// For 4 steps of 2 sequences of 3 inputs, with a state of 5.

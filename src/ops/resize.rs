@@ -1,0 +1,527 @@
+//! Resampling along axes.
+
+use super::{Attrs, Op, Operands, Tolerance, tools};
+use crate::error::ErrorKind;
+use crate::mir::{self, Binary};
+use crate::tensor::Tensor;
+use crate::types::{DType, Type};
+
+/// Every axis by itself: element `o` of the result is a weighted sum of the elements near a coordinate that
+/// follows from `o`. `nearest` takes one of them, `linear` two, `cubic` four; with `antialias` and a scale
+/// below 1, more. What is near and outside is the element at the edge or, with `exclude_outside`, nothing.
+///
+/// Scales, sizes and the region of interest have to be known when the model is compiled. NaN and infinities
+/// spread to all results that have a part of them, be it 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resize {
+    mode: Mode,
+    coordinates: Coordinates,
+    nearest: Nearest,
+    cubic: f64,
+    exclude_outside: bool,
+    antialias: bool,
+    extrapolation: f64,
+    axes: Option<Vec<i64>>,
+    policy: usize,
+    /// In version 10, scales are the second operand.
+    scales_only: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Nearest,
+    Linear,
+    Cubic,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Coordinates {
+    HalfPixel,
+    HalfPixelSymmetric,
+    PytorchHalfPixel,
+    AlignCorners,
+    Asymmetric,
+    CropAndResize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Nearest {
+    PreferFloor,
+    PreferCeil,
+    Floor,
+    Ceil,
+}
+
+/// The result along an axis: each element's taps (all have as many), index and weight.
+#[derive(Clone, Debug, PartialEq)]
+struct Axis {
+    axis: usize,
+    taps: Vec<Vec<(usize, f64)>>,
+    /// Elements that take the extrapolation value instead.
+    outside: Vec<bool>,
+}
+
+impl Axis {
+    /// The element that each element of the result is, if each is one.
+    fn indices(&self) -> Option<Vec<usize>> {
+        let single = |taps: &Vec<(usize, f64)>| match taps[..] {
+            [(index, 1.0)] => Some(index),
+            _ => None,
+        };
+        self.taps.iter().map(single).collect()
+    }
+}
+
+/// How an axis is scaled.
+#[derive(Clone, Copy)]
+struct Scaled {
+    extent: usize,
+    result: usize,
+    scale: f64,
+    roi: [f64; 2],
+}
+
+impl Resize {
+    /// What changes, for these operands.
+    fn plan(&self, x: &Type, operands: [Option<&Tensor>; 3]) -> Result<Vec<Axis>, ErrorKind> {
+        let [roi, scales, sizes] = operands.map(|t| t.filter(|t| t.ty().elements() > 0));
+        let axes = match &self.axes {
+            Some(list) => tools::axes(list, x.rank())?,
+            None => (0..x.rank()).collect(),
+        };
+        let count = axes.len();
+        let check = |what: &str, tensor: &Tensor, expected: usize| match tensor.ty().elements() {
+            n if n == expected => Ok(()),
+            n => Err(ErrorKind::wrong(format!("{what} have {n} entries for {count} axes"))),
+        };
+        let crop = self.coordinates == Coordinates::CropAndResize;
+        let roi = match roi.filter(|_| crop) {
+            Some(roi) => {
+                check("regions of interest", roi, 2 * count)?;
+                roi.f64s()
+            }
+            None if crop => return Err(ErrorKind::wrong("the region of interest (operand 1) is left out")),
+            None => [vec![0.0; count], vec![1.0; count]].concat(),
+        };
+        let extents: Vec<_> = axes.iter().map(|&a| x.dims[a]).collect();
+        let scaled: Vec<(f64, f64)> = match (scales, sizes) {
+            (Some(scales), None) => {
+                check("scales", scales, count)?;
+                let scales = scales.f64s();
+                if let Some(bad) = scales.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
+                    return Err(ErrorKind::wrong(format!("a scale of {bad}")).help("it must be above 0"));
+                }
+                scales.iter().zip(&extents).map(|(&s, &d)| (s, (s * d as f64).floor())).collect()
+            }
+            (None, Some(sizes)) => {
+                check("sizes", sizes, count)?;
+                let sizes = tools::dims(&tools::int_list(sizes, "the list of sizes")?)?;
+                let own = |(&n, &d): (&usize, &usize)| if d == 0 { 1.0 } else { n as f64 / d as f64 };
+                let scales: Vec<_> = sizes.iter().zip(&extents).map(own).collect();
+                let common = match self.policy {
+                    0 => None,
+                    1 => scales.iter().copied().reduce(f64::min),
+                    _ => scales.iter().copied().reduce(f64::max),
+                };
+                let each = |((&s, &n), &d): ((&f64, &usize), &usize)| match common {
+                    Some(common) => (common, (common * d as f64 + 0.5).floor()),
+                    None => (s, n as f64),
+                };
+                scales.iter().zip(&sizes).zip(&extents).map(each).collect()
+            }
+            _ => return Err(ErrorKind::wrong("exactly one of scales and sizes must be given")),
+        };
+        let mut plan = vec![];
+        for (i, (&axis, &(scale, result))) in axes.iter().zip(&scaled).enumerate() {
+            let extent = extents[i];
+            if result > (1u64 << 40) as f64 {
+                return Err(ErrorKind::limit("the result is too large"));
+            }
+            let result = result as usize;
+            if extent == 0 && result > 0 {
+                return Err(ErrorKind::wrong(format!("axis {axis} has no elements")));
+            }
+            if result == extent && scale == 1.0 && !crop {
+                continue;
+            }
+            tools::sized(DType::F64, [result])?;
+            plan.push(self.axis(axis, Scaled { extent, result, scale, roi: [roi[i], roi[count + i]] }));
+        }
+        Ok(plan)
+    }
+
+    /// The coordinate in the operand of element `o` of the result.
+    fn coordinate(&self, s: Scaled, o: usize) -> f64 {
+        let (o, extent, length) = (o as f64, s.extent as f64, s.scale * s.extent as f64);
+        let half = (o + 0.5) / s.scale - 0.5;
+        match self.coordinates {
+            Coordinates::HalfPixel => half,
+            Coordinates::PytorchHalfPixel => if length > 1.0 { half } else { 0.0 },
+            Coordinates::HalfPixelSymmetric => extent / 2.0 * (1.0 - s.result as f64 / length) + half,
+            Coordinates::Asymmetric => o / s.scale,
+            Coordinates::AlignCorners if length == 1.0 => 0.0,
+            Coordinates::AlignCorners => o * (extent - 1.0) / (length - 1.0),
+            Coordinates::CropAndResize => {
+                let [start, end] = s.roi;
+                let along = if length == 1.0 { 0.5 } else { o / (length - 1.0) };
+                (start + along * (end - start)) * (extent - 1.0)
+            }
+        }
+    }
+
+    fn axis(&self, axis: usize, s: Scaled) -> Axis {
+        let last = s.extent.saturating_sub(1) as f64;
+        let (mut taps, mut outside) = (vec![], vec![]);
+        for o in 0..s.result {
+            let at = self.coordinate(s, o);
+            outside.push(self.coordinates == Coordinates::CropAndResize && !(0.0..=last).contains(&at));
+            taps.push(self.taps(s, at));
+        }
+        Axis { axis, taps, outside }
+    }
+
+    fn taps(&self, s: Scaled, at: f64) -> Vec<(usize, f64)> {
+        let last = s.extent.saturating_sub(1) as f64;
+        let clamped = |i: f64| i.clamp(0.0, last) as usize;
+        let (floor, ratio) = (at.floor(), at - at.floor());
+        let shrink = if self.antialias { s.scale.min(1.0) } else { 1.0 };
+        let a = self.cubic;
+        let reach = match self.mode {
+            Mode::Nearest => {
+                let up = match self.nearest {
+                    Nearest::PreferFloor => ratio > 0.5,
+                    Nearest::PreferCeil => ratio >= 0.5,
+                    Nearest::Floor => false,
+                    Nearest::Ceil => ratio > 0.0,
+                };
+                return vec![(clamped(floor + f64::from(u8::from(up))), 1.0)];
+            }
+            Mode::Linear => (1.0 / shrink).ceil(),
+            Mode::Cubic => (2.0 / shrink).ceil(),
+        };
+        let weight = |distance: f64| {
+            let d = (distance * shrink).abs();
+            match self.mode {
+                Mode::Nearest | Mode::Linear => (1.0 - d).max(0.0),
+                Mode::Cubic if d <= 1.0 => ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0,
+                Mode::Cubic if d < 2.0 => ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a,
+                Mode::Cubic => 0.0,
+            }
+        };
+        let count = 2 * reach as usize;
+        let mut taps: Vec<_> = (0..count)
+            .map(|i| {
+                let offset = i as f64 + 1.0 - reach;
+                (floor + offset, weight(offset - ratio))
+            })
+            .collect();
+        if self.exclude_outside {
+            taps.iter_mut().filter(|t| t.0 < 0.0 || t.0 > last).for_each(|t| t.1 = 0.0);
+        }
+        if self.exclude_outside || self.antialias {
+            let sum: f64 = taps.iter().map(|t| t.1).sum();
+            taps.iter_mut().for_each(|t| t.1 /= sum);
+        }
+        taps.into_iter().map(|(i, w)| (clamped(i), w)).collect()
+    }
+
+    /// Operands as they are called from version 11 on.
+    fn named<'a>(&self, inputs: &[Option<&'a Tensor>]) -> [Option<&'a Tensor>; 3] {
+        let get = |i: usize| inputs.get(i).copied().flatten();
+        if self.scales_only { [None, get(1), None] } else { [get(1), get(2), get(3)] }
+    }
+
+    fn infer_type(&self, x: &Type, operands: [Option<&Tensor>; 3]) -> Result<Vec<Type>, ErrorKind> {
+        if self.mode != Mode::Nearest {
+            tools::dtype_in(x, &tools::FLOATS, &DType::ALL)?;
+        }
+        let mut dims = x.dims.clone();
+        for axis in self.plan(x, operands)? {
+            dims[axis.axis] = axis.taps.len();
+        }
+        Ok(vec![tools::sized(x.dtype, dims)?])
+    }
+
+    fn resample(&self, x: &Tensor, operands: [Option<&Tensor>; 3], ty: &Type) -> Tensor {
+        let Ok(plan) = self.plan(x.ty(), operands) else { return Tensor::zeros(ty.clone()) };
+        if plan.iter().all(|a| a.indices().is_some() && !a.outside.contains(&true)) && !ty.dtype.is_float() {
+            return picked(x, &plan, ty);
+        }
+        let (mut dims, mut values) = (x.dims().to_vec(), x.f64s());
+        for Axis { axis, taps, outside } in plan {
+            let (outer, inner) =
+                (dims[..axis].iter().product::<usize>(), dims[axis + 1..].iter().product::<usize>());
+            let mut next = Vec::with_capacity(outer * taps.len() * inner);
+            for o in 0..outer {
+                let block = &values[o * dims[axis] * inner..];
+                for (taps, &outside) in taps.iter().zip(&outside) {
+                    for i in 0..inner {
+                        let sum = || taps.iter().map(|&(at, w)| block[at * inner + i] * w).sum::<f64>();
+                        next.push(if outside { self.extrapolation } else { sum() });
+                    }
+                }
+            }
+            dims[axis] = taps.len();
+            values = next;
+        }
+        Tensor::from_f64s(ty.clone(), values)
+    }
+
+    fn expand_plan(&self, mir: &mut mir::Builder, x: mir::Value, operands: [Option<&Tensor>; 3]) -> mir::Value {
+        let Ok(plan) = self.plan(&mir.ty(x).clone(), operands) else { return x };
+        plan.into_iter().fold(x, |x, axis| self.expand_axis(mir, x, &axis))
+    }
+
+    fn expand_axis(&self, mir: &mut mir::Builder, x: mir::Value, plan: &Axis) -> mir::Value {
+        let ty = mir.ty(x).clone();
+        let (axis, result) = (plan.axis, plan.taps.len());
+        let mut along = vec![1; ty.rank()];
+        along[axis] = result;
+        let gathered = |mir: &mut mir::Builder, indices: Vec<usize>| {
+            let indices: Vec<_> = indices.into_iter().map(|i| i as i64).collect();
+            let indices = mir.constant(Tensor::from_i64s([result], &indices));
+            mir.gather(x, indices, axis)
+        };
+        let count = plan.taps.first().map_or(1, Vec::len);
+        let y = if let Some(indices) = plan.indices() {
+            let times = result / ty.dims[axis].max(1);
+            if times * ty.dims[axis] == result && indices.iter().enumerate().all(|(o, &i)| i == o / times) {
+                // Every element some times: a view.
+                let [before, behind] = [&ty.dims[..=axis], &ty.dims[axis + 1..]];
+                let single = mir.reshape(x, [before, &[1], behind].concat());
+                let repeated = mir.broadcast(single, [before, &[times], behind].concat());
+                mir.reshape(repeated, [&ty.dims[..axis], &[result], behind].concat())
+            } else {
+                gathered(mir, indices)
+            }
+        } else if count <= 4 {
+            let mut sum = None;
+            for t in 0..count {
+                let own = gathered(mir, plan.taps.iter().map(|taps| taps[t].0).collect());
+                let weights = plan.taps.iter().map(|taps| taps[t].1);
+                let weights = Tensor::from_f64s(Type::new(ty.dtype, along.clone()), weights);
+                let weights = mir.constant(weights);
+                let part = mir.binary(Binary::Mul, own, weights);
+                sum = Some(sum.map_or(part, |sum| mir.binary(Binary::Add, sum, part)));
+            }
+            sum.unwrap_or(x)
+        } else {
+            // Many taps: a product with the matrix of weights.
+            let mut matrix = vec![0.0; ty.dims[axis] * result];
+            for (o, taps) in plan.taps.iter().enumerate() {
+                taps.iter().for_each(|&(i, w)| matrix[i * result + o] += w);
+            }
+            let matrix = Tensor::from_f64s(Type::new(ty.dtype, [ty.dims[axis], result]), matrix);
+            let matrix = mir.constant(matrix);
+            let mut perm: Vec<_> = (0..ty.rank()).filter(|&a| a != axis).collect();
+            perm.push(axis);
+            let turned = mir.permute(x, &perm);
+            let dims = mir.dims(turned);
+            let rows: usize = dims[..ty.rank() - 1].iter().product();
+            let turned = mir.reshape(turned, [rows, ty.dims[axis]]);
+            let product = mir.contract(turned, matrix);
+            let product = mir.reshape(product, [&dims[..ty.rank() - 1], &[result]].concat());
+            let back: Vec<_> =
+                (0..ty.rank()).map(|a| perm.iter().position(|&p| p == a).unwrap_or(a)).collect();
+            mir.permute(product, &back)
+        };
+        if !plan.outside.contains(&true) {
+            return y;
+        }
+        let outside = plan.outside.iter().map(|&o| i64::from(o));
+        let outside = mir.constant(Tensor::from_ints(Type::new(DType::Bool, along), outside));
+        let value = mir.scalar(ty.dtype, self.extrapolation);
+        mir.select(outside, value, y)
+    }
+}
+
+/// The result where every element is one of the operand's, bit for bit.
+fn picked(x: &Tensor, plan: &[Axis], ty: &Type) -> Tensor {
+    let mut from: Vec<Vec<usize>> = ty.dims.iter().map(|&d| (0..d).collect()).collect();
+    for axis in plan {
+        from[axis.axis] = axis.indices().unwrap_or_default();
+    }
+    let mut data = Vec::with_capacity(ty.bytes());
+    crate::tensor::for_each_index(&ty.dims, |index| {
+        let at = index.iter().zip(&from).zip(x.dims()).fold(0, |at, ((&i, from), d)| at * d + from[i]);
+        data.extend_from_slice(x.element(at));
+    });
+    Tensor::from_bytes(ty.clone(), data.into()).unwrap_or_else(|| Tensor::zeros(ty.clone()))
+}
+
+impl Op for Resize {
+    const NAME: &'static str = "Resize";
+    const TOLERANCE: Tolerance = Tolerance::Relative(1e-5);
+
+    fn parse(attrs: &mut Attrs) -> Result<Self, ErrorKind> {
+        let scales_only = attrs.opset() < 11;
+        let mode = match attrs.choice("mode", &["nearest", "linear", "cubic"])? {
+            0 => Mode::Nearest,
+            1 => Mode::Linear,
+            _ => Mode::Cubic,
+        };
+        let names = [
+            "half_pixel",
+            "half_pixel_symmetric",
+            "pytorch_half_pixel",
+            "align_corners",
+            "asymmetric",
+            "tf_crop_and_resize",
+        ];
+        let coordinates = match attrs.choice("coordinate_transformation_mode", &names)? {
+            _ if scales_only => Coordinates::Asymmetric,
+            0 => Coordinates::HalfPixel,
+            1 => Coordinates::HalfPixelSymmetric,
+            2 => Coordinates::PytorchHalfPixel,
+            3 => Coordinates::AlignCorners,
+            4 => Coordinates::Asymmetric,
+            _ => Coordinates::CropAndResize,
+        };
+        let names = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"];
+        let nearest = match attrs.choice("nearest_mode", &names)? {
+            _ if scales_only => Nearest::Floor,
+            0 => Nearest::PreferFloor,
+            1 => Nearest::PreferCeil,
+            2 => Nearest::Floor,
+            _ => Nearest::Ceil,
+        };
+        Ok(Resize {
+            mode,
+            coordinates,
+            nearest,
+            cubic: attrs.float_or("cubic_coeff_a", -0.75)?,
+            exclude_outside: attrs.flag("exclude_outside", false)?,
+            antialias: attrs.flag("antialias", false)?,
+            extrapolation: attrs.float_or("extrapolation_value", 0.0)?,
+            axes: attrs.ints("axes")?,
+            policy: attrs
+                .choice("keep_aspect_ratio_policy", &["stretch", "not_larger", "not_smaller"])?,
+            scales_only,
+        })
+    }
+
+    fn infer(&self, inputs: &Operands<'_>) -> Result<Vec<Type>, ErrorKind> {
+        inputs.arity(1, if self.scales_only { 2 } else { 4 })?;
+        let names: &[&str] =
+            if self.scales_only { &["scales"] } else { &["the region of interest", "scales", "sizes"] };
+        let mut known = vec![inputs.constant(0)];
+        for (i, name) in names.iter().enumerate() {
+            known.push(match (i, self.scales_only) {
+                // Only one of the ways to say coordinates looks at the region.
+                (0, false) if self.coordinates != Coordinates::CropAndResize => None,
+                _ => inputs.known(i + 1, name)?,
+            });
+        }
+        self.infer_type(inputs.ty(0)?, self.named(&known))
+    }
+
+    fn reference(&self, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Vec<Tensor> {
+        let Some(x) = inputs[0] else { return vec![] };
+        vec![self.resample(x, self.named(inputs), &outputs[0])]
+    }
+
+    fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], _: &[Type]) -> Vec<mir::Value> {
+        let Some(x) = inputs[0] else { return vec![] };
+        let known: Vec<Option<Tensor>> =
+            inputs.iter().map(|v| v.and_then(|v| mir.constant_of(v).cloned())).collect();
+        let known: Vec<_> = known.iter().map(Option::as_ref).collect();
+        vec![self.expand_plan(mir, x, self.named(&known))]
+    }
+}
+
+/// What [`Resize`] was before version 10: asymmetric coordinates, the floor of which is the nearest. Scales are
+/// an attribute (7), or the second operand (9).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upsample {
+    resize: Resize,
+    scales: Option<Vec<f64>>,
+}
+
+impl Upsample {
+    fn scales(&self) -> Option<Tensor> {
+        let scales = self.scales.as_ref()?;
+        Some(Tensor::from_f64s(Type::new(DType::F64, [scales.len()]), scales.iter().copied()))
+    }
+}
+
+impl Op for Upsample {
+    const NAME: &'static str = "Upsample";
+    const TOLERANCE: Tolerance = Tolerance::Relative(1e-5);
+
+    fn parse(attrs: &mut Attrs) -> Result<Self, ErrorKind> {
+        let scales = match attrs.opset() < 9 {
+            true => {
+                let missing = || ErrorKind::wrong("attribute \"scales\" is missing");
+                Some(attrs.floats("scales")?.ok_or_else(missing)?)
+            }
+            false => None,
+        };
+        let linear = attrs.choice("mode", &["nearest", "linear"])? == 1;
+        let resize = Resize {
+            mode: if linear { Mode::Linear } else { Mode::Nearest },
+            coordinates: Coordinates::Asymmetric,
+            nearest: Nearest::Floor,
+            cubic: -0.75,
+            exclude_outside: false,
+            antialias: false,
+            extrapolation: 0.0,
+            axes: None,
+            policy: 0,
+            scales_only: true,
+        };
+        Ok(Upsample { resize, scales })
+    }
+
+    fn infer(&self, inputs: &Operands<'_>) -> Result<Vec<Type>, ErrorKind> {
+        let own = self.scales();
+        let count = if own.is_some() { 1 } else { 2 };
+        inputs.arity(count, count)?;
+        let scales = match &own {
+            Some(scales) => Some(scales),
+            None => inputs.known(1, "scales")?,
+        };
+        self.resize.infer_type(inputs.ty(0)?, [None, scales, None])
+    }
+
+    fn reference(&self, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Vec<Tensor> {
+        let Some(x) = inputs[0] else { return vec![] };
+        let own = self.scales();
+        let scales = own.as_ref().or(inputs.get(1).copied().flatten());
+        vec![self.resize.resample(x, [None, scales, None], &outputs[0])]
+    }
+
+    fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], _: &[Type]) -> Vec<mir::Value> {
+        let Some(x) = inputs[0] else { return vec![] };
+        let given = inputs.get(1).copied().flatten().and_then(|v| mir.constant_of(v).cloned());
+        let scales = self.scales().or(given);
+        vec![self.resize.expand_plan(mir, x, [None, scales.as_ref(), None])]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::tests::{definition, refused};
+
+    #[test]
+    fn coordinates() {
+        let x = "f32[1,1,4]=1,2,3,4";
+        let sizes = |n: usize| format!("const i64[3]=1,1,{n}");
+        let y = definition("Resize mode=linear", &[x, "-", "-", &sizes(2)]);
+        assert_eq!(y[0].f64s(), [1.5, 3.5]);
+        let node = "Resize mode=linear coordinate_transformation_mode=align_corners";
+        assert_eq!(definition(node, &[x, "-", "-", &sizes(2)])[0].f64s(), [1.0, 4.0]);
+        let y = definition("Upsample mode=nearest @7 scales=[1.0,1.0,2.0]", &[x]);
+        assert_eq!(y[0].f64s(), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]);
+    }
+
+    #[test]
+    fn misfits_are_refused() {
+        refused("Resize", &["f32[1,2]", "-", "const f32[1]=2"]);
+        refused("Resize", &["f32[1,2]", "-", "const f32[2]=1,-2"]);
+        refused("Resize", &["f32[1,2]", "-", "f32[2]=1,2"]);
+        refused("Resize", &["f32[1,2]"]);
+        refused("Resize", &["f32[1,0]", "-", "-", "const i64[2]=1,3"]);
+        refused("Resize", &["f32[1,2]", "-", "const f32[2]=1,1e30"]);
+        refused("Upsample @7", &["f32[1,2]"]);
+    }
+}
