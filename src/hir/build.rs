@@ -16,6 +16,7 @@ pub struct Builder {
     constants: Vec<(String, Tensor)>,
     nodes: Vec<PendingNode>,
     outputs: Vec<String>,
+    declared: BTreeMap<String, (DType, Vec<Dim>)>,
     errors: Vec<Error>,
 }
 
@@ -64,6 +65,11 @@ impl Builder {
         self.nodes.push(PendingNode { name, op, inputs, outputs });
     }
 
+    /// The type that a tensor must have. A result of another type is an error of [`check`].
+    pub fn declare(&mut self, name: impl Into<String>, dtype: DType, dims: Vec<Dim>) {
+        self.declared.insert(name.into(), (dtype, dims));
+    }
+
     /// The next result of the model.
     pub fn output(&mut self, name: impl Into<String>) {
         self.outputs.push(name.into());
@@ -80,7 +86,7 @@ impl Builder {
     ///
     /// A name that is defined twice or not at all, a cycle, a model without outputs; all of them.
     pub fn finish(self) -> Result<Graph, Errors> {
-        let Builder { name, inputs, constants, nodes, outputs, mut errors } = self;
+        let Builder { name, inputs, constants, nodes, outputs, mut declared, mut errors } = self;
         let mut graph = Graph {
             name,
             values: PrimaryMap::new(),
@@ -90,7 +96,9 @@ impl Builder {
         };
         let mut names: BTreeMap<String, Value> = BTreeMap::new();
         let mut define = |graph: &mut Graph, name: &str, constant: Option<Tensor>| {
-            let value = graph.values.push(ValueInfo { name: name.to_owned(), constant });
+            let declared = declared.remove(name);
+            let info = ValueInfo { name: name.to_owned(), constant, declared };
+            let value = graph.values.push(info);
             (names.insert(name.to_owned(), value).is_none()).then_some(value)
         };
         let twice = |name: &str| ErrorKind::wrong(format!("\"{name}\" is defined twice"));

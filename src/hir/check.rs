@@ -202,10 +202,20 @@ impl Checker {
                 ErrorKind::wrong(format!("the node has {found} outputs, and the operator {most}"));
             return self.errors.push(Error::from(kind).at(self.context(graph, info)));
         }
+        for (&value, ty) in info.outputs.iter().zip(&types) {
+            let declared = value.and_then(|v| graph.values[v].declared.as_ref());
+            if let Some((dtype, dims)) = declared.filter(|declared| !fits(ty, declared)) {
+                let dims: Vec<_> = dims.iter().map(ToString::to_string).collect();
+                let dims = dims.join(", ");
+                let kind =
+                    ErrorKind::wrong(format!("the result is {ty}, and declared {dtype}[{dims}]"));
+                return self.errors.push(Error::from(kind).at(self.context(graph, info)));
+            }
+        }
         let bytes: usize = types.iter().map(Type::bytes).sum();
-        let fits =
+        let cheap =
             bytes <= self.limits.folded_bytes && self.folded + bytes <= self.limits.folded_total;
-        let folds = operands.all_constant() && fits;
+        let folds = operands.all_constant() && cheap;
         let folded = match (info.op.value_of_types(&operands), folds) {
             (Some(tensors), _) => Some(tensors),
             (None, true) => {
@@ -234,4 +244,10 @@ impl Checker {
         let inputs = info.inputs.iter().map(input).collect();
         NodeContext { name: info.name.clone(), op: info.op.name().to_owned(), inputs }
     }
+}
+
+/// Whether the type is what was declared, symbolic dimensions aside.
+fn fits(ty: &Type, (dtype, dims): &(DType, Vec<Dim>)) -> bool {
+    let same = |(dim, &n): (&Dim, &usize)| !matches!(dim, Dim::Fixed(m) if *m != n);
+    ty.dtype == *dtype && ty.rank() == dims.len() && dims.iter().zip(&ty.dims).all(same)
 }

@@ -48,6 +48,8 @@ pub struct ValueInfo {
     pub name: String,
     /// Its value, if the model gives one.
     pub constant: Option<Tensor>,
+    /// What the model says of its type, where that has to be so.
+    pub declared: Option<(DType, Vec<Dim>)>,
 }
 
 /// An operator of the model.

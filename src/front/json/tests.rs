@@ -115,10 +115,7 @@ fn elements() {
 #[test]
 fn wrong_models() {
     refused("{", expect!["error: EOF while parsing an object at line 1 column 1"]);
-    refused(
-        "[1]",
-        expect!["error: the file is a list in JSON, not a model"],
-    );
+    refused("[1]", expect!["error: the file is a list in JSON, not a model"]);
     refused(
         "{\"weights\": 1}",
         expect![[r#"

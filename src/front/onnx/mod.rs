@@ -21,7 +21,7 @@ pub(super) use tensor::{exactly, read as read_tensor, write as write_tensor};
 
 use super::file::Folder;
 use super::{merged, of};
-use crate::error::{Error, ErrorKind, Errors, NodeContext};
+use crate::error::{Class, Error, ErrorKind, Errors, NodeContext};
 use crate::hir::{Builder, Dim, Graph};
 use crate::ops::{AnyOp, Attribute, Attrs};
 use crate::types::{DType, Type};
@@ -210,6 +210,7 @@ impl Reader {
                 let used = outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
                 AnyOp::parse(&node.called(), &mut Attrs::new(values, opset, used.collect()))
             });
+            let parsed = if node.domain.is_empty() { aged(parsed, opset) } else { parsed };
             match parsed {
                 Ok(op) => return self.builder.node(name, op, inputs.clone(), outputs.clone()),
                 Err(kind) => self.errors.push(Error::from(kind).at(self.context(node))),
@@ -227,6 +228,23 @@ impl Reader {
     fn finish(mut self) -> Result<Graph, Errors> {
         merged(self.errors).into_iter().for_each(|e| self.builder.error(e));
         self.builder.finish()
+    }
+}
+
+/// Before opset 7 operators said by attributes how they broadcast, and some meant other things. What is the
+/// same in both is taken; what is not is valid, and not done.
+fn aged(parsed: Result<AnyOp, ErrorKind>, opset: i64) -> Result<AnyOp, ErrorKind> {
+    const OLDEST: i64 = 7;
+    match parsed {
+        Ok(AnyOp::PRelu(_)) if opset < OLDEST => {
+            Err(ErrorKind::unsupported(format!("its broadcasting in opset {opset}")))
+        }
+        Err(kind) if opset < OLDEST => {
+            Err(ErrorKind { class: Class::Unsupported, ..kind }.help(format!(
+                "the model is of opset {opset}; convert it to {OLDEST} or later with onnx.version_converter"
+            )))
+        }
+        parsed => parsed,
     }
 }
 

@@ -399,6 +399,17 @@ fn structure() {
         &ModelProto { training_info: vec![Bytes::new()], ..relu() },
         expect!["unsupported: training information"],
     );
+    let broadcast = with(node("Add", &["x", "x"], &["y"]), int("broadcast", 1));
+    let old = model(&[x()], &[], &[broadcast]);
+    refused(
+        &ModelProto { opset_import: vec![import("", 6)], ..old },
+        expect![[r#"
+            unsupported: Add: the operator has no attribute "broadcast"
+             --> node "y" (Add)
+              |  input 0: "x"  f32[2]
+              |  input 1: "x"  f32[2]
+              = the model is of opset 6; convert it to 7 or later with onnx.version_converter"#]],
+    );
     let sequence = TypeProto { value: Some(type_proto::Value::SequenceType(Bytes::new())) };
     let input = ValueInfoProto { name: "x".to_owned(), r#type: Some(sequence) };
     refused(

@@ -260,6 +260,7 @@ impl Reader<'_> {
             return Ok(());
         }
         let call = ops::call(op, fields, node.inputs.len(), dtype, &dims)?;
+        self.builder.declare(name, dtype, dims);
         self.call(call, index, used)
     }
 

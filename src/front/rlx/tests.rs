@@ -137,7 +137,9 @@ fn wrong_plans() {
     refused(
         "mlp.lir.json",
         slot("10", 0, 512),
-        expect![[r#"error: plan: node 1 "w1" (0..2048) and node 10 "n10" (0..512) overlap and are alive at once"#]],
+        expect![[
+            r#"error: plan: node 1 "w1" (0..2048) and node 10 "n10" (0..512) overlap and are alive at once"#
+        ]],
     );
     refused(
         "mlp.lir.json",
@@ -147,18 +149,16 @@ fn wrong_plans() {
     refused(
         "mlp.lir.json",
         slot("10", u64::MAX - 63, 512),
-        expect![[r#"error: plan: node 10 "n10" has 512 bytes at 18446744073709551552, and the arena has 8552"#]],
+        expect![[
+            r#"error: plan: node 10 "n10" has 512 bytes at 18446744073709551552, and the arena has 8552"#
+        ]],
     );
     refused(
         "mlp.lir.json",
         slot("10", 0, 4),
         expect![[r#"error: plan: node 10 "n10" has 512 bytes, and a slot of 4"#]],
     );
-    refused(
-        "mlp.lir.json",
-        slot("77", 0, 4),
-        expect!["error: plan: there is no node 77"],
-    );
+    refused("mlp.lir.json", slot("77", 0, 4), expect!["error: plan: there is no node 77"]);
     refused(
         "mlp.lir.json",
         |file| _ = file["buffers"]["assignments"].as_object_mut().unwrap().remove("10"),
@@ -178,12 +178,16 @@ fn wrong_plans() {
     refused(
         "cnn.lir.json",
         view(10, 4),
-        expect![[r#"error: plan: node 11 "n11" has 1024 bytes at 4 of node 10 "n10", which has 1024"#]],
+        expect![[
+            r#"error: plan: node 11 "n11" has 1024 bytes at 4 of node 10 "n10", which has 1024"#
+        ]],
     );
     refused(
         "cnn.lir.json",
         view(9, 64),
-        expect![[r#"error: plan: node 11 "n11" is at 32640, and as a view of node 9 "n9" must be at 23360"#]],
+        expect![[
+            r#"error: plan: node 11 "n11" is at 32640, and as a view of node 9 "n9" must be at 23360"#
+        ]],
     );
 }
 
@@ -256,6 +260,19 @@ fn wrong_graphs() {
         &|v| v["nodes"][1]["op"]["Param"]["name"] = "x".into(),
         expect![[r#"error: "x" is defined twice"#]],
     );
+}
+
+#[test]
+fn types_are_held_against_the_file() {
+    let mut value = json("mlp.graph.json");
+    value["nodes"][9]["shape"]["dims"][1]["Static"] = 31.into();
+    let source = read_bytes("mlp", value.to_string().into(), &ReadOptions::default()).unwrap();
+    let errors = check::check(source.graph, &Default::default(), Default::default()).unwrap_err();
+    expect![[r#"
+        error: the result is f32[4, 32], and declared f32[4, 31]
+         --> node "n9" (MatMul)
+          |  input 0: "x"  f32[4, 16]
+          |  input 1: "w1"  f32[16, 32]"#]].assert_eq(&errors.to_string());
 }
 
 #[test]
