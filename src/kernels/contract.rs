@@ -7,12 +7,12 @@
 //! lie apart but its depth does not (a transposed right operand), squares of it are transposed in
 //! registers.
 
-use super::expr::{self, Body, reach};
+use super::expr::{self, Body};
 use super::nest::{self, Level, Part, nest};
 use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
+use crate::kir::Value;
 use crate::kir::build::Builder;
-use crate::kir::{Memory, Value};
 use crate::mir::{Contract, Conv, Expr, Weights};
 use crate::types::DType;
 
@@ -161,7 +161,6 @@ impl Problem<'_> {
     fn kernel(mut self, epilogue: Option<&Expr>) -> Result<Option<KernelPlan>, ErrorKind> {
         let frame = self.frame;
         let dtype = frame.inputs()[0].dtype;
-        expr::memory(dtype)?;
         if frame.inputs()[1].dtype != dtype || dtype == DType::Bool {
             let other = frame.inputs()[1].dtype;
             return Err(ErrorKind::unsupported(format!("products of {dtype} and {other}")));
@@ -327,8 +326,7 @@ impl<'a> Tiling<'a> {
         let parts = nest::parts(b, columns);
         let rows: Vec<(i64, i64)> =
             (0..rows[0]).flat_map(|i| (0..rows[1]).map(move |j| (i, j))).collect();
-        let memory = expr::memory(self.dtype).expect("it was asked before");
-        let ty = memory.value();
+        let ty = expr::register(self.dtype);
         let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
         let mut sums = vec![zero; rows.len() * parts.len()];
         let (left, right) = (p[self.problem.left], p[self.problem.right()]);
@@ -481,13 +479,12 @@ impl<'a> Tiling<'a> {
         rows: &[(i64, i64)],
         parts: &[Part],
     ) -> Vec<Value> {
-        let memory = expr::memory(self.dtype).expect("it was asked before");
         let column_step = self.within_panel()[self.problem.right()];
         let squares = match self.right {
             Right::Squares => parts
                 .iter()
                 .map(|&(at, lanes)| {
-                    square(b, memory, right, at * column_step, column_step, lanes, count as u32)
+                    square(b, self.dtype, right, at * column_step, column_step, lanes, count as u32)
                 })
                 .collect(),
             Right::Rows | Right::Same => vec![],
@@ -501,23 +498,18 @@ impl<'a> Tiling<'a> {
                         return square[step as usize];
                     }
                     let offset = step * right_step + at * column_step;
-                    let (pointer, offset) = reach(b, right, offset);
-                    match self.right {
-                        Right::Same => b.broadcast_as(memory, pointer, offset),
-                        // The filling of a panel may be read.
-                        _ if self.fills_panel(b, at) => {
-                            b.load_as(memory, pointer, offset, b.machine().lanes)
-                        }
-                        _ => b.load_as(memory, pointer, offset, lanes),
-                    }
+                    // The filling of a panel may be read.
+                    let whole = self.fills_panel(b, at);
+                    let lanes = if whole { b.machine().lanes } else { lanes };
+                    let splat = self.right == Right::Same;
+                    expr::load(b, self.dtype, right, offset, lanes, splat)
                 })
                 .collect();
             for (&row, sums) in rows.iter().zip(sums.chunks_mut(parts.len())) {
                 let at = self.place(self.problem.left, (row.0, row.1), (0, 0)) + step * left_step;
-                let (pointer, offset) = reach(b, left, at);
-                let element = b.broadcast_as(memory, pointer, offset);
+                let element = expr::load(b, self.dtype, left, at, 1, true);
                 for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                    *sum = if memory.value().is_float() {
+                    *sum = if self.dtype.is_float() {
                         b.mul_add(vector, element, *sum)
                     } else {
                         let product = b.mul(vector, element);
@@ -542,22 +534,21 @@ impl<'a> Tiling<'a> {
 /// `count` vectors of columns from as many rows along the depth as there are columns.
 fn square(
     b: &mut Builder,
-    memory: Memory,
+    dtype: DType,
     right: Value,
     at: i64,
     column_step: i64,
     columns: u32,
     count: u32,
 ) -> Vec<Value> {
-    let ty = memory.value();
+    let ty = expr::register(dtype);
     let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
     let rows: Vec<Value> = (0..b.lanes())
         .map(|column| {
             if column >= i64::from(columns) {
                 return zero;
             }
-            let (pointer, offset) = reach(b, right, at + column * column_step);
-            b.load_as(memory, pointer, offset, count)
+            expr::load(b, dtype, right, at + column * column_step, count, false)
         })
         .collect();
     b.transpose(&rows)

@@ -29,7 +29,6 @@ pub(super) fn is_one(frame: &Frame<'_>, conv: &Conv) -> bool {
 pub(super) fn kernel(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan>, ErrorKind> {
     let (x, w) = (&frame.inputs()[0], &frame.inputs()[1]);
     let dtype = x.dtype;
-    expr::memory(dtype)?;
     if w.dtype != dtype || dtype == DType::Bool {
         return Err(ErrorKind::unsupported(format!("products of {dtype} and {}", w.dtype)));
     }
@@ -122,7 +121,7 @@ impl Depthwise<'_> {
         lanes: u32,
         weights: Option<&[Value]>,
     ) {
-        let ty = expr::memory(self.dtype).expect("it was asked before").value();
+        let ty = expr::register(self.dtype);
         let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
         let sums = vec![zero; columns as usize];
         let sums = self.sum(b, &self.taps, (p[0], p[1]), sums, lanes, weights);

@@ -1,37 +1,9 @@
-//! Which elementary functions kernels have, and how they are called.
+//! How elementary functions are called, and what they cost.
 
 use super::math;
-use crate::error::ErrorKind;
 use crate::kir::build::Builder;
 use crate::kir::{Type, Value};
 use crate::mir::Unary;
-use crate::types::DType;
-
-/// Whether the function exists for the type.
-///
-/// # Errors
-///
-/// `unsupported`, with the function's name.
-pub(super) fn check(op: Unary, ty: DType) -> Result<(), ErrorKind> {
-    use Unary::*;
-    match op {
-        Neg | Abs | Sign | Not | Sqrt | Floor | Ceil | Round | Trunc => Ok(()),
-        _ if matches!(ty, DType::F32 | DType::F64) => Ok(()),
-        _ => Err(ErrorKind::unsupported(format!("{op:?} of {ty}"))),
-    }
-}
-
-/// The same for powers.
-///
-/// # Errors
-///
-/// `unsupported`.
-pub(super) fn check_power(ty: DType) -> Result<(), ErrorKind> {
-    if matches!(ty, DType::F32 | DType::F64) {
-        return Ok(());
-    }
-    Err(ErrorKind::unsupported(format!("Pow of {ty}")))
-}
 
 /// Roughly how many instructions it takes.
 pub(super) fn cost(op: Unary) -> i64 {
@@ -46,7 +18,7 @@ pub(super) fn cost(op: Unary) -> i64 {
     }
 }
 
-/// Of floats; what [`check`] has let through.
+/// Of floats.
 pub(super) fn unary(b: &mut Builder, op: Unary, a: Value) -> Value {
     use Unary::*;
     match op {
@@ -75,7 +47,7 @@ pub(super) fn unary(b: &mut Builder, op: Unary, a: Value) -> Value {
     }
 }
 
-/// `x` to the power of `y`; what [`check_power`] has let through. `known` is `y` where it is a literal.
+/// `x` to the power of `y`; `known` is `y` where it is a literal.
 pub(super) fn power(b: &mut Builder, x: Value, y: Value, known: Option<f64>) -> Value {
     match known {
         Some(n) if n.fract() == 0.0 && n.abs() <= 8.0 => math::integer_power(b, x, n as i32),

@@ -1,9 +1,10 @@
 //! Scalar expressions of MIR as operations of KIR.
 //!
-//! How elements are held in registers: narrow integers as `I32` and `u32` as `I64`, always with the
+//! How elements are held in registers: two-byte floats as `F32`, rounded after every operation; narrow integers as `I32` and `u32` as `I64`, always with the
 //! value that memory has; `u64` as the bits in an `I64`; `bool` as a mask.
 
 use super::elementary;
+use super::math::half;
 use crate::error::ErrorKind;
 use crate::kir::build::Builder;
 use crate::kir::{self, Memory, Shift, Type, Value};
@@ -11,8 +12,8 @@ use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 use crate::types::DType;
 
 /// What memory holds.
-pub(super) fn memory(dtype: DType) -> Result<Memory, ErrorKind> {
-    Ok(match dtype {
+pub(super) fn memory(dtype: DType) -> Memory {
+    match dtype {
         DType::F32 => Memory::F32,
         DType::F64 => Memory::F64,
         DType::I8 => Memory::I8,
@@ -20,17 +21,24 @@ pub(super) fn memory(dtype: DType) -> Result<Memory, ErrorKind> {
         DType::I32 => Memory::I32,
         DType::I64 | DType::U64 => Memory::I64,
         DType::U8 | DType::Bool => Memory::U8,
-        DType::U16 => Memory::U16,
+        DType::F16 | DType::BF16 | DType::U16 => Memory::U16,
         DType::U32 => Memory::U32,
-        DType::F16 | DType::BF16 => {
-            return Err(ErrorKind::unsupported(format!("arithmetic on {dtype}")));
-        }
-    })
+    }
+}
+
+/// How an element that is a number is held in registers.
+pub(super) fn register(dtype: DType) -> Type {
+    if is_half(dtype) { Type::F32 } else { memory(dtype).value() }
+}
+
+/// Whether it is a float of two bytes.
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
 }
 
 /// Whether vectors can hold elements of this type.
 pub(super) fn in_vectors(dtype: DType) -> bool {
-    memory(dtype).is_ok_and(Memory::in_vectors)
+    memory(dtype).in_vectors()
 }
 
 /// An element's bytes.
@@ -47,13 +55,18 @@ pub(super) fn load(
     lanes: u32,
     splat: bool,
 ) -> Value {
-    let memory = memory(dtype).expect("the types were checked before");
+    let memory = memory(dtype);
     let (pointer, offset) = reach(b, pointer, offset);
     let value = match splat {
         true => b.broadcast_as(memory, pointer, offset),
         false => b.load_as(memory, pointer, offset, lanes),
     };
-    if dtype == DType::Bool { is_not_zero(b, value) } else { value }
+    match dtype {
+        DType::Bool => is_not_zero(b, value),
+        DType::F16 => half::of_f16(b, value),
+        DType::BF16 => half::of_bf16(b, value),
+        _ => value,
+    }
 }
 
 /// Stores the first `lanes` lanes.
@@ -65,9 +78,14 @@ pub(super) fn store(
     offset: i64,
     lanes: u32,
 ) {
-    let memory = memory(dtype).expect("the types were checked before");
+    let memory = memory(dtype);
     let (pointer, offset) = reach(b, pointer, offset);
-    let value = if dtype == DType::Bool { as_number(b, value) } else { value };
+    let value = match dtype {
+        DType::Bool => as_number(b, value),
+        DType::F16 => half::to_f16(b, value),
+        DType::BF16 => half::to_bf16(b, value),
+        _ => value,
+    };
     b.store_as(memory, value, pointer, offset, lanes);
 }
 
@@ -113,7 +131,7 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     ///
-    /// `unsupported` for types and operations that kernels do not have.
+    /// A bug of ours, where the expression does not fit its operands.
     pub(super) fn new(expr: &'a Expr, operands: &[DType]) -> Result<Body<'a>, ErrorKind> {
         let types = expr.types(operands).ok_or_else(|| {
             ErrorKind::bug(format!("the expression {expr:?} does not fit its operands"))
@@ -125,7 +143,6 @@ impl<'a> Body<'a> {
         let mut fused = vec![false; types.len()];
         let mut literal = vec![false; types.len()];
         for (i, node) in expr.nodes.iter().enumerate() {
-            memory(types[i])?;
             let args = node.args();
             literal[i] = matches!(node, Scalar::Literal(_))
                 || !args.is_empty() && args.iter().all(|&a| literal[a as usize]);
@@ -135,14 +152,8 @@ impl<'a> Body<'a> {
                     uses[a] == 1 && matches!(expr.nodes[a], Scalar::Binary(Binary::Mul, ..))
                 };
                 if let Some(a) = [x, y].into_iter().find(product) {
-                    fused[a as usize] = types[i].is_float();
+                    fused[a as usize] = types[i].is_float() && !is_half(types[i]);
                 }
-            }
-            if let Scalar::Unary(op, a) = *node {
-                elementary::check(op, types[a as usize])?;
-            }
-            if matches!(node, Scalar::Binary(Binary::Pow, ..)) {
-                elementary::check_power(types[i])?;
             }
         }
         Ok(Body { expr, types, fused, literal })
@@ -319,7 +330,8 @@ impl<'a> Body<'a> {
                     _ => None,
                 };
                 let [x, y] = [x, y].map(|a| arg(b, a));
-                elementary::power(b, x, y, known)
+                let value = elementary::power(b, x, y, known);
+                wrap(b, ty, value)
             }
             Scalar::Binary(op, x, y) => {
                 let [x, y] = [x, y].map(|a| arg(b, a));
@@ -355,6 +367,7 @@ impl<'a> Body<'a> {
 pub(super) fn constant(b: &mut Builder, literal: Literal) -> Value {
     match literal.dtype {
         DType::F32 => b.f32(f32::from_bits(literal.bits as u32)),
+        DType::F16 | DType::BF16 => b.f32(literal.f64() as f32),
         DType::F64 => b.f64(f64::from_bits(literal.bits)),
         DType::Bool => {
             let (zero, value) = (b.i32(0), b.i32(i32::from(literal.bits != 0)));
@@ -365,7 +378,7 @@ pub(super) fn constant(b: &mut Builder, literal: Literal) -> Value {
     }
 }
 
-/// Integers are held with the value that memory has; what arithmetic leaves in the high bits goes.
+/// What arithmetic leaves, as memory would have it: high bits of integers go, floats are rounded.
 pub(super) fn wrap(b: &mut Builder, ty: DType, value: Value) -> Value {
     let extended = |b: &mut Builder, bits| {
         let high = b.shift(Shift::Left, value, bits);
@@ -381,7 +394,15 @@ pub(super) fn wrap(b: &mut Builder, ty: DType, value: Value) -> Value {
         DType::U8 => masked(b, 0xff),
         DType::U16 => masked(b, 0xffff),
         DType::U32 => masked(b, 0xffff_ffff),
-        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => value,
+        DType::F16 => {
+            let bits = half::to_f16(b, value);
+            half::of_f16(b, bits)
+        }
+        DType::BF16 => {
+            let bits = half::to_bf16(b, value);
+            half::of_bf16(b, bits)
+        }
+        DType::F32 | DType::F64 => value,
         DType::I32 | DType::I64 | DType::U64 | DType::Bool => value,
     }
 }
@@ -402,7 +423,10 @@ fn unary(b: &mut Builder, op: Unary, ty: DType, a: Value) -> Value {
             let value = b.not(a);
             wrap(b, ty, value)
         }
-        op => elementary::unary(b, op, a),
+        op => {
+            let value = elementary::unary(b, op, a);
+            wrap(b, ty, value)
+        }
     }
 }
 
@@ -434,7 +458,10 @@ fn binary(b: &mut Builder, op: Binary, ty: DType, x: Value, y: Value) -> Value {
         Binary::Mul => plain(b, kir::Binary::Mul),
         Binary::Div if ty == DType::U64 => divide_unsigned(b, x, y).0,
         Binary::Div => plain(b, kir::Binary::Div),
-        Binary::Rem if ty.is_float() => elementary::remainder(b, x, y),
+        Binary::Rem if ty.is_float() => {
+            let value = elementary::remainder(b, x, y);
+            wrap(b, ty, value)
+        }
         Binary::Rem => {
             let value = match ty {
                 DType::U64 => divide_unsigned(b, x, y).1,
@@ -444,7 +471,7 @@ fn binary(b: &mut Builder, op: Binary, ty: DType, x: Value, y: Value) -> Value {
             let by_zero = b.equal(y, zero);
             b.select(by_zero, zero, value)
         }
-        Binary::Pow => elementary::power(b, x, y, None),
+        Binary::Pow => unreachable!("`Body::value` knows whether the exponent is a literal"),
         Binary::Min | Binary::Max if ty.is_float() => extremum_of_any(b, op, x, y),
         Binary::Min if ty == DType::Bool => b.and(x, y),
         Binary::Max if ty == DType::Bool => b.or(x, y),
@@ -581,12 +608,14 @@ fn cast(b: &mut Builder, from: DType, to: DType, a: Value) -> Value {
     let a = if from == DType::Bool { as_number(b, a) } else { a };
     let of = b.type_of(a);
     match to {
-        DType::F32 | DType::F64 => {
-            let op = if to == DType::F32 { kir::Unary::ToF32 } else { kir::Unary::ToF64 };
-            match from {
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
+            let op = if to == DType::F64 { kir::Unary::ToF64 } else { kir::Unary::ToF32 };
+            let value = match from {
                 DType::U64 => unsigned_to_float(b, op, a),
+                _ if of == register(to) => a,
                 _ => b.unary(op, a),
-            }
+            };
+            wrap(b, to, value)
         }
         DType::U64 if from.is_float() => float_to_unsigned(b, a),
         DType::I64 | DType::U64 | DType::U32 => {

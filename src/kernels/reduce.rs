@@ -58,7 +58,6 @@ fn kernel(
     reduced: Vec<Level>,
 ) -> Result<Option<KernelPlan>, ErrorKind> {
     let dtype = frame.result().dtype;
-    expr::memory(dtype)?;
     let (mut kept, mut reduced) = (nest::merge(kept), nest::merge(reduced));
     let size = expr::size(dtype);
     let scalar = frame.machine.lanes == 1;
@@ -206,7 +205,6 @@ pub(super) fn place(
     last: bool,
 ) -> Result<Option<KernelPlan>, ErrorKind> {
     let x = &frame.inputs()[0];
-    expr::memory(x.dtype)?;
     if frame.machine.lanes > 1 {
         return Ok(None);
     }
