@@ -3,7 +3,7 @@
 use super::expr::{as_number, extremum_of_any, flip, wrap};
 use crate::kir::build::Builder;
 use crate::kir::{self, Value};
-use crate::mir::{Binary, Reduction};
+use crate::lir::{Binary, Reduction};
 use crate::types::DType;
 
 /// A reduction of elements of a type. Partial results are held as numbers: booleans as 0 and 1, `u64`

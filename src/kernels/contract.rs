@@ -13,7 +13,7 @@ use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
-use crate::mir::{Contract, Conv, Expr, Weights};
+use crate::lir::{Contract, Conv, Expr, Weights};
 use crate::types::DType;
 
 /// Depths up to this are written out instead of looped over.

@@ -9,7 +9,7 @@ use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
-use crate::mir::{Conv, Expr, Weights};
+use crate::lir::{Conv, Expr, Weights};
 use crate::types::DType;
 
 /// More taps than this are looped over.

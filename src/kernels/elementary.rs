@@ -3,7 +3,7 @@
 use super::math;
 use crate::kir::build::Builder;
 use crate::kir::{Type, Value};
-use crate::mir::Unary;
+use crate::lir::Unary;
 
 /// Roughly how many instructions it takes.
 pub(super) fn cost(op: Unary) -> i64 {

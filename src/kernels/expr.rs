@@ -8,7 +8,7 @@ use super::math::half;
 use crate::error::ErrorKind;
 use crate::kir::build::Builder;
 use crate::kir::{self, Memory, Shift, Type, Value};
-use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
+use crate::lir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 use crate::types::DType;
 
 /// What memory holds.

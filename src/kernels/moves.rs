@@ -9,7 +9,7 @@ use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
 use crate::kir::build::Builder;
 use crate::kir::{Memory, Value};
-use crate::mir::Literal;
+use crate::lir::Literal;
 use crate::types::DType;
 
 /// What is copied at once: its kind, its bytes, and how many make an element.

@@ -66,6 +66,9 @@ pub(super) fn shared(levels: &[Level]) -> usize {
     plenty.or(most).unwrap_or(0)
 }
 
+/// What is inside a nest: it gets the pointers and the sizes of the pieces.
+pub(super) type Inside<'a> = dyn FnMut(&mut Builder, &[Value], &[i64]) + 'a;
+
 /// Writes the loops. The body gets the pointers and, for every level, the size of the piece; it is
 /// written once for each combination of whole and partial pieces. With `range`, that level's pieces
 /// are the kernel's range, and its loop is the outermost.
@@ -74,7 +77,7 @@ pub(super) fn nest(
     levels: &[Level],
     range: Option<usize>,
     pointers: &[Value],
-    body: &mut dyn FnMut(&mut Builder, &[Value], &[i64]),
+    body: &mut Inside<'_>,
 ) {
     let rest = (0..levels.len()).filter(|&i| Some(i) != range);
     let order: Vec<usize> = range.into_iter().chain(rest).collect();
@@ -89,7 +92,7 @@ fn descend(
     ranged: bool,
     pointers: &[Value],
     sizes: &mut Vec<i64>,
-    body: &mut dyn FnMut(&mut Builder, &[Value], &[i64]),
+    body: &mut Inside<'_>,
 ) {
     let Some((&at, order)) = order.split_first() else {
         return body(b, pointers, sizes);
@@ -166,6 +169,9 @@ pub(super) fn moved(
 /// Part of a row: its first element, and how many there are (at most a vector).
 pub(super) type Part = (i64, u32);
 
+/// What is inside a row: it gets the pointers, the carried values and the parts.
+pub(super) type InRow<'a> = dyn FnMut(&mut Builder, &[Value], &[Value], &[Part]) -> Vec<Value> + 'a;
+
 /// A row of `elements` in vectors, `unroll` of them in an iteration, and what is left as a last
 /// partial iteration. The body gets the pointers, the carried values and the parts relative to the
 /// pointers; `steps` are bytes from an element to the next.
@@ -176,7 +182,7 @@ pub(super) fn strips(
     pointers: &[Value],
     steps: &[i64],
     start: &[Value],
-    body: &mut dyn FnMut(&mut Builder, &[Value], &[Value], &[Part]) -> Vec<Value>,
+    body: &mut InRow<'_>,
 ) -> Vec<Value> {
     let strip = unroll * b.lanes();
     let (whole, left) = (elements / strip, elements % strip);

@@ -11,7 +11,7 @@ use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
-use crate::mir::{Pool, Reduction};
+use crate::lir::{Pool, Reduction};
 use crate::types::DType;
 
 /// Windows of up to so many elements are written out instead of looped over.

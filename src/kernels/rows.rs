@@ -13,7 +13,7 @@ use super::{Frame, KernelPlan, Shape};
 use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
-use crate::mir::Rows;
+use crate::lir::Rows;
 
 /// What is computed of a stage, above which it is worth a store and a load.
 const EXPENSIVE: i64 = 12;

@@ -24,7 +24,8 @@ pub mod views;
 pub use access::Access;
 
 use crate::mir;
-pub use crate::mir::{Contract, Conv, Literal, Pool, Reduction, Role, Rows};
+pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
+pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Stage, Weights};
 use crate::tensor::Tensor;
 use crate::types::Type;
 use cranelift_entity::{PrimaryMap, entity_impl};

@@ -272,7 +272,8 @@ fn types_are_held_against_the_file() {
         error: the result is f32[4, 32], and declared f32[4, 31]
          --> node "n9" (MatMul)
           |  input 0: "x"  f32[4, 16]
-          |  input 1: "w1"  f32[16, 32]"#]].assert_eq(&errors.to_string());
+          |  input 1: "w1"  f32[16, 32]"#]]
+    .assert_eq(&errors.to_string());
 }
 
 #[test]
