@@ -9,7 +9,7 @@
 
 mod crowd;
 mod functions;
-#[expect(unreachable_pub, reason = "generated")]
+#[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 mod tensor;
 #[cfg(test)]
