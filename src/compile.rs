@@ -136,7 +136,9 @@ fn lowered(
             let slot = |(node, slot): (&usize, &Slot)| {
                 Some((plan.nodes.get(*node)?.name.clone(), (slot.offset, slot.size)))
             };
-            let slots = plan.slots.iter().filter_map(slot).collect();
+            // Views are in another tensor's slot, and are copied out of it here.
+            let own = plan.slots.iter().filter(|(node, _)| !plan.views.contains_key(node));
+            let slots = own.filter_map(slot).collect();
             let kept = lir::place::Kept { slots, arena_size: plan.arena_size };
             let options = lir::Options { alignment: plan.alignment, ..options.plan() };
             lir::lower_kept(&mir, options, &kept)?
