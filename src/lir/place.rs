@@ -385,4 +385,36 @@ mod tests {
         let list = items(&(0..20_000).map(|i| (64, i, 20_000)).collect::<Vec<_>>());
         assert_eq!(height(&list, &best(&list, peak(&list))), peak(&list));
     }
+
+    #[test]
+    fn plans_are_kept() {
+        use crate::lir::{Options, lower_kept};
+        use crate::mir::{Builder, Output, Role, Unary};
+        use crate::types::{DType, Type};
+
+        let mut mir = Builder::new("m");
+        let x = mir.input("x", Role::Input, Type::new(DType::F32, [16]));
+        mir.set_origin("a");
+        let a = mir.unary(Unary::Exp, x);
+        mir.set_origin("b");
+        let b = mir.unary(Unary::Neg, a);
+        let b = mir.unary(Unary::Sqrt, b);
+        let graph = mir.finish(vec![Output { name: "b".to_owned(), value: b }]);
+        let lowered = |a: u64| {
+            let slots = [("x", 128), ("a", a), ("b", 0)];
+            let slots = slots.map(|(name, offset)| (name.to_owned(), (offset, 64))).into();
+            lower_kept(&graph, Options::default(), &Kept { slots, arena_size: 192 })
+        };
+        let module = lowered(64).unwrap();
+        let slot = |name: &str| {
+            let found = module.buffers.iter().filter(|(_, info)| info.name == name);
+            let slots: Vec<_> = found.map(|(buffer, _)| module.plan.slots[&buffer]).collect();
+            slots
+        };
+        assert_eq!((slot("x"), slot("a")), (vec![192], vec![128]));
+        // What comes before the result of "b" lies behind.
+        assert_eq!(slot("b"), [256, 64]);
+        assert_eq!(module.plan.arena_size, 320);
+        assert!(lowered(128).is_err(), "x and a are alive at the same time");
+    }
 }
