@@ -231,14 +231,18 @@ impl fmt::Debug for Target {
     }
 }
 
-/// `aarch64` is short for `aarch64-unknown-linux-gnu`.
+/// `aarch64` is short for `aarch64-unknown-linux-gnu`. Targets without a system take ELF files.
 fn parse_triple(text: &str) -> Result<Triple, ErrorKind> {
     let text =
         if text.contains('-') { text.to_owned() } else { format!("{text}-unknown-linux-gnu") };
-    Triple::from_str(&text).map_err(|error| {
+    let mut triple = Triple::from_str(&text).map_err(|error| {
         ErrorKind::usage(format!("\"{text}\" is no target: {error}"))
             .help("a target is written like x86_64-unknown-linux-gnu")
-    })
+    })?;
+    if triple.binary_format == BinaryFormat::Unknown {
+        triple.binary_format = BinaryFormat::Elf;
+    }
+    Ok(triple)
 }
 
 fn arch(triple: &Triple) -> Result<&'static Arch, ErrorKind> {
