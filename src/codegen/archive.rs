@@ -41,6 +41,6 @@ const HEADER: usize = 60;
 
 fn header(name: &str, size: usize) -> String {
     let mut text = String::new();
-    let _ = write!(text, "{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644);
+    let _ = writeln!(text, "{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`", 0, 0, 0, 644);
     text
 }

@@ -145,10 +145,12 @@ fn declare<'a>(
         kernels[kernel] = Some(id);
         jobs.push(Job { name, id, body: Body::of(&plan.kernel) });
     }
-    let embedded = contract.weights_mode == WeightsMode::Embedded;
-    let weights = format!("{prefix}.weights");
-    let weights = embedded.then(|| code.declare_data(&weights, Linkage::Import, false, false));
-    let symbols = Symbols { kernels: &kernels, weights: weights.transpose().map_err(bug)? };
+    let mut weights = None;
+    if contract.weights_mode == WeightsMode::Embedded {
+        let name = format!("{prefix}.weights");
+        weights = Some(code.declare_data(&name, Linkage::Import, false, false).map_err(bug)?);
+    }
+    let symbols = Symbols { kernels: &kernels, weights };
     let steps = run::parts(program);
     let mut run = None;
     for profiled in [false, true] {
@@ -162,14 +164,14 @@ fn declare<'a>(
             let signature = run::part_signature(isa, profiled);
             let id = code.declare_function(&name, Linkage::Local, &signature).map_err(bug)?;
             let body = run::part_function(&mut code, program, &symbols, steps, profiled);
-            jobs.push(Job { name, id, body: Body::Function(body) });
+            jobs.push(Job { name, id, body: Body::Function(body.into()) });
             parts.push(id);
         }
         let name = format!("{prefix}_run{suffix}");
         let signature = run::run_signature(isa, profiled);
         let id = code.declare_function(&name, Linkage::Export, &signature).map_err(bug)?;
         let body = run::run_function(&mut code, contract, &symbols, &parts, profiled);
-        jobs.push(Job { name, id, body: Body::Function(body) });
+        jobs.push(Job { name, id, body: Body::Function(body.into()) });
         run.get_or_insert(id);
     }
     let (run, weights) = (run.ok_or_else(|| bug("nothing to run"))?, symbols.weights);
@@ -190,7 +192,7 @@ enum Body<'a> {
     /// More than the four lanes of Cranelift's vectors.
     Wide(&'a kir::Kernel),
     Narrow(&'a kir::Kernel),
-    Function(ir::Function),
+    Function(Box<ir::Function>),
 }
 
 impl<'a> Body<'a> {
@@ -203,7 +205,7 @@ impl<'a> Body<'a> {
         Ok(match self {
             Body::Wide(_) => None,
             Body::Narrow(kernel) => Some(clif::emit(&checked(kernel)?, isa)),
-            Body::Function(function) => Some(function.clone()),
+            Body::Function(function) => Some(ir::Function::clone(function)),
         })
     }
 }
