@@ -69,6 +69,9 @@ impl Op for Gemm {
     const TOLERANCE: Tolerance = Tolerance::Relative(1e-5);
 
     fn parse(attrs: &mut Attrs) -> Result<Self, ErrorKind> {
+        if attrs.opset() < 7 {
+            attrs.ignore("broadcast"); // It allows what later versions always do.
+        }
         Ok(Gemm {
             alpha: attrs.float_or("alpha", 1.0)?,
             beta: attrs.float_or("beta", 1.0)?,

@@ -22,7 +22,11 @@ impl Op for BatchNormalization {
 
     fn parse(attrs: &mut Attrs) -> Result<Self, ErrorKind> {
         attrs.ignore("momentum"); // Only training looks at it.
-        let training = attrs.flag("training_mode", false)?;
+        let mut training = attrs.flag("training_mode", false)?;
+        if attrs.opset() < 7 {
+            training = !attrs.flag("is_test", false)?;
+            attrs.ignore("consumed_inputs"); // It says what may be overwritten.
+        }
         if training || (1..5).any(|i| attrs.is_used(i)) {
             return Err(ErrorKind::unsupported("training (running statistics are asked for)"));
         }

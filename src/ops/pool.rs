@@ -3,16 +3,21 @@
 use super::window::{self, Attributes, AutoPad, Axis};
 use super::{Attrs, Op, Operands, Tolerance, tools};
 use crate::error::ErrorKind;
-use crate::mir::{self, Binary, Expr, Reduction, Unary};
-use crate::tensor::Tensor;
+use crate::mir::{self, Binary, Comparison, Expr, Reduction, Unary};
+use crate::tensor::{Tensor, for_each_index};
 use crate::types::{DType, Type};
 
 /// The largest element of each window; padding does not count. NaN where one element is NaN. The
-/// lowest value of the type where a window is all padding. The second result (the indices) is done
-/// only when it is not used.
+/// lowest value of the type where a window is all padding.
+///
+/// The second result, done where it is used, is the flat index in X of the first of the largest (of a NaN, if
+/// there is one; -1 less than the plane's first where a window is all padding); with `storage_order` 1, spatial
+/// axes count as if the first of them were the innermost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MaxPool {
     pool: Windows,
+    indices: bool,
+    reversed: bool,
 }
 
 /// The mean of each window's elements: of those that are no padding or, with `count_include_pad`, of
@@ -119,11 +124,8 @@ impl Op for MaxPool {
     const TOLERANCE: Tolerance = Tolerance::Exact;
 
     fn parse(attrs: &mut Attrs) -> Result<Self, ErrorKind> {
-        if attrs.is_used(1) {
-            return Err(ErrorKind::unsupported("the indices (result 1) are used"));
-        }
-        attrs.flag("storage_order", false)?; // Says how the indices count.
-        Ok(MaxPool { pool: Windows::parse(attrs)? })
+        let (indices, reversed) = (attrs.is_used(1), attrs.flag("storage_order", false)?);
+        Ok(MaxPool { pool: Windows::parse(attrs)?, indices, reversed })
     }
 
     fn infer(&self, inputs: &Operands<'_>) -> Result<Vec<Type>, ErrorKind> {
@@ -132,22 +134,151 @@ impl Op for MaxPool {
         const DONE: [DType; 6] =
             [DType::F32, DType::F64, DType::F16, DType::BF16, DType::I8, DType::U8];
         tools::dtype_in(x, &DONE, &DONE)?;
-        Ok(vec![self.pool.infer(x)?])
+        let y = self.pool.infer(x)?;
+        if !self.indices {
+            return Ok(vec![y]);
+        }
+        let taps: usize = self.pool.kernel.iter().product();
+        if taps > MOST_TAPS {
+            let kind = ErrorKind::unsupported(format!("indices (result 1) of windows of {taps}"));
+            return Err(kind.help(format!("at most {MOST_TAPS} are done")));
+        }
+        let indices = tools::sized(DType::I64, y.dims.clone())?;
+        Ok(vec![y, indices])
     }
 
     fn reference(&self, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Vec<Tensor> {
         let Some(x) = inputs[0] else { return vec![] };
         let larger = |a: f64, b: f64| if b.is_nan() || b > a { b } else { a };
         let y = self.pool.fold(x, f64::NEG_INFINITY, larger, |_, v| v);
-        vec![Tensor::from_f64s(outputs[0].clone(), y)]
+        let mut results = vec![Tensor::from_f64s(outputs[0].clone(), y)];
+        if let Some(ty) = outputs.get(1) {
+            results.push(Tensor::from_ints(ty.clone(), self.places(x)));
+        }
+        results
     }
 
     fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], _: &[Type]) -> Vec<mir::Value> {
         let Some(x) = inputs[0] else { return vec![] };
         let x = mir.channels_last(x);
         let y = self.pool.expand(mir, Reduction::Max, x, f64::NEG_INFINITY);
-        vec![mir.channels_first(y)]
+        let mut results = vec![mir.channels_first(y)];
+        if self.indices {
+            let places = self.expand_places(mir, x);
+            results.push(mir.channels_first(places));
+        }
+        results
     }
+}
+
+/// Indices are found tap by tap.
+const MOST_TAPS: usize = 256;
+
+impl MaxPool {
+    /// For every element of a plane, its index in it as the model counts.
+    fn numbers(&self, spatial: &[usize]) -> Vec<i64> {
+        let mut numbers = vec![];
+        for_each_index(spatial, |index| {
+            let pairs = index.iter().zip(spatial);
+            let step = |at: usize, (i, d): (&usize, &usize)| at * d + i;
+            let at = if self.reversed { pairs.rev().fold(0, step) } else { pairs.fold(0, step) };
+            numbers.push(at as i64);
+        });
+        numbers
+    }
+
+    /// The second result by its definition.
+    fn places(&self, x: &Tensor) -> Vec<i64> {
+        let Ok(axes) = self.pool.axes(x.dims()) else { return vec![] };
+        let runs = window::runs(&axes);
+        let numbers = self.numbers(&x.dims()[2..]);
+        let windows: usize = axes.iter().map(|a| a.windows).product();
+        let (planes, plane) = (x.dims()[0] * x.dims()[1], numbers.len());
+        let values = x.f64s();
+        let mut places = vec![];
+        for p in 0..planes {
+            let own = &values[p * plane..][..plane];
+            let mut best = vec![None::<usize>; windows];
+            for run in runs.iter().flatten() {
+                for i in 0..run.count {
+                    let (at, best) = (run.element + i * run.step, &mut best[run.window + i]);
+                    let better = |old: usize| {
+                        own[at] > own[old] || (own[at].is_nan() && !own[old].is_nan())
+                    };
+                    if best.is_none_or(better) {
+                        *best = Some(at);
+                    }
+                }
+            }
+            places.extend(best.iter().map(|b| (p * plane) as i64 + b.map_or(-1, |at| numbers[at])));
+        }
+        places
+    }
+
+    /// The second result in MIR, channels last: element by element over strided slices, one for each tap.
+    fn expand_places(&self, mir: &mut mir::Builder, x: mir::Value) -> mir::Value {
+        let ty = mir.ty(x).clone();
+        let rank = ty.rank();
+        let (batch, channels, spatial) = (ty.dims[0], ty.dims[rank - 1], &ty.dims[1..rank - 1]);
+        let dims = [&[batch, channels], spatial].concat();
+        let Ok(axes) = self.pool.axes(&dims) else { return x };
+        let bordered = |f: &dyn Fn(&Axis) -> usize| -> Vec<usize> {
+            [0].into_iter().chain(axes.iter().map(f)).chain([0]).collect()
+        };
+        let (low, high) = (bordered(&|a| a.low), bordered(&Axis::reach));
+        let single = |dims: &[usize]| [&[1], dims, &[1]].concat();
+        let numbers = Tensor::from_i64s(single(spatial), &self.numbers(spatial));
+        let numbers = mir.constant(numbers);
+        let numbers = mir.pad(numbers, &low, &high, -1.0);
+        let padded = mir.pad(x, &low, &high, f64::NEG_INFINITY);
+        let windows: Vec<_> = axes.iter().map(|a| a.windows).collect();
+        let steps: Vec<_> =
+            [1].into_iter().chain(axes.iter().map(|a| a.stride as i64)).chain([1]).collect();
+        let mut best = None;
+        let kernel: Vec<_> = axes.iter().map(|a| a.kernel).collect();
+        for_each_index(&kernel, |tap| {
+            let starts = tap.iter().zip(&axes).map(|(t, a)| t * a.dilation);
+            let starts: Vec<_> = [0].into_iter().chain(starts).chain([0]).collect();
+            let counts = [&[batch], &windows[..], &[channels]].concat();
+            let value = mir.slice(padded, &starts, &counts, &steps);
+            let number = mir.slice(numbers, &starts, &single(&windows), &steps);
+            best = Some(match best {
+                None => (value, number),
+                Some((old, place)) => {
+                    let operands = [value, number, old, place];
+                    (better(mir, &operands, ty.dtype, false), better(mir, &operands, ty.dtype, true))
+                }
+            });
+        });
+        let Some((_, place)) = best else { return x };
+        let plane: usize = spatial.iter().product();
+        let firsts = (0..batch * channels).map(|p| (p * plane) as i64).collect::<Vec<_>>();
+        let dims = [&[batch], &vec![1; windows.len()][..], &[channels]].concat();
+        let firsts = mir.constant(Tensor::from_i64s(dims, &firsts));
+        mir.binary(Binary::Add, place, firsts)
+    }
+}
+
+/// Of operands value, number, old value and old number, the value or number that wins: the new one where it
+/// is larger or the first NaN, or where the old one is padding.
+fn better(mir: &mut mir::Builder, operands: &[mir::Value; 4], dtype: DType, number: bool) -> mir::Value {
+    let mut e = Expr::new();
+    let [new, place, old, old_place] = [0, 1, 2, 3].map(|i| e.operand(i));
+    let none = e.literal(DType::I64, 0.0);
+    let larger = e.compare(Comparison::Greater, new, old);
+    let empty = e.compare(Comparison::Less, old_place, none);
+    let exists = e.compare(Comparison::GreaterEqual, place, none);
+    let mut wins = e.binary(Binary::Or, larger, empty);
+    if dtype.is_float() {
+        let [is_nan, was_number] =
+            [(Comparison::NotEqual, new), (Comparison::Equal, old)].map(|(op, v)| e.compare(op, v, v));
+        let first = e.binary(Binary::And, is_nan, was_number);
+        wins = e.binary(Binary::Or, wins, first);
+    }
+    wins = e.binary(Binary::And, wins, exists);
+    let result = if number { e.select(wins, place, old_place) } else { e.select(wins, new, old) };
+    // Every operand broadcasts to the result's dimensions, those of the values among them.
+    mir.map(e.returning(result), operands)
 }
 
 impl AveragePool {

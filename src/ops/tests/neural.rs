@@ -31,6 +31,14 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(read(op, &["f32[2,3]=1,nan,2,-inf,-inf,-inf"]));
         cases.push(read(op, &["f32[3]=1000,1001,-1000"]));
     }
+    for rest in ["", "storage_order=1 ceil_mode=1 pads=[1,1,1,0]", "dilations=[2,1] pads=[0,1,1,1]"]
+    {
+        let node = format!("MaxPool kernel_shape=[2,3] strides=[2,2] {rest}");
+        cases.push(read(&node, &["f32[2,3,5,6]"]).results(2));
+        cases.push(read(&node, &["i8[1,2,5,6]"]).results(2));
+    }
+    let corners = "f32[1,1,8]=1,1,nan,nan,-inf,-inf,2,3";
+    cases.push(read("MaxPool kernel_shape=[3] pads=[1,1]", &[corners]).results(2));
     cases.extend(recurrences());
     cases
 }
