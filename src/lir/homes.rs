@@ -339,8 +339,27 @@ impl<'a> Homes<'a> {
                 unview(node, &self.graph.ty(node.operands[0]).dims, access).is_some()
                     || access.is_dense()
             }
-            None => accepts_window(access),
+            // Whoever does not write there at speed is copied.
+            None => true,
         }
+    }
+
+    /// Bytes of the operands of a concatenation or border that their producers cannot write straight
+    /// into windows of `access`.
+    fn refused_windows(&self, root: Value, access: &Access) -> u64 {
+        let node = &self.graph.nodes[root];
+        if self.ops[root].is_some() || is_view(&node.op) || accepts_window(access) {
+            return 0;
+        }
+        let computed = |value: Value| {
+            let mut root = value;
+            while is_view(&self.graph.nodes[root].op) {
+                root = self.graph.nodes[root].operands[0];
+            }
+            !matches!(self.graph.nodes[root].op, mir::Op::Input { .. } | mir::Op::Constant(_))
+        };
+        let operands = node.operands.iter().filter(|&&operand| computed(operand));
+        operands.map(|&operand| self.graph.ty(operand).bytes() as u64).sum()
     }
 
     /// Bytes that must be copied when a root lies there; `None` when a user would read what the step
@@ -352,7 +371,7 @@ impl<'a> Homes<'a> {
             None => self.is_port(access),
         };
         let readable = |user: Value| self.position[user] < candidate.until;
-        let mut cost = 0;
+        let mut cost = self.refused_windows(root, &candidate.access);
         let mut open = vec![(root, candidate.access.clone())];
         while let Some((value, access)) = open.pop() {
             let mut refused = false;

@@ -53,7 +53,7 @@ pub fn verify(module: &Module) -> Result<(), Vec<String>> {
 
 /// Invariant 1.
 fn names(module: &Module, broken: &mut Vec<String>) {
-    const LIMIT: u64 = 1 << 62;
+    const LIMIT: u64 = 1 << 60;
     let io = &module.io;
     let ports = [("input", &io.inputs), ("parameter", &io.parameters), ("output", &io.outputs)];
     let check = |broken: &mut Vec<String>, what: &dyn Display, buffer: Buffer, ty: Type| {
@@ -103,7 +103,7 @@ fn shapes(info: &StepInfo) -> Result<(), String> {
         have => Err(format!("{have} operands for {n}")),
     };
     let holds = |what: bool, text: &str| {
-        if what { Ok(()) } else { Err(format!("{text}: {op} from {operands:?} to {result:?}")) }
+        if what { Ok(()) } else { Err(format!("{text}: {} to {result}", list(operands))) }
     };
     let all_of_one_type = |list: &[Access]| list.iter().all(|a| a.dtype == result.dtype);
     match op {
@@ -186,14 +186,16 @@ fn rows_shapes(rows: &Rows, operands: &[Access], result: &Access) -> Result<(), 
     }
     let mut types: Vec<DType> = operands.iter().map(|a| a.dtype).collect();
     for stage in &rows.stages {
-        types.push(
-            stage.expr.result_type(&types).ok_or_else(|| format!("types in {}", stage.expr))?,
-        );
+        types.push(stage.expr.result_type(&types).ok_or("the types in a stage")?);
     }
     if types.last() != Some(&result.dtype) {
         return Err(format!("{:?} is stored as {}", types.last(), result.dtype));
     }
     Ok(())
+}
+
+fn list(accesses: &[Access]) -> String {
+    accesses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The spatial extents of a windowed result, and the first and last extent of its operand.
@@ -206,7 +208,8 @@ fn spatial(
     let (&batch, &channels) = (dims.first()?, dims.last()?);
     let inner = dims.get(1..dims.len() - 1)?;
     let rank = inner.len();
-    let fits = [window, strides, dilations].iter().all(|l| l.len() == rank && !l.contains(&0));
+    let in_range = |list: &&[usize]| list.iter().all(|n| (1..=1 << 30).contains(n));
+    let fits = [window, strides, dilations].iter().all(|l| l.len() == rank && in_range(l));
     let extent = |i: usize| windows(inner[i], window[i], strides[i], dilations[i]);
     fits.then(|| ((0..rank).map(extent).collect(), batch, channels))
 }
@@ -404,5 +407,145 @@ fn plan(module: &Module, broken: &mut Vec<String>) {
         }
         alive.insert(start, (end, buffer));
         ends.insert((last, start));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lir::{Options, lower};
+    use crate::mir::{Binary, Builder, Output, Role, Unary};
+    use crate::tensor::Tensor;
+
+    /// An input, a constant, two temporaries in one window each, a product and two outputs.
+    fn module() -> Module {
+        let mut mir = Builder::new("m");
+        let x = mir.input("x", Role::Input, Type::new(DType::F32, [4, 32]));
+        let w = mir.constant(Tensor::from_f32s([32], &[0.5; 32]));
+        let a = mir.binary(Binary::Add, x, w);
+        let b = mir.unary(Unary::Neg, x);
+        let both = mir.concat(&[a, b], 1);
+        let square = mir.reshape(both, [8, 32]);
+        let other = mir.permute(square, &[1, 0]);
+        let product = mir.contract(square, other);
+        let y = mir.unary(Unary::Exp, product);
+        let outputs = [("y", y), ("z", both)];
+        let outputs = outputs.map(|(name, value)| Output { name: name.into(), value });
+        let graph = mir.finish(outputs.into());
+        lower(&graph, Options::default()).expect("it is small")
+    }
+
+    fn breaks(expected: &str, change: impl FnOnce(&mut Module)) {
+        let mut broken = module();
+        change(&mut broken);
+        let found = verify(&broken).expect_err(expected).join("\n");
+        assert!(found.contains(expected), "{found}\n{broken}");
+    }
+
+    fn step(module: &Module, wanted: impl Fn(&Op) -> bool) -> Step {
+        let found = module.steps.iter().find(|(_, info)| wanted(&info.op)).map(|(step, _)| step);
+        found.expect("a step of this kind")
+    }
+
+    fn contract(op: &Op) -> bool {
+        matches!(op, Op::Contract(_))
+    }
+
+    #[test]
+    fn sound() {
+        let module = module();
+        assert_eq!(verify(&module), Ok(()), "{module}");
+    }
+
+    #[test]
+    fn names_that_mean_nothing() {
+        breaks("there is no b99", |m| m.io.outputs[0].buffer = Buffer::new(99));
+        breaks("as many strides", |m| {
+            let s = step(m, contract);
+            m.steps[s].result.strides.push(1);
+        });
+        breaks("out of reach", |m| {
+            let s = step(m, contract);
+            m.steps[s].result.strides[0] = i64::MAX;
+        });
+        breaks("too large", |m| {
+            let s = step(m, contract);
+            m.steps[s].result.dims = vec![usize::MAX, usize::MAX];
+        });
+        breaks("alignment", |m| m.plan.options.alignment = 0);
+    }
+
+    #[test]
+    fn steps_that_do_not_fit() {
+        breaks("2 operands for 1", |m| {
+            let s = step(m, |op| *op == Op::Move);
+            let again = m.steps[s].operands[0].clone();
+            m.steps[s].operands.push(again);
+        });
+        breaks("rows", |m| {
+            let s = step(m, contract);
+            m.steps[s].result.dims[0] = 7;
+        });
+        breaks("stored as", |m| {
+            let s = step(m, contract);
+            m.steps[s].result.dtype = DType::I32;
+        });
+        breaks("rows of 1", |m| {
+            let s = step(m, |op| matches!(op, Op::Rows(_)));
+            let Op::Rows(rows) = &mut m.steps[s].op else { return };
+            rows.width = 1;
+        });
+    }
+
+    #[test]
+    fn places_that_are_wrong() {
+        breaks("reaches", |m| {
+            let s = step(m, contract);
+            m.steps[s].operands[0].offset = 1;
+        });
+        breaks("read-only", |m| {
+            let s = Step::new(0);
+            m.steps[s].result = Access { offset: 0, ..m.steps[s].operands[0].clone() };
+        });
+        breaks("twice to one place", |m| {
+            let s = step(m, contract);
+            m.steps[s].result.strides = vec![1, 1];
+        });
+        breaks("overwrites", |m| {
+            let s = step(m, contract);
+            let (rows, columns) = (8, 8);
+            let operand = m.steps[s].operands[0].clone();
+            m.steps[s].result =
+                Access { dims: vec![rows, columns], strides: vec![32, 1], ..operand };
+        });
+        breaks("before it is written", |m| {
+            let s = step(m, contract);
+            let info = m.steps[s].clone();
+            let steps: Vec<StepInfo> =
+                std::iter::once(info).chain(m.steps.values().cloned()).collect();
+            m.steps = steps.into_iter().collect();
+        });
+    }
+
+    #[test]
+    fn ports_that_are_wrong() {
+        breaks("is not", |m| m.io.outputs[0].ty.dims[0] = 3);
+        breaks("is not", |m| m.io.inputs[0].buffer = m.io.outputs[0].buffer);
+        breaks("never written", |m| {
+            m.steps.clear();
+        });
+    }
+
+    #[test]
+    fn plans_that_are_wrong() {
+        breaks("has no slot", |m| m.plan.slots.clear());
+        breaks("outside", |m| m.plan.arena_size = 128);
+        breaks("outside", |m| m.plan.slots.values_mut().for_each(|o| *o -= 64));
+        breaks("not aligned", |m| m.plan.slots.values_mut().for_each(|o| *o += 4));
+        breaks("overlap while both are alive", |m| {
+            m.plan.slots.values_mut().for_each(|o| *o = 64);
+        });
+        breaks("has no slot", |m| m.plan.weights.clear());
+        breaks("outside of the arena", |m| m.plan.weights_slot = Some(0));
     }
 }

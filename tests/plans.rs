@@ -1,0 +1,200 @@
+//! Random graphs: what a planned program computes over one arena, in every way of planning, is bit for
+//! bit what the graph means.
+
+use rlx_aot::interp::arena;
+use rlx_aot::lir::{self, Options};
+use rlx_aot::machine::Machine;
+use rlx_aot::mir::{self, Binary, Builder, Graph, Output, Reduction, Role, Unary, Value};
+use rlx_aot::passes::{self, Level};
+use rlx_aot::tensor::Tensor;
+use rlx_aot::types::{DType, Type};
+
+/// So many elements has a tensor, at most.
+const LARGEST: usize = 3000;
+
+/// Numbers that look random and are the same everywhere.
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % n.max(1)
+    }
+
+    fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())]
+    }
+}
+
+fn random_graph(noise: &mut Noise) -> Graph {
+    let mut mir = Builder::new("random");
+    let shapes: [&[usize]; 6] = [&[6, 16], &[1, 4, 24], &[2, 5, 5, 8], &[40], &[0, 3], &[3, 1, 7]];
+    let mut pool: Vec<Value> = vec![];
+    for i in 0..1 + noise.below(3) {
+        let role = if noise.below(4) == 0 { Role::Parameter } else { Role::Input };
+        let ty = Type::new(DType::F32, noise.pick(&shapes));
+        pool.push(mir.input(format!("x{i}"), role, ty));
+    }
+    let constant = noise.pick(&shapes);
+    pool.push(mir.constant(numbers(&Type::new(DType::F32, constant), 3)));
+    for i in 0..4 + noise.below(14) {
+        mir.set_origin(&format!("node{i}"));
+        // The last values are the likeliest, so that chains come about.
+        let at = pool.len() - 1 - noise.below(pool.len()).min(noise.below(pool.len()));
+        if let Some(new) = random_node(&mut mir, noise, pool[at], &pool)
+            && mir.ty(new).elements() <= LARGEST
+        {
+            pool.push(new);
+        }
+    }
+    let mut outputs = vec![*pool.last().unwrap_or(&pool[0])];
+    (0..noise.below(4)).for_each(|_| outputs.push(noise.pick(&pool)));
+    let outputs = outputs.into_iter().enumerate();
+    mir.finish(outputs.map(|(i, value)| Output { name: format!("y{i}"), value }).collect())
+}
+
+fn random_node(mir: &mut Builder, noise: &mut Noise, x: Value, pool: &[Value]) -> Option<Value> {
+    let dims = mir.dims(x);
+    let rank = dims.len();
+    let axis = noise.below(rank);
+    let fits = |dims: &[usize]| dims.iter().product::<usize>() <= LARGEST;
+    Some(match noise.below(18) {
+        0 | 1 => {
+            let op = noise.pick(&[Unary::Neg, Unary::Abs, Unary::Floor, Unary::Sigmoid]);
+            mir.unary(op, x)
+        }
+        2 | 3 => {
+            let mut others: Vec<Value> = pool.to_vec();
+            others.retain(|&o| {
+                rlx_aot::types::broadcast(&dims, &mir.dims(o)).is_some_and(|d| fits(&d))
+            });
+            let other = noise.pick(&others);
+            mir.binary(noise.pick(&[Binary::Add, Binary::Sub, Binary::Max]), x, other)
+        }
+        4 => mir.reduce(noise.pick(&[Reduction::Sum, Reduction::Max]), x, &[axis]),
+        5 if rank > 0 && dims[axis] > 0 => {
+            let index = mir.arg_reduce(x, noise.below(2) == 0, axis, false);
+            mir.cast(index, DType::F32)
+        }
+        6 if rank >= 2 => {
+            let perm: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+            let turned = mir.permute(x, &perm);
+            let (a, b) = if noise.below(2) == 0 { (x, turned) } else { (turned, x) };
+            mir.contract(a, b)
+        }
+        7 if rank == 4 => {
+            let w = Type::new(DType::F32, [3, 3, dims[3], 8]);
+            if dims[3] > 24 {
+                return None;
+            }
+            let padded = mir.pad(x, &[0, 1, 1, 0], &[0, 1, 1, 0], 0.0);
+            let w = mir.constant(numbers(&w, 5));
+            mir.conv(padded, w, &[1 + noise.below(2), 1], &[1, 1], 1)
+        }
+        8 if rank == 4 => mir.pool(Reduction::Max, x, &[2, 2], &[1 + noise.below(2), 1], &[1, 1]),
+        9 if rank > 0 && dims[axis] > 0 => {
+            let indices = Tensor::from_i64s([3], &[0, -1, noise.below(dims[axis]) as i64]);
+            let indices = mir.constant(indices);
+            mir.gather(x, indices, axis)
+        }
+        10 => {
+            let mut border = || dims.iter().map(|_| noise.below(3)).collect::<Vec<_>>();
+            let (low, high) = (border(), border());
+            mir.pad(x, &low, &high, -1.5)
+        }
+        11 => {
+            let some = |noise: &mut Noise| dims.iter().map(|_| noise.below(2)).collect::<Vec<_>>();
+            let (low, high, interior) = (some(noise), some(noise), some(noise));
+            mir.pad_interior(x, &low, &high, &interior, 2.5)
+        }
+        12 if rank > 0 => {
+            let mut others: Vec<Value> = pool.to_vec();
+            others.retain(|&o| {
+                let other = mir.dims(o);
+                let same = |a: usize| a == axis || other[a] == dims[a];
+                other.len() == rank && (0..rank).all(same)
+            });
+            let all: Vec<Value> = (0..2 + noise.below(2)).map(|_| noise.pick(&others)).collect();
+            mir.concat(&all, axis)
+        }
+        13 => {
+            let count: usize = dims.iter().product();
+            let split: Vec<usize> = (2..9).filter(|n| count > 0 && count % n == 0).collect();
+            match split.is_empty() {
+                true => mir.reshape(x, [1, count]),
+                false => {
+                    let n = noise.pick(&split);
+                    let to = noise.pick(&[[n, count / n], [count / n, n]]);
+                    mir.reshape(x, to)
+                }
+            }
+        }
+        14 | 15 if rank > 1 => {
+            let mut perm: Vec<usize> = (0..rank).collect();
+            perm.swap(axis, noise.below(rank));
+            perm.swap(0, noise.below(rank));
+            mir.permute(x, &perm)
+        }
+        16 if rank > 0 && dims[axis] > 1 => {
+            let (mut starts, mut counts, mut steps) = (vec![0; rank], dims.clone(), vec![1; rank]);
+            match noise.below(3) {
+                0 => (starts[axis], steps[axis]) = (dims[axis] - 1, -1),
+                1 => (counts[axis], steps[axis]) = (dims[axis].div_ceil(2), 2),
+                _ => (starts[axis], counts[axis]) = (1, dims[axis] - 1),
+            }
+            mir.slice(x, &starts, &counts, &steps)
+        }
+        17 => {
+            let to: Vec<usize> = dims.iter().map(|&d| if d == 1 { 3 } else { d }).collect();
+            let to = [&[1 + noise.below(2)], &to[..]].concat();
+            if fits(&to) { mir.broadcast(x, to) } else { return None }
+        }
+        _ => return None,
+    })
+}
+
+/// Small integers and halves, so that most sums are exact.
+fn numbers(ty: &Type, seed: usize) -> Tensor {
+    let value = |i: usize| ((i * 7 + seed * 5) % 23) as f64 / 2.0 - 5.0;
+    Tensor::from_f64s(ty.clone(), (0..ty.elements()).map(value))
+}
+
+fn check(graph: &Graph, seed: u64) {
+    let tensors = graph.inputs.iter().enumerate().map(|(i, &value)| numbers(graph.ty(value), i));
+    let tensors: Vec<Tensor> = tensors.collect();
+    let expected = mir::eval::graph(graph, &tensors);
+    let of_role = |wanted: Role| -> Vec<Tensor> {
+        let is = |value: &Value| matches!(&graph.nodes[*value].op, mir::Op::Input { role, .. } if *role == wanted);
+        let all = graph.inputs.iter().zip(&tensors).filter(|(value, _)| is(value));
+        all.map(|(_, tensor)| tensor.clone()).collect()
+    };
+    for (alias, no_reuse, weights_in_arena) in
+        [(false, false, false), (true, false, false), (true, true, true)]
+    {
+        let options = Options { alias, no_reuse, weights_in_arena, ..Options::default() };
+        let module = lir::lower(graph, options).unwrap_or_else(|e| panic!("{seed}: {e}\n{graph}"));
+        let context = || format!("seed {seed}, {options:?}\n{graph}\n{module}");
+        if let Err(broken) = lir::verify::verify(&module) {
+            panic!("{}\n{}", broken.join("\n"), context());
+        }
+        let results = arena::run(&module, &of_role(Role::Input), &of_role(Role::Parameter));
+        let results = results.unwrap_or_else(|e| panic!("{e}\n{}", context()));
+        assert_eq!(results.len(), expected.len());
+        for (i, (result, expected)) in results.iter().zip(&expected).enumerate() {
+            let same = result.ty() == expected.ty() && result.bytes() == expected.bytes();
+            assert!(same, "output {i} is {result:?}, not {expected:?}\n{}", context());
+        }
+        let text = lir::json::to_json(&module, true);
+        let again = lir::json::from_json(&text).unwrap_or_else(|e| panic!("{e}\n{}", context()));
+        assert_eq!(lir::json::to_json(&again, true), text);
+    }
+}
+
+#[test]
+fn random_graphs() {
+    for seed in 0..400 {
+        let graph = random_graph(&mut Noise(seed * 7919 + 1));
+        check(&graph, seed);
+        check(&passes::run(graph, Level::Speed, &Machine::AVX2), seed);
+    }
+}
