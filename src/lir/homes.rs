@@ -137,8 +137,14 @@ impl<'a> Homes<'a> {
         Some(self.constant(name, &tensor))
     }
 
+    /// Whether an output can be found where its value lies, to the end of the run.
+    pub(super) fn is_returned(&self, value: Value) -> bool {
+        let stays = |place: &&Place| place.until == usize::MAX;
+        self.places[value].as_ref().filter(stays).is_some_and(|p| self.is_port(&p.access))
+    }
+
     /// Whether an access is what a port of the model is: a whole buffer that the caller knows.
-    pub(super) fn is_port(&self, access: &Access) -> bool {
+    fn is_port(&self, access: &Access) -> bool {
         let info = &self.buffers[access.buffer];
         let known = match info.kind {
             BufferKind::Input | BufferKind::Parameter | BufferKind::Output => true,
@@ -368,7 +374,8 @@ impl<'a> Homes<'a> {
         let bytes = |value: Value| self.graph.ty(value).bytes() as u64;
         let is_port = |access: &Access| match &candidate.fresh {
             Some((kind, _)) => *kind == BufferKind::Output && is_whole(access, bytes(root)),
-            None => self.is_port(access),
+            // Who works in place takes it away again.
+            None => candidate.until == usize::MAX && self.is_port(access),
         };
         let readable = |user: Value| self.position[user] < candidate.until;
         let mut cost = self.refused_windows(root, &candidate.access);

@@ -215,7 +215,7 @@ impl Writer<'_> {
     fn write_outputs(&mut self, value: Value, outputs: &[usize]) {
         let Some(&first) = outputs.first() else { return };
         let access = self.access(value);
-        let buffer = if self.homes.is_port(&access) {
+        let buffer = if self.homes.is_returned(value) {
             access.buffer
         } else {
             let ty = self.graph.ty(value);
