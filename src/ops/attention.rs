@@ -199,7 +199,7 @@ impl Op for Attention {
             }
         }
         let dims = match types[0].rank() {
-            3 => vec![s.batch, s.length, s.heads * s.v_size],
+            3 => vec![s.batch, s.length, s.heads.saturating_mul(s.v_size)],
             _ => vec![s.batch, s.heads, s.length, s.v_size],
         };
         let present = |size: usize| tools::sized(types[0].dtype, [s.batch, s.kv_heads, s.keys, size]);

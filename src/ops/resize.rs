@@ -61,6 +61,9 @@ struct Axis {
     outside: Vec<bool>,
 }
 
+/// Weights are made for every element along an axis, so there is a bound.
+const LONGEST: usize = 1 << 24;
+
 impl Axis {
     /// The element that each element of the result is, if each is one.
     fn indices(&self) -> Option<Vec<usize>> {
@@ -134,17 +137,17 @@ impl Resize {
         let mut plan = vec![];
         for (i, (&axis, &(scale, result))) in axes.iter().zip(&scaled).enumerate() {
             let extent = extents[i];
-            if result > (1u64 << 40) as f64 {
-                return Err(ErrorKind::limit("the result is too large"));
-            }
-            let result = result as usize;
+            let result = result as usize; // Saturates.
             if extent == 0 && result > 0 {
                 return Err(ErrorKind::wrong(format!("axis {axis} has no elements")));
             }
             if result == extent && scale == 1.0 && !crop {
                 continue;
             }
-            tools::sized(DType::F64, [result])?;
+            if result.max(extent) > LONGEST {
+                let kind = ErrorKind::limit(format!("axis {axis} goes from {extent} to {result} elements"));
+                return Err(kind.help(format!("at most {LONGEST} are resampled")));
+            }
             plan.push(self.axis(axis, Scaled { extent, result, scale, roi: [roi[i], roi[count + i]] }));
         }
         Ok(plan)
@@ -522,6 +525,7 @@ mod tests {
         refused("Resize", &["f32[1,2]"]);
         refused("Resize", &["f32[1,0]", "-", "-", "const i64[2]=1,3"]);
         refused("Resize", &["f32[1,2]", "-", "const f32[2]=1,1e30"]);
+        refused("Resize", &["f32[1,2]", "-", "-", "const i64[2]=1,99999999"]);
         refused("Upsample @7", &["f32[1,2]"]);
     }
 }

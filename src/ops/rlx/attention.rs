@@ -188,7 +188,7 @@ impl Op for RlxAttention {
         }
         let mut dims = types[0].dims.clone();
         if let Some(last) = dims.last_mut() {
-            *last = *last / self.head_dim * self.v_head_dim;
+            *last = (*last / self.head_dim).saturating_mul(self.v_head_dim);
         }
         Ok(vec![tools::sized(types[0].dtype, dims)?])
     }
