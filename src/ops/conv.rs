@@ -335,7 +335,7 @@ fn check_operands(inputs: &Operands<'_>, window: &Attributes) -> Result<(), Erro
 
 /// What the number of result channels has to be.
 fn check_results(inputs: &Operands<'_>, results: usize, groups: usize) -> Result<(), ErrorKind> {
-    if results % groups != 0 {
+    if !results.is_multiple_of(groups) {
         return Err(ErrorKind::wrong(format!("{results} result channels in {groups} groups")));
     }
     match inputs.get(2) {

@@ -104,7 +104,7 @@ impl Op for InstanceNormalization {
     }
 
     fn infer(&self, inputs: &Operands<'_>) -> Result<Vec<Type>, ErrorKind> {
-        infer_channels(inputs, |channels| Ok(channels))
+        infer_channels(inputs, Ok)
     }
 
     fn reference(&self, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Vec<Tensor> {

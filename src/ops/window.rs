@@ -47,13 +47,13 @@ pub(super) struct Axis {
 
 impl Axis {
     /// Extent of a window.
-    pub fn span(&self) -> usize {
+    pub(super) fn span(&self) -> usize {
         (self.kernel - 1) * self.dilation + 1
     }
 
     /// Padding behind the last element that the windows reach: less than `high` where the last ones
     /// do not need it, more where a window hangs out.
-    pub fn reach(&self) -> usize {
+    pub(super) fn reach(&self) -> usize {
         match self.windows {
             0 => 0,
             n => ((n - 1) * self.stride + self.span()).saturating_sub(self.extent + self.low),
@@ -63,7 +63,7 @@ impl Axis {
 
 impl Attributes {
     /// From a node's attributes.
-    pub fn parse(attrs: &mut Attrs) -> Result<Attributes, ErrorKind> {
+    pub(super) fn parse(attrs: &mut Attrs) -> Result<Attributes, ErrorKind> {
         let kernel = match attrs.ints("kernel_shape")? {
             Some(list) => Some(positive("kernel_shape", &list)?),
             None => None,
@@ -86,7 +86,7 @@ impl Attributes {
     }
 
     /// The lists, one entry per axis, or an error when one has another length.
-    pub fn per_axis(&self, rank: usize) -> Result<[Vec<usize>; 4], ErrorKind> {
+    pub(super) fn per_axis(&self, rank: usize) -> Result<[Vec<usize>; 4], ErrorKind> {
         let list = |name: &str, list: &[usize], default: usize| {
             if !list.is_empty() && list.len() != rank {
                 let found = list.len();
@@ -120,7 +120,7 @@ impl Attributes {
     /// # Errors
     ///
     /// Lists of another length, a window that is larger than the padded operand.
-    pub fn axes(&self, spatial: &[usize], kernel: &[usize]) -> Result<Vec<Axis>, ErrorKind> {
+    pub(super) fn axes(&self, spatial: &[usize], kernel: &[usize]) -> Result<Vec<Axis>, ErrorKind> {
         let rank = spatial.len();
         let [strides, dilations, lows, highs] = self.per_axis(rank)?;
         if kernel.len() != rank {

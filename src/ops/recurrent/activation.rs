@@ -82,7 +82,7 @@ pub(super) fn parse(
 
 impl Activation {
     /// The function by its definition.
-    pub fn apply(self, x: f64) -> f64 {
+    pub(super) fn apply(self, x: f64) -> f64 {
         let Activation { alpha, beta, .. } = self;
         match self.kind {
             Kind::Relu => if x > 0.0 || x.is_nan() { x } else { 0.0 },
@@ -92,7 +92,7 @@ impl Activation {
             Kind::LeakyRelu => if x < 0.0 { alpha * x } else { x },
             Kind::ThresholdedRelu => if x < alpha { 0.0 } else { x },
             Kind::ScaledTanh => alpha * (beta * x).tanh(),
-            Kind::HardSigmoid => (alpha * x + beta).max(0.0).min(1.0),
+            Kind::HardSigmoid => (alpha * x + beta).clamp(0.0, 1.0),
             Kind::Elu => if x < 0.0 { alpha * x.exp_m1() } else { x },
             Kind::Softsign => x / (1.0 + x.abs()),
             Kind::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
@@ -100,7 +100,7 @@ impl Activation {
     }
 
     /// The function as an expression.
-    pub fn expand(self, e: &mut Expr, dtype: DType, x: Ref) -> Ref {
+    pub(super) fn expand(self, e: &mut Expr, dtype: DType, x: Ref) -> Ref {
         let mut literal = |value: f64| e.literal(dtype, value);
         let [zero, one, alpha, beta] = [0.0, 1.0, self.alpha, self.beta].map(&mut literal);
         match self.kind {

@@ -231,7 +231,7 @@ impl Recurrent {
     fn step(&self, direction: usize, x: &[f64], weights: &Weights<'_>, h: &mut [f64], c: &mut [f64]) {
         let n = h.len();
         let functions = self.functions(direction);
-        let act = |i: usize, v: f64| functions[i].apply(self.clip.map_or(v, |c| v.max(-c).min(c)));
+        let act = |i: usize, v: f64| functions[i].apply(self.clip.map_or(v, |c| v.clamp(-c, c)));
         let xs = products(weights.w, x, &weights.w_bias);
         let hs = products(weights.r, h, &weights.r_bias);
         match self.cell {

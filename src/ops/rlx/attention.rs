@@ -109,7 +109,7 @@ impl RlxAttention {
             })?);
         }
         let [q, k, v] = [found[0], found[1], found[2]];
-        if q.heads != self.heads || self.heads % k.heads != 0 || v.heads != k.heads {
+        if q.heads != self.heads || !self.heads.is_multiple_of(k.heads) || v.heads != k.heads {
             return Err(ErrorKind::wrong(format!(
                 "there are {} heads of Q, {} of K and {} of V, and {} are declared",
                 q.heads, k.heads, v.heads, self.heads

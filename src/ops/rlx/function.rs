@@ -140,12 +140,12 @@ functions! {
 
 impl Function {
     /// The function of this name, if there is one.
-    pub fn named(name: &str) -> Option<Function> {
+    pub(super) fn named(name: &str) -> Option<Function> {
         FUNCTIONS.iter().find(|f| f.name == name).copied()
     }
 
     /// The function that attribute `activation` names, if it is there.
-    pub fn parse(attrs: &mut Attrs) -> Result<Option<Function>, ErrorKind> {
+    pub(super) fn parse(attrs: &mut Attrs) -> Result<Option<Function>, ErrorKind> {
         let Some(name) = attrs.text("activation")? else { return Ok(None) };
         Function::named(&name).map(Some).ok_or_else(|| {
             let kind = ErrorKind::unsupported(format!("the activation \"{name}\" is not known"));
@@ -157,17 +157,17 @@ impl Function {
     }
 
     /// By its definition.
-    pub fn apply(self, x: f64) -> f64 {
+    pub(super) fn apply(self, x: f64) -> f64 {
         (self.apply)(x)
     }
 
     /// In an expression.
-    pub fn expand(self, f: &mut Formula, x: Ref) -> Ref {
+    pub(super) fn expand(self, f: &mut Formula, x: Ref) -> Ref {
         (self.expand)(f, x)
     }
 
     /// As an expression over one operand.
-    pub fn expr(self, dtype: DType) -> Expr {
+    pub(super) fn expr(self, dtype: DType) -> Expr {
         let mut f = Formula::new(dtype);
         let x = f.operand(0);
         let result = self.expand(&mut f, x);
