@@ -3,7 +3,7 @@
 //! The weights of all taps stay in registers along a row of the result, if there are enough, and
 //! several columns of the row are summed at a time.
 
-use super::expr::{self, Body, reach};
+use super::expr::{self, Body};
 use super::nest::{self, Level, nest};
 use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
@@ -162,15 +162,23 @@ impl Depthwise<'_> {
                 self.sum(b, inner, pointers, it.carried.to_vec(), lanes, None)
             });
         }
-        for (tap, place) in offsets(taps).into_iter().enumerate() {
-            let weight = match weights {
-                Some(weights) => weights[tap],
-                None => self.load(b, w, place[1], lanes),
-            };
-            for (column, sum) in sums.iter_mut().enumerate() {
-                let at = place[0] + column as i64 * self.columns.steps[0];
-                let (pointer, offset) = reach(b, x, at);
-                let value = self.load(b, pointer, offset, lanes);
+        // In the order of the input's places, each of which is loaded once: neighbouring columns have
+        // most of them in common.
+        let mut products: Vec<(i64, usize, usize)> = vec![];
+        let places = offsets(taps);
+        for (tap, place) in places.iter().enumerate() {
+            let columns = 0..sums.len();
+            products.extend(columns.map(|c| (place[0] + c as i64 * self.columns.steps[0], tap, c)));
+        }
+        products.sort_unstable();
+        for products in products.chunk_by(|a, b| a.0 == b.0) {
+            let value = self.load(b, x, products[0].0, lanes);
+            for &(_, tap, column) in products {
+                let weight = match weights {
+                    Some(weights) => weights[tap],
+                    None => self.load(b, w, places[tap][1], lanes),
+                };
+                let sum = &mut sums[column];
                 *sum = if b.type_of(value).is_float() {
                     b.mul_add(weight, value, *sum)
                 } else {

@@ -204,3 +204,116 @@ impl Frame<'_> {
         KernelPlan { kernel, grain: (WORTHWHILE / each).clamp(1, extent.max(1)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kir::Statement;
+    use crate::lir::{Binary, Buffer, Contract, Expr, Reduction, Rows, Stage, Unary, Weights};
+    use crate::types::Type;
+    use cranelift_entity::EntityRef;
+
+    fn access(buffer: usize, dtype: DType, dims: &[usize]) -> Access {
+        Access::dense(Buffer::new(buffer), &Type::new(dtype, dims.to_vec()))
+    }
+
+    fn step(op: Op, operands: Vec<Access>, result: Access) -> StepInfo {
+        StepInfo { op, operands, result, origins: vec![] }
+    }
+
+    fn sum(dtype: DType, buffers: [usize; 3]) -> StepInfo {
+        let mut expr = Expr::new();
+        let (x, y) = (expr.operand(0), expr.operand(1));
+        expr.binary(Binary::Add, x, y);
+        let rows = Rows { stages: vec![Stage { expr, reduce: None }], width: 40 };
+        let [x, y, result] = buffers.map(|b| access(b, dtype, &[3, 40]));
+        step(Op::Rows(rows), vec![x, y], result)
+    }
+
+    fn plan(step: &StepInfo) -> KernelPlan {
+        build(step, &Machine::AVX512, "k").expect("it is supported")
+    }
+
+    #[test]
+    fn keys_tell_kernels_apart() {
+        let one = sum(DType::F32, [0, 1, 2]);
+        assert_eq!(key(&one), key(&sum(DType::F32, [5, 1, 7])));
+        assert_ne!(key(&one), key(&sum(DType::I32, [0, 1, 2])));
+        assert_ne!(key(&one), key(&sum(DType::F32, [0, 1, 0])));
+        let kernels = [one, sum(DType::F32, [5, 1, 7])].map(|s| plan(&s).kernel.to_string());
+        assert_eq!(kernels[0], kernels[1]);
+    }
+
+    #[test]
+    fn types_choose_the_machine() {
+        for (dtype, lanes) in
+            [(DType::F32, 16), (DType::I32, 16), (DType::U8, 16), (DType::F64, 1), (DType::I64, 1)]
+        {
+            assert_eq!(plan(&sum(dtype, [0, 1, 2])).kernel.machine.lanes, lanes, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_for_empty_results() {
+        let empty = access(0, DType::F32, &[0, 4]);
+        let plan =
+            plan(&step(Op::Move, vec![empty.clone()], Access { buffer: Buffer::new(1), ..empty }));
+        assert_eq!((plan.kernel.range.extent, plan.kernel.body.len()), (0, 0));
+    }
+
+    #[test]
+    fn sums_of_nothing() {
+        let operands = vec![access(0, DType::F32, &[3, 0]), access(1, DType::F32, &[0, 20])];
+        let op = Op::Contract(Contract { weights: Weights::Plain, epilogue: None });
+        plan(&step(op, operands, access(2, DType::F32, &[3, 20])));
+        let op = Op::Reduce { op: Reduction::Max, axes: vec![1] };
+        plan(&step(op, vec![access(0, DType::F32, &[3, 0])], access(1, DType::F32, &[3, 1])));
+    }
+
+    #[test]
+    fn longer_steps_are_finer_shared() {
+        let step = |rows| {
+            let operands =
+                vec![access(0, DType::F32, &[rows, 512]), access(1, DType::F32, &[512, 512])];
+            let op = Op::Contract(Contract { weights: Weights::Plain, epilogue: None });
+            plan(&step(op, operands, access(2, DType::F32, &[rows, 512])))
+        };
+        assert_eq!(step(512).grain, 1);
+        let small = step(1);
+        assert!(small.grain >= small.kernel.range.extent / 2, "{}", small.grain);
+    }
+
+    /// A program whose last stage reads `x` again after `exp` was computed.
+    fn exponentials(in_place: bool) -> Kernel {
+        let mut exp = Expr::new();
+        let x = exp.operand(0);
+        exp.unary(Unary::Exp, x);
+        let mut all = Expr::new();
+        all.operand(1);
+        let mut last = Expr::new();
+        let (x, e, sum) = (last.operand(0), last.operand(1), last.operand(2));
+        let quotient = last.binary(Binary::Div, e, sum);
+        last.binary(Binary::Mul, quotient, x);
+        let stage = |expr, reduce| Stage { expr, reduce };
+        let stages = vec![stage(exp, None), stage(all, Some(Reduction::Sum)), stage(last, None)];
+        let x = access(0, DType::F32, &[2, 400]);
+        let result = access(if in_place { 0 } else { 1 }, DType::F32, &[2, 400]);
+        plan(&step(Op::Rows(Rows { stages, width: 400 }), vec![x], result)).kernel
+    }
+
+    #[test]
+    fn what_is_kept_overwrites_nothing_that_is_read() {
+        fn stores(block: &[Statement]) -> usize {
+            block
+                .iter()
+                .map(|statement| match statement {
+                    Statement::Store { .. } => 1,
+                    Statement::Loop(l) => stores(&l.body),
+                    Statement::Let(..) => 0,
+                })
+                .sum()
+        }
+        let [apart, in_place] = [false, true].map(|i| stores(&exponentials(i).body));
+        assert!(in_place < apart, "{in_place} and {apart}");
+    }
+}
