@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// What to write, each to the output's name with its own ending or to the file that is given:
-    /// obj, header, manifest, lib, shared, asm, clif, kir, lir, lir-json, mir. [default: obj,header]
+    /// obj, header, manifest, lib, shared, asm, clif, kir, lir, lir-json, mir, weights. [default: obj,header]
     #[arg(long, value_name = "KIND[=FILE]", value_delimiter = ',')]
     emit: Vec<String>,
     /// Write object, header, runtime and a small program into this folder.
@@ -55,10 +55,11 @@ enum Kind {
     Lir,
     LirJson,
     Mir,
+    Weights,
 }
 
 /// Names and endings of all kinds.
-const KINDS: [(&str, &str, Kind); 11] = [
+const KINDS: [(&str, &str, Kind); 12] = [
     ("obj", "o", Kind::Object),
     ("header", "h", Kind::Header),
     ("manifest", "manifest.json", Kind::Manifest),
@@ -70,6 +71,7 @@ const KINDS: [(&str, &str, Kind); 11] = [
     ("lir", "lir", Kind::Lir),
     ("lir-json", "lir.json", Kind::LirJson),
     ("mir", "mir", Kind::Mir),
+    ("weights", "safetensors", Kind::Weights),
 ];
 
 impl Kind {
@@ -124,7 +126,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
             for (path, &kind) in &wanted {
                 write(&compiled, kind, path, args)?;
             }
-            if let Some(write) = compiled.weights_file() {
+            let asked = wanted.values().any(|&k| k == Kind::Weights);
+            if let Some(write) = compiled.weights_file().filter(|_| !asked) {
                 output::write(&main.with_extension("safetensors"), |to| write(to))?;
             }
         }
@@ -208,6 +211,13 @@ fn write(compiled: &Compiled, kind: Kind, path: &Path, args: &Args) -> Result<()
         Kind::Lir => text(compiled.module.to_string())?,
         Kind::LirJson => text(format!("{}\n", lir::json::to_json(&compiled.module, true)))?,
         Kind::Mir => text(compiled.mir.to_string())?,
+        Kind::Weights => match compiled.weights_file() {
+            Some(write) => output::write(path, |to| write(to))?,
+            None => {
+                let kind = ErrorKind::usage("--emit weights: the model has no weights file");
+                return Err(kind.help("its weights are in the object: add --weights external").into());
+            }
+        },
     }
     Ok(())
 }
