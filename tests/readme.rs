@@ -39,8 +39,9 @@ fn lists_the_operators() {
 
 /// The block of the README's `language` that contains `word`.
 fn block<'a>(readme: &'a str, language: &str, word: &str) -> &'a str {
-    let blocks = readme.split(&format!("```{language}\n")).skip(1).map(|b| b.split("```").next().unwrap());
-    blocks.into_iter().find(|b| b.contains(word)).unwrap()
+    let fence = format!("```{language}\n");
+    let mut blocks = readme.split(&fence).skip(1).map(|b| b.split("```").next().unwrap());
+    blocks.find(|b| b.contains(word)).unwrap()
 }
 
 #[test]
