@@ -85,19 +85,13 @@ pub struct Tile {
 
 impl Machine {
     /// The tile for a contraction of `rows` by `columns`: of all that fit into the registers, with one
-    /// for each vector of B and where it is needed one for an element of A, the one that wastes least
-    /// on edges and loads.
+    /// for each vector of B and where it is needed one for an element of A, the one that takes least
+    /// time.
     pub fn tile(&self, rows: usize, columns: usize) -> Tile {
-        (1..=8).map(|vectors| self.tile_of(rows, vectors)).fold(
-            self.tile_of(rows, 1),
-            |best, tile| {
-                if self.efficiency(tile, rows, columns) > self.efficiency(best, rows, columns) {
-                    tile
-                } else {
-                    best
-                }
-            },
-        )
+        let tiles = (1..=8).map(|vectors| self.tile_of(rows, vectors));
+        let time = |tile: &Tile| self.time(*tile, rows, columns);
+        let best = tiles.min_by(|a, b| time(a).total_cmp(&time(b)));
+        best.expect("there are eight")
     }
 
     /// The tallest tile of so many vectors whose tiles share the rows evenly.
@@ -110,16 +104,19 @@ impl Machine {
         Tile { rows: rows.div_ceil(tiles).max(1), vectors }
     }
 
-    /// The part of the multiply-adds that is not wasted, roughly.
-    fn efficiency(&self, tile: Tile, rows: usize, columns: usize) -> f64 {
-        let panel = tile.vectors * self.lanes as usize;
-        let [rows, columns] = [rows.max(1), columns.max(1)];
-        let useful = (rows * columns) as f64
-            / (rows.next_multiple_of(tile.rows) * columns.next_multiple_of(panel)) as f64;
-        let sums = (tile.rows * tile.vectors) as f64;
-        // B comes from the second-level cache, A mostly from the first.
-        let loads = 0.4 * tile.vectors as f64 + 0.1 * tile.rows as f64;
-        useful * (sums / 8.0).min(1.0) * sums / (sums + loads)
+    /// Cycles for each step along K, roughly: a multiply-add of a vector takes one, of less than eight
+    /// independent ones some wait; vectors of B come from the second-level cache, elements of A from
+    /// the first.
+    fn time(&self, tile: Tile, rows: usize, columns: usize) -> f64 {
+        let one = |rows: usize, vectors: usize| match rows * vectors {
+            0 => 0.0,
+            sums => sums.max(8) as f64 + 0.4 * vectors as f64 + 0.1 * rows as f64,
+        };
+        let panel = |vectors: usize| {
+            (rows / tile.rows) as f64 * one(tile.rows, vectors) + one(rows % tile.rows, vectors)
+        };
+        let vectors = columns.div_ceil(self.lanes as usize);
+        (vectors / tile.vectors) as f64 * panel(tile.vectors) + panel(vectors % tile.vectors)
     }
 }
 
@@ -130,7 +127,7 @@ mod tests {
     #[test]
     fn tiles_fit_the_shape() {
         let tile = |rows, columns| Machine::AVX512.tile(rows, columns);
-        assert_eq!(tile(128, 384), Tile { rows: 13, vectors: 2 });
+        assert_eq!(tile(128, 384), Tile { rows: 15, vectors: 2 });
         assert_eq!(tile(1, 1000).rows, 1);
         assert!(tile(1, 1000).vectors >= 4);
         assert!(tile(7, 512).vectors >= 3);

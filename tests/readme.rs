@@ -46,12 +46,14 @@ fn block<'a>(readme: &'a str, language: &str, word: &str) -> &'a str {
 
 #[test]
 fn first_program() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("xor.json"), block(&readme, "json", "xor")).unwrap();
     std::fs::write(folder.path().join("main.c"), block(&readme, "c", "xor_run")).unwrap();
     let run = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).current_dir(folder.path()).output().unwrap();
+        let output =
+            Command::new(program).args(arguments).current_dir(folder.path()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -65,13 +67,17 @@ fn demo() {
     let output = Command::new(env!("CARGO_BIN_EXE_rlx-aot")).arg("demo").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("350 of 360 held-out digits") && text.contains("# arena_size="), "{text}");
+    assert!(
+        text.contains("350 of 360 held-out digits") && text.contains("# arena_size="),
+        "{text}"
+    );
 }
 
 #[test]
 fn help_is_complete() {
     for command in ["build", "run", "verify", "bench", "plan", "inspect", "ops", "schema", "demo"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_rlx-aot")).args([command, "--help"]).output().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_rlx-aot")).args([command, "--help"]).output().unwrap();
         assert!(output.status.success(), "{command}");
     }
 }

@@ -215,7 +215,9 @@ fn write(compiled: &Compiled, kind: Kind, path: &Path, args: &Args) -> Result<()
             Some(write) => output::write(path, |to| write(to))?,
             None => {
                 let kind = ErrorKind::usage("--emit weights: the model has no weights file");
-                return Err(kind.help("its weights are in the object: add --weights external").into());
+                return Err(kind
+                    .help("its weights are in the object: add --weights external")
+                    .into());
             }
         },
     }
