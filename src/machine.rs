@@ -88,10 +88,12 @@ impl Machine {
     /// for each vector of B and where it is needed one for an element of A, the one that takes least
     /// time.
     pub fn tile(&self, rows: usize, columns: usize) -> Tile {
-        let tiles = (1..=8).map(|vectors| self.tile_of(rows, vectors));
+        // A row of sums, as many vectors of B, and an element of A must fit.
+        let most = ((self.registers as usize).saturating_sub(1) / 2).clamp(1, 8);
+        let tiles = (1..=most).map(|vectors| self.tile_of(rows, vectors));
         let time = |tile: &Tile| self.time(*tile, rows, columns);
         let best = tiles.min_by(|a, b| time(a).total_cmp(&time(b)));
-        best.expect("there are eight")
+        best.expect("there is one at least")
     }
 
     /// The tallest tile of so many vectors whose tiles share the rows evenly.
