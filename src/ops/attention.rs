@@ -322,6 +322,11 @@ impl Op for Attention {
             k = mir.concat(&[past_k, k], 2);
             v = mir.concat(&[past_v, v], 2);
         }
+        // What is narrower than 32 bits is computed in 32, and rounded once.
+        let narrow = dtype;
+        let dtype = if narrow.bytes() < 4 { DType::F32 } else { narrow };
+        let presents = [k, v];
+        let [q, k, v] = [q, k, v].map(|v| mir.cast(v, dtype));
         // The heads of Q that share one of K and V are rows of one product.
         let grouped = |columns: usize| [s.batch, s.kv_heads, s.heads / s.kv_heads * s.length, columns];
         let q = mir.reshape(q, grouped(s.size));
@@ -366,7 +371,9 @@ impl Op for Attention {
         let y = mir.contract(shares, v);
         let y = mir.reshape(y, [s.batch, s.heads, s.length, s.v_size]);
         let y = if flat { mir.permute(y, &[0, 2, 1, 3]) } else { y };
-        vec![mir.reshape(y, outputs[0].dims.clone()), k, v, shown]
+        let y = mir.reshape(y, outputs[0].dims.clone());
+        let [y, shown] = [y, shown].map(|v| mir.cast(v, narrow));
+        vec![y, presents[0], presents[1], shown]
     }
 }
 
