@@ -1,6 +1,6 @@
 //! Reductions of elements to one: their beginning, their steps and their end.
 
-use super::expr::{as_number, extremum_of_any, flip, wrap};
+use super::operations::{as_number, extremum_of_any, flip, wrap};
 use crate::kir::build::Builder;
 use crate::kir::{self, Value};
 use crate::lir::{Binary, Reduction};

@@ -9,7 +9,7 @@
 
 use super::expr::{self, Body};
 use super::nest::{self, Level, Part, nest};
-use super::{Frame, KernelPlan};
+use super::{Frame, KernelPlan, operations};
 use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
@@ -338,7 +338,8 @@ impl<'a> Tiling<'a> {
             && sums.len() > 1
             && self.body.dtype() == self.dtype
             && (2..last).all(|i| !self.problem.frame.in_place(i));
-        let sums: Vec<Value> = sums.into_iter().map(|sum| expr::wrap(b, self.dtype, sum)).collect();
+        let sums: Vec<Value> =
+            sums.into_iter().map(|sum| operations::wrap(b, self.dtype, sum)).collect();
         if through_memory {
             for (&row, sums) in rows.iter().zip(sums.chunks(parts.len())) {
                 for (&sum, &part) in sums.iter().zip(&parts) {

@@ -5,7 +5,7 @@
 
 use super::expr::{self, Body};
 use super::nest::{self, Level, nest};
-use super::{Frame, KernelPlan};
+use super::{Frame, KernelPlan, operations};
 use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
@@ -127,7 +127,7 @@ impl Depthwise<'_> {
         let sums = self.sum(b, &self.taps, (p[0], p[1]), sums, lanes, weights);
         let result = p.len() - 1;
         for (column, sum) in (0..columns).zip(sums) {
-            let sum = expr::wrap(b, self.dtype, sum);
+            let sum = operations::wrap(b, self.dtype, sum);
             let value = self.body.emit(b, &[], &mut |b, n| match n {
                 0 => sum,
                 n => {

@@ -13,6 +13,7 @@ mod expr;
 pub mod math;
 mod moves;
 mod nest;
+mod operations;
 mod reduce;
 mod rows;
 
