@@ -119,7 +119,8 @@ fn random_node(mir: &mut Builder, noise: &mut Noise, x: Value, pool: &[Value]) -
         }
         13 => {
             let count: usize = dims.iter().product();
-            let split: Vec<usize> = (2..9).filter(|n| count > 0 && count % n == 0).collect();
+            let split: Vec<usize> =
+                (2..9).filter(|n| count > 0 && count.is_multiple_of(*n)).collect();
             match split.is_empty() {
                 true => mir.reshape(x, [1, count]),
                 false => {

@@ -262,9 +262,7 @@ mod tests {
         let left = whole.sliced(&[0, 0], &[1, 1], &[4, 2]);
         let right = whole.sliced(&[0, 2], &[1, 1], &[4, 3]);
         assert!(!left.overlaps(&right) && left.overlaps(&whole));
-        assert!(
-            left.overlaps(&right.sliced(&[1, 0], &[-1, 1], &[2, 3]).broadcast(&[7, 2, 3])) == false
-        );
+        assert!(!left.overlaps(&right.sliced(&[1, 0], &[-1, 1], &[2, 3]).broadcast(&[7, 2, 3])));
         let even = access(&[10], &[2]);
         let odd = Access { offset: 1, ..even.clone() };
         assert!(!even.overlaps(&odd) && !odd.overlaps(&even));

@@ -27,6 +27,8 @@ const CONSTANT_COPY: usize = 1 << 26;
 pub(super) struct Homes<'a> {
     graph: &'a Graph,
     options: Options,
+    /// A window is written at most so long before its user.
+    reach: usize,
     /// All buffers; their order means nothing yet.
     pub(super) buffers: PrimaryMap<Buffer, BufferInfo>,
     /// The kind of step that computes each value, if one does.
@@ -70,10 +72,16 @@ struct Candidate {
 
 impl<'a> Homes<'a> {
     /// Finds a place for every value that the outputs need, and for all inputs.
-    pub(super) fn new(graph: &'a Graph, order: &[Value], options: Options) -> Homes<'a> {
+    pub(super) fn new(
+        graph: &'a Graph,
+        order: &[Value],
+        options: Options,
+        reach: usize,
+    ) -> Homes<'a> {
         let mut homes = Homes {
             graph,
             options,
+            reach,
             buffers: PrimaryMap::new(),
             ops: SecondaryMap::with_capacity(graph.nodes.len()),
             places: SecondaryMap::with_capacity(graph.nodes.len()),
@@ -298,6 +306,8 @@ impl<'a> Homes<'a> {
                     }
                     Some(_) => continue,
                     None if has_interior(node, self.graph) => continue,
+                    // It would keep room for all of its neighbours meanwhile.
+                    None if self.position[user] - self.position[root] > self.reach => continue,
                     None => (window(self.graph, user, index, &place.access), place.until, None),
                 };
                 let Some(access) = access.and_then(|a| self.pull_back(root, value, a)) else {

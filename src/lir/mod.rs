@@ -37,6 +37,9 @@ pub const CONTEXT_BYTES: u64 = 64;
 /// Bytes behind the arena and behind the weights that may be read and mean nothing.
 pub const SLACK_BYTES: u64 = 64;
 
+/// A window that is written more than so many values before its user is a long-lived one.
+const NEAR: usize = 24;
+
 /// A root of storage.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Buffer(u32);
@@ -238,11 +241,21 @@ impl Module {
 pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::error::ErrorKind> {
     // Without aliases, the listing follows the model.
     let tried = if options.alias { usize::MAX } else { 1 };
-    let candidates = schedule::orders(graph).into_iter().take(tried);
-    let candidates = candidates.map(|order| storage::assign(graph, &order, options));
+    let orders: Vec<_> = schedule::orders(graph).into_iter().take(tried).collect();
     // The first of the lowest, so that the model's own order wins where it is as good.
-    let lowest = candidates.min_by_key(place::bound);
-    let mut module = lowest.ok_or_else(|| crate::error::ErrorKind::bug("no schedule"))?;
+    let lowest = |reach: usize| {
+        let all = orders.iter().map(|order| storage::assign(graph, order, options, reach));
+        all.map(|module| (place::bound(&module), module)).min_by_key(|(bound, _)| *bound)
+    };
+    let no_order = || crate::error::ErrorKind::bug("no schedule");
+    let (bound, mut module) = lowest(usize::MAX).ok_or_else(no_order)?;
+    if options.alias {
+        // Copies into windows that wait for long are paid for by a good deal of memory only.
+        let (near_bound, near) = lowest(NEAR).ok_or_else(no_order)?;
+        if near_bound < bound - bound / 16 {
+            module = near;
+        }
+    }
     place::place(&mut module)?;
     if cfg!(debug_assertions)
         && let Err(broken) = verify::verify(&module)
@@ -263,7 +276,8 @@ pub fn lower_kept(
     kept: &place::Kept,
 ) -> Result<Module, crate::error::ErrorKind> {
     let order: Vec<_> = graph.nodes.keys().collect();
-    let mut module = storage::assign(graph, &order, Options { alias: false, ..options });
+    let mut module =
+        storage::assign(graph, &order, Options { alias: false, ..options }, usize::MAX);
     place::keep(&mut module, kept)?;
     match verify::verify(&module) {
         Ok(()) => Ok(module),
@@ -272,5 +286,38 @@ pub fn lower_kept(
             Err(crate::error::ErrorKind::unsupported(message)
                 .help("leave out --plan keep: it is then planned anew"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mir::{Builder, Output, Unary};
+    use crate::types::DType;
+
+    /// A value that is read at once, and again by a concatenation much later.
+    #[test]
+    fn long_windows_are_weighed() {
+        let mut mir = Builder::new("m");
+        let x = mir.input("x", Role::Input, Type::new(DType::F32, [64, 64]));
+        let skip = mir.unary(Unary::Neg, x);
+        let mut inner = mir.broadcast(skip, [8, 64, 64]);
+        for _ in 0..30 {
+            inner = mir.unary(Unary::Exp, inner);
+        }
+        let sum = mir.reduce(Reduction::Sum, inner, &[0]);
+        let sum = mir.reshape(sum, [64, 64]);
+        let sum = mir.unary(Unary::Neg, sum);
+        let all = mir.concat(&[skip, sum, sum], 1);
+        let sum = mir.reduce(Reduction::Sum, all, &[1]);
+        let graph = mir.finish(vec![Output { name: "y".into(), value: sum }]);
+        let order: Vec<_> = graph.nodes.keys().collect();
+        let bound = |reach: usize| {
+            place::bound(&storage::assign(&graph, &order, Options::default(), reach))
+        };
+        let module = lower(&graph, Options::default()).expect("it is small");
+        assert!(bound(NEAR) < bound(usize::MAX));
+        assert!(module.plan.bound <= bound(NEAR));
+        assert_eq!(module.plan.arena_size, module.plan.bound);
     }
 }

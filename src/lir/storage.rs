@@ -16,9 +16,11 @@ use crate::mir::{self, Graph, Role, Value};
 use cranelift_entity::{PrimaryMap, SecondaryMap};
 use std::collections::BTreeMap;
 
-/// Steps over buffers for the values in this order, without places for the buffers.
-pub fn assign(graph: &Graph, order: &[Value], options: Options) -> Module {
-    let homes = Homes::new(graph, order, options);
+/// Steps over buffers for the values in this order, without places for the buffers. A value is written
+/// straight into a concatenation or border when at most `reach` values lie between in the order: from
+/// then on there is room for all of it.
+pub fn assign(graph: &Graph, order: &[Value], options: Options, reach: usize) -> Module {
+    let homes = Homes::new(graph, order, options, reach);
     let mut writer = Writer {
         graph,
         homes,
