@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use super::{Outcome, model, output};
+use rlx_aot::lir::phase::{Phase, phases};
 use rlx_aot::lir::{BufferKind, Module};
 use serde_json::json;
 
@@ -29,6 +30,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
 
 fn as_json(module: &Module) -> serde_json::Value {
     let plan = &module.plan;
+    let phases = phases(module);
+    let prepare = module.steps.keys().filter(|&step| phases[step] == Phase::Prepare).count();
     let slots = plan.slots.iter().map(|(&buffer, &offset)| {
         let info = &module.buffers[buffer];
         let kind = match info.kind {
@@ -48,6 +51,7 @@ fn as_json(module: &Module) -> serde_json::Value {
         "unshared": plan.unshared,
         "weights": plan.weights_size,
         "steps": module.steps.len(),
+        "prepare_steps": prepare,
         "slots": slots.collect::<Vec<_>>(),
     })
 }

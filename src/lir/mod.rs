@@ -14,6 +14,7 @@ pub mod fingerprint;
 mod homes;
 pub mod json;
 pub mod liveness;
+pub mod phase;
 pub mod place;
 pub mod print;
 pub mod schedule;
