@@ -128,7 +128,7 @@ fn pictures(images: &[u8], answers: &[u8], scores: &[f32]) -> String {
     for picture in 0..SHOWN {
         let answer = answers[picture];
         let sure = 100.0 * scores[picture * 10 + usize::from(answer)];
-        let says = format!("this is a {answer} ({sure:.0} %)");
+        let says = format!("a {answer} ({sure:.0} %)");
         text += &format!("{says:<18}");
     }
     text + "\n"
