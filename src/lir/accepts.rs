@@ -9,6 +9,10 @@ use crate::mir::Weights;
 /// Tensors with at most this many elements are taken however they lie.
 const TINY: usize = 16;
 
+/// A convolution of so few channels reads them wherever they lie: its elements are broadcast one by
+/// one, and neighbouring windows have them in common.
+const FEW_CHANNELS: usize = 4;
+
 /// Whether a step of this kind reads `access` as its operand `index` at speed. The access has the
 /// dimensions that the step asks for (broadcast to the domain or result where it says so).
 pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
@@ -29,6 +33,9 @@ pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
             Weights::Panels { .. } => access.is_dense(),
         },
         Op::Conv(_) if index == 1 => access.is_dense(),
+        Op::Conv(c) if index == 0 && c.groups == 1 => {
+            contiguous() || access.dims.last().is_some_and(|&d| d <= FEW_CHANNELS)
+        }
         Op::Contract(_) | Op::Conv(_) => contiguous(),
         Op::ArgReduce { .. } | Op::Move | Op::Fill(_) => true,
     }

@@ -317,8 +317,47 @@ impl<'a> Homes<'a> {
                 list.push(Candidate { access, until, in_place: user, fresh: None });
             }
         }
+        if self.options.alias {
+            let given = self.graph.nodes[root].operands.iter().filter(|_| self.is_composed(root));
+            let given = given.filter_map(|&operand| self.given(operand)).next();
+            orders.extend(given.filter(|given| !given.is_dense()).map(|given| {
+                let access = in_order_of(&given, dense(root));
+                self.fresh(access, BufferKind::Temporary, self.name(root))
+            }));
+        }
         let own = std::iter::once(self.own(root));
         outputs.into_iter().chain(windows).chain(in_place).chain(own).chain(orders).collect()
+    }
+
+    /// Whether a root is a concatenation or a border.
+    fn is_composed(&self, root: Value) -> bool {
+        self.ops[root].is_none() && !is_view(&self.graph.nodes[root].op)
+    }
+
+    /// How an input, a constant or a view of one lies, in a buffer that is not said.
+    fn given(&self, value: Value) -> Option<Access> {
+        let node = &self.graph.nodes[value];
+        match &node.op {
+            mir::Op::Input { .. } | mir::Op::Constant(_) => {
+                Some(Access::dense(self.buffers.next_key(), &node.ty))
+            }
+            op if is_view(op) => view(node, &self.given(node.operands[0])?),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the operands of a concatenation or border that lie in another order than `access`, and
+    /// must be copied: those copies are slow.
+    fn reordered_windows(&self, root: Value, access: &Access) -> u64 {
+        if !self.is_composed(root) {
+            return 0;
+        }
+        let reordered = |operand: &&Value| {
+            let given = self.given(**operand);
+            given.is_some_and(|given| unit_axis(&given) != unit_axis(access))
+        };
+        let operands = self.graph.nodes[root].operands.iter().filter(reordered);
+        operands.map(|&operand| self.graph.ty(operand).bytes() as u64).sum()
     }
 
     /// The access to `root` for which its view `value` is `access`.
@@ -388,7 +427,8 @@ impl<'a> Homes<'a> {
             None => candidate.until == usize::MAX && self.is_port(access),
         };
         let readable = |user: Value| self.position[user] < candidate.until;
-        let mut cost = self.refused_windows(root, &candidate.access);
+        let mut cost = self.refused_windows(root, &candidate.access)
+            + self.reordered_windows(root, &candidate.access);
         let mut open = vec![(root, candidate.access.clone())];
         while let Some((value, access)) = open.pop() {
             let mut refused = false;
@@ -445,6 +485,23 @@ impl<'a> Homes<'a> {
         }
         Some(cost)
     }
+}
+
+/// The axis along which neighbours lie one behind the other.
+fn unit_axis(access: &Access) -> Option<usize> {
+    (0..access.dims.len()).rev().find(|&axis| access.dims[axis] > 1 && access.strides[axis] == 1)
+}
+
+/// A dense tensor as `access`, with its axes in the order of those of `like`.
+fn in_order_of(like: &Access, access: Access) -> Access {
+    let mut axes: Vec<usize> = (0..access.dims.len()).collect();
+    axes.sort_by_key(|&axis| std::cmp::Reverse(like.strides[axis].abs()));
+    let (mut strides, mut next) = (vec![0; axes.len()], 1);
+    for &axis in axes.iter().rev() {
+        strides[axis] = next;
+        next *= access.dims[axis] as i64;
+    }
+    Access { strides, ..access }
 }
 
 /// Whether an access is dense and all of its buffer.

@@ -321,4 +321,27 @@ mod tests {
         assert!(module.plan.bound <= bound(NEAR));
         assert_eq!(module.plan.arena_size, module.plan.bound);
     }
+
+    /// Channels in the second place of an input stay there: the convolution reads them in place, and
+    /// the copy into its border goes along the rows.
+    #[test]
+    fn images_are_not_transposed() {
+        for border in [0, 1] {
+            let mut mir = Builder::new("m");
+            let x = mir.input("x", Role::Input, Type::new(DType::F32, [1, 3, 30, 20]));
+            let x = mir.channels_last(x);
+            let x = mir.pad(x, &[0, border, border, 0], &[0, border, border, 0], 0.0);
+            let w = mir.input("w", Role::Parameter, Type::new(DType::F32, [3, 3, 3, 8]));
+            let y = mir.conv(x, w, &[2, 2], &[1, 1], 1);
+            let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
+            let module = lower(&graph, Options::default()).expect("it is small");
+            let moves = module.steps.values().filter(|step| step.op == Op::Move);
+            let moves: Vec<&StepInfo> = moves.collect();
+            assert_eq!(moves.len(), border, "{module}");
+            for step in moves {
+                assert_eq!(step.operands[0].strides.last(), Some(&1), "{module}");
+                assert_eq!(step.result.strides.last(), Some(&1), "{module}");
+            }
+        }
+    }
 }
