@@ -1,12 +1,14 @@
 //! `rlx-aot bench`: how fast a compiled model runs, and what it needs.
 
+use super::calibrate::Peaks;
 use super::driver::{self, Driver};
 use super::output::{bytes, duration};
+use super::profile::Row;
 use super::progress::Progress;
 use super::run::ports;
-use super::{Outcome, inputs, model, output, profile};
+use super::{Outcome, calibrate, inputs, model, output, profile};
 use rlx_aot::compile::Compiled;
-use rlx_aot::error::{ErrorKind, Errors};
+use rlx_aot::error::{Error, ErrorKind, Errors};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 use serde_json::{Value, json};
@@ -38,9 +40,13 @@ pub(crate) struct Args {
     /// Write the outputs' bytes to DIR/out_<i>.bin.
     #[arg(long, value_name = "DIR")]
     out_dir: Option<PathBuf>,
-    /// Show where the time goes, step by step.
+    /// Show where the time goes, step by step, beside what this machine can do at best (measured
+    /// by a short calibration).
     #[arg(long)]
     profile: bool,
+    /// Write the profile as a trace for Chrome's about:tracing or Perfetto.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Print one line of JSON.
     #[arg(long)]
     json: bool,
@@ -50,30 +56,30 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let progress = Progress::new(quiet);
     let start = Instant::now();
-    let compiled = args.model.compile(args.profile, &progress)?;
+    let profiled = args.profile || args.trace.is_some();
+    let compiled = args.model.compile(profiled, &progress)?;
     let build_seconds = start.elapsed().as_secs_f64();
     let values = match &args.inputs {
         Some(list) => listed(&compiled, list)?,
         None => inputs::collect(&ports(&compiled), &[], args.seed)?,
     };
-    let driver = Driver::build(&compiled, &args.driver, args.profile, &progress)?;
+    let driver = Driver::build(&compiled, &args.driver, &progress)?;
     progress.phase("measuring");
     let words = [3.to_string(), args.runs.to_string(), args.seconds.to_string()];
     let threads = ["--threads".to_owned(), args.threads.to_string()];
-    let words: Vec<String> =
-        words.into_iter().chain(if args.threads > 1 { threads.to_vec() } else { vec![] }).collect();
-    let measured = parsed(&driver.start("bench", &values, &words)?)?;
+    let words = [&words[..], &threads[..]].concat();
+    let measured = driver::parsed(&driver.start("bench", &values, &words)?)?;
     if let Some(folder) = &args.out_dir {
         write_outputs(&driver.outputs()?, folder)?;
     }
-    let steps = match args.profile {
-        true => {
-            let measured = parsed(&driver.start("profile", &values, &words[..3])?)?;
-            let times = measured["steps_us"].as_array().into_iter().flatten();
-            profile::rows(&compiled.module, &times.filter_map(Value::as_f64).collect::<Vec<_>>())
-        }
-        false => vec![],
+    let profile = match profiled {
+        true => Some(profile(&compiled, &driver, &values, &words, args, &progress)?),
+        false => None,
     };
+    if let (Some(path), Some((_, steps))) = (&args.trace, &profile) {
+        let trace = profile::trace(&compiled.module.name, steps);
+        output::write(path, |to| writeln!(to, "{trace}"))?;
+    }
     drop(progress);
     let (contract, plan) = (&compiled.object.contract, &compiled.module.plan);
     let (weights, code) = (contract.weights_size, compiled.object.code_bytes);
@@ -87,7 +93,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         });
         if let (Some(line), Value::Object(more)) = (line.as_object_mut(), more) {
             line.extend(more);
-            if args.profile {
+            if let Some((peaks, steps)) = profile {
+                line.insert("peaks".into(), json!(peaks));
+                line.insert("kinds".into(), json!(profile::kinds(&steps)));
                 line.insert("steps".into(), json!(steps));
             }
         }
@@ -110,15 +118,27 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         bytes(weights),
         bytes(code),
     ))?;
-    if args.profile {
-        output::print(format!("\n{}", profile::table(&steps, 20)))?;
+    if let Some((peaks, steps)) = profile.filter(|_| args.profile) {
+        output::print(format!("\n{}", profile::table(&steps, &peaks, args.threads, 20)))?;
     }
     Ok(())
 }
 
-fn parsed(text: &str) -> Result<Value, ErrorKind> {
-    serde_json::from_str(text)
-        .map_err(|e| ErrorKind::bug(format!("the driver printed {text:?}: {e}")))
+/// What the machine can do, and a row for each step.
+fn profile(
+    compiled: &Compiled,
+    driver: &Driver,
+    values: &[Tensor],
+    words: &[String],
+    args: &Args,
+    progress: &Progress,
+) -> Result<(Peaks, Vec<Row>), Error> {
+    let measured = driver::parsed(&driver.start("profile", values, words)?)?;
+    let times = measured["steps_us"].as_array().into_iter().flatten();
+    let times: Vec<f64> = times.filter_map(Value::as_f64).collect();
+    let peaks = calibrate::measure(&compiled.target, args.threads, &args.driver, progress)?;
+    let rows = profile::rows(&compiled.module, &times, &peaks);
+    Ok((peaks, rows))
 }
 
 fn write_outputs(outputs: &[Tensor], folder: &Path) -> Result<(), ErrorKind> {

@@ -44,17 +44,16 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
 
     // All held-out digits at once for the accuracy, one at a time for the latency.
     let all = compiled(&path, count, &progress)?;
-    let outputs = Driver::build(&all, &args.driver, false, &progress)?
+    let outputs = Driver::build(&all, &args.driver, &progress)?
         .run(&[Tensor::from_f32s([count, SIDE * SIDE], &pixels)])?;
     let scores = outputs[0].f32s();
     let answers: Vec<u8> = scores.chunks(10).map(best).collect();
     let right = answers.iter().zip(&labels).filter(|(a, l)| a == l).count();
     let one = compiled(&path, 1, &progress)?;
-    let driver = Driver::build(&one, &args.driver, false, &progress)?;
+    let driver = Driver::build(&one, &args.driver, &progress)?;
     let first = Tensor::from_f32s([1, SIDE * SIDE], &pixels[..SIDE * SIDE]);
     let measured = driver.start("bench", &[first], &["10".into(), "1000".into(), "0.2".into()])?;
-    let measured: serde_json::Value = serde_json::from_str(&measured)
-        .map_err(|e| ErrorKind::bug(format!("the driver's output: {e}")))?;
+    let measured = driver::parsed(&measured)?;
     drop(progress);
 
     output::print(pictures(&images, &answers, &scores))?;

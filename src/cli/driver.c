@@ -408,7 +408,7 @@ static void bench(rlx_instance *instance, const options *o) {
 }
 
 #ifdef RLX_DRIVER_PROFILE
-/* Prints the median time of each step. */
+/* Prints the median and the least time of each step. */
 static void profile(rlx_instance *instance, const options *o) {
   const size_t steps = RLX_DRIVER_STEPS;
   uint64_t *ticks = allocate(steps * sizeof *ticks);
@@ -435,16 +435,22 @@ static void profile(rlx_instance *instance, const options *o) {
   qsort(whole.values, whole.count, sizeof(double), compare);
   printf("{\"median_us\":%.4f,\"runs\":%zu,\"steps_us\":[", quantile(whole.values, whole.count, 0.5), whole.count);
   double *column = whole.values;
+  double *least = allocate(steps * sizeof *least);
   for (size_t k = 0; k < steps; k++) {
     for (size_t i = 0; i < times.count; i++)
       column[i] = times.values[i * times.width + k];
     qsort(column, times.count, sizeof(double), compare);
+    least[k] = column[0];
     printf("%s%.4f", k != 0 ? "," : "", quantile(column, times.count, 0.5));
   }
+  printf("],\"steps_min_us\":[");
+  for (size_t k = 0; k < steps; k++)
+    printf("%s%.4f", k != 0 ? "," : "", least[k]);
   printf("]}\n");
   check_written();
   free(times.values);
   free(whole.values);
+  free(least);
   free(ticks);
 }
 #endif

@@ -2,9 +2,10 @@
 //! here or under an emulator. So a user's way is the one that is tested, and a crash is seen as one.
 
 use super::progress::Progress;
-use rlx_aot::codegen::{Target, bundle};
+use rlx_aot::codegen::{self, Object, Target, bundle};
 use rlx_aot::compile::Compiled;
 use rlx_aot::error::{Error, ErrorKind};
+use rlx_aot::lir::Module;
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,21 @@ pub(crate) struct Args {
     pub(crate) runner: Option<String>,
 }
 
+/// What a driver is built for.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) module: &'a Module,
+    pub(crate) object: &'a Object,
+}
+
+impl<'a> From<&'a Compiled> for Parts<'a> {
+    fn from(compiled: &'a Compiled) -> Parts<'a> {
+        let Compiled { target, module, object, .. } = compiled;
+        Parts { target, module, object }
+    }
+}
+
 /// A driver for one model, in a folder that goes with it.
 pub(crate) struct Driver {
     folder: tempfile::TempDir,
@@ -39,12 +55,13 @@ impl Driver {
     /// # Errors
     ///
     /// No C compiler, or one that fails.
-    pub(crate) fn build(
-        compiled: &Compiled,
+    pub(crate) fn build<'a>(
+        parts: impl Into<Parts<'a>>,
         args: &Args,
-        profile: bool,
         progress: &Progress,
     ) -> Result<Driver, Error> {
+        let Parts { target, module, object } = parts.into();
+        let contract = &object.contract;
         progress.phase("linking the driver");
         let folder = tempfile::Builder::new().prefix("rlx-aot-").tempdir();
         let folder = folder.map_err(|e| ErrorKind::io(format!("temporary folder: {e}")))?;
@@ -56,34 +73,37 @@ impl Driver {
         ] {
             write(&at(name), text.as_bytes())?;
         }
-        super::output::write(&at("model.o"), |to| compiled.object.write_to(to))?;
-        let weights = compiled.weights_file().map(|write| {
+        super::output::write(&at("model.o"), |to| object.write_to(to))?;
+        let weights = contract.weights_mode.has_file().then(|| {
             let path = at("weights.safetensors");
-            super::output::write(&path, |to| write(to)).map(|()| path)
+            let write = |to: &mut dyn std::io::Write| {
+                codegen::weights::write_file(module, contract, target.big_endian(), to)
+            };
+            super::output::write(&path, write).map(|()| path)
         });
         let weights = weights.transpose()?;
         let cc =
             args.cc.clone().or_else(|| std::env::var("CC").ok()).unwrap_or_else(|| "cc".to_owned());
         let mut words = cc.split_whitespace();
         let mut command = Command::new(words.next().unwrap_or("cc"));
-        let prefix = &compiled.object.contract.prefix;
+        let prefix = &contract.prefix;
         command.args(words).args(["-std=gnu11", "-O1", "-pthread", "-DRLX_RT_THREADS"]);
         command.arg(format!("-DRLX_DRIVER_MODEL={prefix}_model"));
-        if profile {
+        if object.profile {
             command.arg(format!("-DRLX_DRIVER_PROFILE={prefix}_run_profiled"));
-            command.arg(format!("-DRLX_DRIVER_STEPS={}", compiled.module.steps.len().max(1)));
+            command.arg(format!("-DRLX_DRIVER_STEPS={}", module.steps.len().max(1)));
         }
         command
             .args(["driver.c", "rlx_rt.c", "model.o", "-o", "driver"])
             .current_dir(folder.path());
-        let foreign = is_foreign(&compiled.target);
+        let foreign = is_foreign(target);
         match command.output() {
             Ok(output) if output.status.success() => {}
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr).into_owned();
                 let kind =
                     ErrorKind::io(format!("{cc} could not build the driver:\n{}", text.trim_end()));
-                let kind = if foreign { kind.help(cross(&compiled.target)) } else { kind };
+                let kind = if foreign { kind.help(cross(target)) } else { kind };
                 return Err(kind.into());
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -96,8 +116,8 @@ impl Driver {
         }
         let runner =
             args.runner.iter().flat_map(|r| r.split_whitespace()).map(str::to_owned).collect();
-        let outputs = compiled.module.io.outputs.iter().map(|p| p.ty.clone()).collect();
-        Ok(Driver { folder, runner, big_endian: compiled.target.big_endian(), weights, outputs })
+        let outputs = module.io.outputs.iter().map(|p| p.ty.clone()).collect();
+        Ok(Driver { folder, runner, big_endian: target.big_endian(), weights, outputs })
     }
 
     /// One run: the outputs for these values of the inputs and then the parameters.
@@ -167,6 +187,16 @@ impl Driver {
         };
         self.outputs.iter().enumerate().map(read).collect()
     }
+}
+
+/// The JSON that a driver printed.
+///
+/// # Errors
+///
+/// A driver that printed something else.
+pub(crate) fn parsed(text: &str) -> Result<serde_json::Value, ErrorKind> {
+    serde_json::from_str(text)
+        .map_err(|e| ErrorKind::bug(format!("the driver printed {text:?}: {e}")))
 }
 
 fn finished(output: &Output) -> Result<String, Error> {

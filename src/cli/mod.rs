@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod calibrate;
 mod compare;
 mod demo;
 mod driver;

@@ -1,7 +1,10 @@
 //! What each step of a model costs, in operations and bytes, and the table of where the time goes.
 
-use rlx_aot::lir::{Module, Op, StepInfo};
+use super::calibrate::{Demand, Peaks};
+use rlx_aot::lir::{Access, BufferKind, Module, Op, StepInfo};
 use rlx_aot::types::printable;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Floating-point (or integer) operations of a step: two for each multiply-add.
 pub(crate) fn operations(step: &StepInfo) -> u64 {
@@ -25,24 +28,32 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
     }
 }
 
-/// Bytes that a step reads and writes, each once.
-pub(crate) fn traffic(step: &StepInfo) -> u64 {
-    let size = |a: &rlx_aot::lir::Access| {
-        let distinct = a
-            .dims
-            .iter()
-            .zip(&a.strides)
-            .filter(|&(_, &s)| s != 0)
-            .map(|(&d, _)| d)
-            .product::<usize>();
-        (if a.is_empty() { 0 } else { distinct * a.dtype.bytes() }) as u64
-    };
-    let read = step.operands.iter().enumerate().map(|(i, a)| match (&step.op, i) {
-        // Of a table only the rows that are picked.
-        (Op::Gather { .. }, 0) => size(&step.result),
-        _ => size(a),
-    });
-    read.sum::<u64>() + size(&step.result)
+/// What a step does at least: its operations, and every byte that it reads or writes once.
+pub(crate) fn demand(module: &Module, step: &StepInfo) -> Demand {
+    let written_bytes = size(&step.result);
+    let mut demand = Demand { flops: operations(step), written_bytes, ..Demand::default() };
+    for (i, access) in step.operands.iter().enumerate() {
+        let bytes = match (&step.op, i) {
+            // Of a table only the rows that are picked.
+            (Op::Gather { .. }, 0) => written_bytes,
+            _ => size(access),
+        };
+        match module.buffers[access.buffer].kind {
+            BufferKind::Constant(_) => demand.constant_bytes += bytes,
+            BufferKind::Input
+            | BufferKind::Parameter
+            | BufferKind::Output
+            | BufferKind::Temporary => demand.read_bytes += bytes,
+        }
+    }
+    demand
+}
+
+/// Bytes of the different elements that an access reaches.
+fn size(access: &Access) -> u64 {
+    let axes = access.dims.iter().zip(&access.strides).filter(|&(_, &stride)| stride != 0);
+    let distinct = axes.map(|(&dim, _)| dim).product::<usize>();
+    (if access.is_empty() { 0 } else { distinct * access.dtype.bytes() }) as u64
 }
 
 /// The kind of a step, in a word.
@@ -62,78 +73,148 @@ pub(crate) fn kind(op: &Op) -> &'static str {
     }
 }
 
-/// One step's line.
-#[derive(serde::Serialize)]
+/// One step's line, or the sum of several.
+#[derive(serde::Serialize, Clone, Debug)]
 pub(crate) struct Row {
-    step: usize,
-    kind: &'static str,
-    shape: String,
-    us: f64,
-    share: f64,
-    gflops: f64,
-    gbytes: f64,
-    nodes: String,
+    pub(crate) step: usize,
+    pub(crate) kind: &'static str,
+    pub(crate) shape: String,
+    pub(crate) us: f64,
+    /// Of the time of all steps.
+    pub(crate) share: f64,
+    pub(crate) flops: u64,
+    pub(crate) gflops: f64,
+    pub(crate) bytes: u64,
+    pub(crate) gbytes: f64,
+    /// Microseconds that it takes at least on this machine.
+    pub(crate) least_us: f64,
+    /// That as a part of what it takes: 1 is as fast as the machine allows.
+    pub(crate) peak: f64,
+    pub(crate) nodes: String,
 }
 
-/// A row for each step, the slowest first.
-pub(crate) fn rows(module: &Module, times: &[f64]) -> Vec<Row> {
+impl Row {
+    /// Sets what follows from time, amounts and the time of all steps.
+    fn rated(self, total: f64) -> Row {
+        let part = |of: f64, all: f64| if all > 0.0 { of / all } else { 0.0 };
+        Row {
+            share: part(self.us, total),
+            gflops: part(self.flops as f64, self.us * 1e3),
+            gbytes: part(self.bytes as f64, self.us * 1e3),
+            peak: part(self.least_us, self.us),
+            ..self
+        }
+    }
+}
+
+/// A row for each step, in the order of the schedule.
+pub(crate) fn rows(module: &Module, times: &[f64], peaks: &Peaks) -> Vec<Row> {
     let total: f64 = times.iter().sum();
     let row = |((i, step), &us): ((usize, &StepInfo), &f64)| {
-        let per_second = |n: u64| if us > 0.0 { n as f64 / us / 1e3 } else { 0.0 };
+        let demand = demand(module, step);
         Row {
             step: i,
             kind: kind(&step.op),
             shape: step.result.ty().to_string(),
             us,
-            share: if total > 0.0 { us / total } else { 0.0 },
-            gflops: per_second(operations(step)),
-            gbytes: per_second(traffic(step)),
+            share: 0.0,
+            flops: demand.flops,
+            gflops: 0.0,
+            bytes: demand.constant_bytes + demand.read_bytes + demand.written_bytes,
+            gbytes: 0.0,
+            least_us: peaks.least_us(&demand, module.plan.weights_size),
+            peak: 0.0,
             nodes: step.origins.iter().map(|n| printable(n)).collect::<Vec<_>>().join(" + "),
         }
+        .rated(total)
     };
-    let mut rows: Vec<Row> = module.steps.values().enumerate().zip(times).map(row).collect();
-    rows.sort_by(|a, b| b.us.total_cmp(&a.us));
-    rows
+    module.steps.values().enumerate().zip(times).map(row).collect()
 }
 
-/// The table: the slowest steps, then the sums by kind.
-pub(crate) fn table(rows: &[Row], most: usize) -> String {
-    let mut text = format!(
-        "{:>4}  {:<11} {:>9} {:>6} {:>8} {:>7}  {:<24} nodes\n",
-        "step", "kind", "us", "share", "GFLOP/s", "GB/s", "result"
+/// The sums by kind, the slowest first; their `step` is how many steps there are.
+pub(crate) fn kinds(rows: &[Row]) -> Vec<Row> {
+    let mut kinds: BTreeMap<&str, Row> = BTreeMap::new();
+    for row in rows {
+        let none = || Row { step: 0, us: 0.0, flops: 0, bytes: 0, least_us: 0.0, ..row.clone() };
+        let sum = kinds.entry(row.kind).or_insert_with(none);
+        sum.step += 1;
+        sum.us += row.us;
+        sum.flops += row.flops;
+        sum.bytes += row.bytes;
+        sum.least_us += row.least_us;
+    }
+    let total = rows.iter().map(|row| row.us).sum();
+    let mut kinds: Vec<Row> = kinds.into_values().map(|row| row.rated(total)).collect();
+    kinds.sort_by(|a, b| b.us.total_cmp(&a.us));
+    kinds
+}
+
+/// The table: what the machine can do, the slowest steps, and the sums by kind.
+pub(crate) fn table(rows: &[Row], peaks: &Peaks, threads: usize, most: usize) -> String {
+    let plural = if threads == 1 { "" } else { "s" };
+    let mut text = format!("peaks of {threads} thread{plural}: {:.1} GFLOP/s", peaks.gflops);
+    for level in &peaks.levels {
+        let (read, write) = (level.read_gbytes, level.write_gbytes);
+        text += &format!("; {} {read:.1} GB/s read, {write:.1} written", level.name);
+    }
+    text += &format!(
+        "\n\n{:>4}  {:<11} {:>9} {:>6} {:>9} {:>8} {:>9} {:>7} {:>6}  {:<24} nodes\n",
+        "step", "kind", "us", "share", "MFLOP", "GFLOP/s", "kB", "GB/s", "peak", "result"
     );
-    for r in rows.iter().take(most) {
+    let figures = |r: &Row| {
+        format!(
+            "{:<11} {:>9.2} {:>5.1}% {:>9.3} {:>8.1} {:>9.1} {:>7.1} {:>5.1}%",
+            r.kind,
+            r.us,
+            100.0 * r.share,
+            r.flops as f64 / 1e6,
+            r.gflops,
+            r.bytes as f64 / 1e3,
+            r.gbytes,
+            100.0 * r.peak,
+        )
+    };
+    let mut slowest: Vec<&Row> = rows.iter().collect();
+    slowest.sort_by(|a, b| b.us.total_cmp(&a.us));
+    for r in slowest.iter().take(most) {
         let nodes: String = if r.nodes.chars().count() > 60 {
             r.nodes.chars().take(57).chain("...".chars()).collect()
         } else {
             r.nodes.clone()
         };
-        text += &format!(
-            "{:>4}  {:<11} {:>9.2} {:>5.1}% {:>8.1} {:>7.1}  {:<24} {}\n",
-            r.step,
-            r.kind,
-            r.us,
-            100.0 * r.share,
-            r.gflops,
-            r.gbytes,
-            r.shape,
-            nodes
-        );
+        text += &format!("{:>4}  {}  {:<24} {nodes}\n", r.step, figures(r), r.shape);
     }
     if rows.len() > most {
         text += &format!("... {} more steps; --json lists all\n", rows.len() - most);
     }
-    let mut kinds: std::collections::BTreeMap<&str, (usize, f64, f64)> =
-        std::collections::BTreeMap::new();
-    for r in rows {
-        let sum = kinds.entry(r.kind).or_default();
-        *sum = (sum.0 + 1, sum.1 + r.us, sum.2 + r.share);
-    }
-    let mut kinds: Vec<_> = kinds.into_iter().collect();
-    kinds.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
-    text += "\nkind         steps        us  share\n";
-    for (kind, (steps, us, share)) in kinds {
-        text += &format!("{kind:<11} {steps:>6} {us:>9.2} {:>5.1}%\n", 100.0 * share);
+    text += "\nby kind:\n";
+    for r in &kinds(rows) {
+        text += &format!("{:>4}  {}\n", r.step, figures(r));
     }
     text
+}
+
+/// The steps of one run as a trace for Chrome's `about:tracing` or Perfetto (complete events of the
+/// Trace Event Format), one after the other.
+pub(crate) fn trace(model: &str, rows: &[Row]) -> Value {
+    let mut at = 0.0;
+    let event = |row: &Row| {
+        let start = at;
+        at += row.us;
+        let name = if row.nodes.is_empty() { row.kind } else { &row.nodes };
+        json!({
+            "name": name, "cat": row.kind, "ph": "X", "ts": start, "dur": row.us, "pid": 1, "tid": 1,
+            "args": {
+                "step": row.step, "result": row.shape, "share": row.share, "flops": row.flops,
+                "gflops": row.gflops, "bytes": row.bytes, "gbytes": row.gbytes,
+                "least_us": row.least_us, "peak": row.peak,
+            },
+        })
+    };
+    let named = json!({
+        "name": "process_name", "ph": "M", "pid": 1, "tid": 1, "args": { "name": printable(model) },
+    });
+    let mut events = vec![named];
+    events.extend(rows.iter().map(event));
+    json!({ "traceEvents": events, "displayTimeUnit": "ns" })
 }

@@ -72,7 +72,7 @@ pub(crate) fn execute(
             interp::reference::run(&compiled.checked, &in_model_order(compiled, values))
         }
         Engine::Arena => interp::arena::run(&compiled.module, inputs, parameters)?,
-        Engine::Object => Driver::build(compiled, driver, false, progress)?.run(values)?,
+        Engine::Object => Driver::build(compiled, driver, progress)?.run(values)?,
     })
 }
 
