@@ -442,7 +442,7 @@ fn functions_are_bounded() {
     model.opset_import.push(import("local", 1));
     model.graph.as_mut().unwrap().node = vec![call(0, "x", "y")];
     let errors = read_model(&model).unwrap_err();
-    assert_eq!(errors.class(), crate::error::Class::Limit);
+    assert_eq!(errors.class(), Class::Limit);
 }
 
 /// Whatever is in the bytes: an answer, and no panic. What is accepted is checked as well.
@@ -506,5 +506,5 @@ fn crowds_are_refused() {
     prost::encoding::encode_varint(nodes.len() as u64, &mut data);
     data.extend(nodes);
     let errors = read_bytes("test", data.into(), &ReadOptions::default()).unwrap_err();
-    assert_eq!(errors.class(), crate::error::Class::Limit);
+    assert_eq!(errors.class(), Class::Limit);
 }
