@@ -84,26 +84,38 @@ pub struct Tile {
 }
 
 impl Machine {
-    /// The tile for a contraction of `rows` by `columns`: of all that fit into the registers, with one
-    /// for each vector of B and where it is needed one for an element of A, the one that takes least
-    /// time.
-    pub fn tile(&self, rows: usize, columns: usize) -> Tile {
+    /// The tile for a contraction of `rows`, which lie `distance` bytes apart in A, by `columns`: of
+    /// all that fit into the registers, with one for each vector of B and where it is needed one for
+    /// an element of A, the one that takes least time.
+    pub fn tile(&self, rows: usize, columns: usize, distance: u64) -> Tile {
         // A row of sums, as many vectors of B, and an element of A must fit.
         let most = ((self.registers as usize).saturating_sub(1) / 2).clamp(1, 8);
-        let tiles = (1..=most).map(|vectors| self.tile_of(rows, vectors));
+        let tiles = (1..=most).map(|vectors| self.tile_of(rows, vectors, distance));
         let time = |tile: &Tile| self.time(*tile, rows, columns);
         let best = tiles.min_by(|a, b| time(a).total_cmp(&time(b)));
         best.expect("there is one at least")
     }
 
     /// The tallest tile of so many vectors whose tiles share the rows evenly.
-    pub fn tile_of(&self, rows: usize, vectors: usize) -> Tile {
+    pub fn tile_of(&self, rows: usize, vectors: usize, distance: u64) -> Tile {
         // A product takes a broadcast from memory where it has at most two uses.
         let spare = usize::from(!self.broadcasts || vectors > 2);
         let free = (self.registers as usize).saturating_sub(vectors + spare);
-        let most = (free / vectors).max(1);
+        let most = (free / vectors).clamp(1, self.rows_at_once(distance));
         let tiles = rows.div_ceil(most).max(1);
         Tile { rows: rows.div_ceil(tiles).max(1), vectors }
+    }
+
+    /// How many rows that lie `distance` bytes apart can be read side by side from the first-level
+    /// cache: those whose distance is a multiple of a way share the sets of one line, and there are
+    /// as many of these as ways.
+    fn rows_at_once(&self, distance: u64) -> usize {
+        const WAY: u64 = 4096;
+        const LINE: u64 = 64;
+        let ways = (self.l1 / WAY).max(1);
+        // The largest power of two in the distance says after how many rows they meet again.
+        let apart = (1 << distance.trailing_zeros().min(WAY.ilog2())).max(LINE);
+        usize::try_from(ways * (WAY / apart)).unwrap_or(usize::MAX)
     }
 
     /// Cycles for each step along K, roughly: a multiply-add of a vector takes one, of less than eight
@@ -128,14 +140,16 @@ mod tests {
 
     #[test]
     fn tiles_fit_the_shape() {
-        let tile = |rows, columns| Machine::AVX512.tile(rows, columns);
+        let tile = |rows, columns| Machine::AVX512.tile(rows, columns, 1536);
         assert_eq!(tile(128, 384), Tile { rows: 15, vectors: 2 });
         assert_eq!(tile(1, 1000).rows, 1);
         assert!(tile(1, 1000).vectors >= 4);
         assert!(tile(7, 512).vectors >= 3);
+        // Rows of 3072 floats meet in the same lines.
+        assert_eq!(Machine::AVX512.tile(128, 384, 4 * 3072), Tile { rows: 8, vectors: 3 });
         for machine in [Machine::CLIF, Machine::AVX2, Machine::AVX512] {
             for (rows, columns) in [(1, 1), (1, 4096), (3, 10), (7, 64), (49, 160), (3136, 64)] {
-                let tile = machine.tile(rows, columns);
+                let tile = machine.tile(rows, columns, 256);
                 assert!(
                     tile.rows * tile.vectors + tile.vectors <= machine.registers as usize,
                     "{tile:?}"

@@ -240,16 +240,20 @@ impl<'a> Tiling<'a> {
         let all = (inner.extent * outer.extent) as usize;
         let lanes = frame.lanes();
         let columns = problem.columns.extent as usize;
+        let distance = inner.steps[problem.left].unsigned_abs();
+        let fitting = || machine.tile(all, columns, distance).vectors as i64;
         let vectors = match (right, problem.panel) {
             (Right::Squares, _) => 1,
-            (_, None) => machine.tile(all, columns).vectors as i64,
+            (_, None) => fitting(),
             (_, Some(width)) if lanes > 1 => (width + lanes - 1) / lanes,
-            (_, Some(width)) => width.min(machine.tile(all, columns).vectors as i64),
+            (_, Some(width)) => width.min(fitting()),
         };
         // Squares take as many registers as there are lanes.
         let most = match right {
             Right::Squares => (machine.registers as i64 - lanes - 2).clamp(1, 14) as usize,
-            Right::Rows | Right::Same => machine.tile_of(usize::MAX >> 1, vectors as usize).rows,
+            Right::Rows | Right::Same => {
+                machine.tile_of(usize::MAX >> 1, vectors as usize, distance).rows
+            }
         };
         let even = |extent: i64, most: usize| {
             let most = most as i64;

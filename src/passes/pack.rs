@@ -69,7 +69,8 @@ fn contraction(graph: &Graph, node: &crate::mir::Node, machine: &Machine) -> Opt
     let rank = b.len();
     let (rows, depth, columns) = (a[rank - 2], b[rank - 2], b[rank - 1]);
     let groups = b[..rank - 2].iter().product();
-    let width = machine.tile(rows, columns).vectors * machine.lanes as usize;
+    let distance = depth as u64 * 4;
+    let width = machine.tile(rows, columns, distance).vectors * machine.lanes as usize;
     (depth * columns > 0).then_some(Shape {
         groups,
         depth,
@@ -99,7 +100,9 @@ fn convolution(
     let pointwise = c.taps.iter().chain(&c.strides).all(|&n| n == 1);
     let rows =
         if pointwise { dims[1..dims.len() - 1].iter().product() } else { dims[dims.len() - 2] };
-    let width = machine.tile(rows, columns).vectors * machine.lanes as usize;
+    let channels = (per_group * c.groups) as u64;
+    let distance = channels * c.strides.last().map_or(1, |&s| s as u64) * 4;
+    let width = machine.tile(rows, columns, distance).vectors * machine.lanes as usize;
     Some(Shape { groups: c.groups, depth, columns, group: columns, row: outputs, width })
 }
 
