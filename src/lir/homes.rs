@@ -7,7 +7,6 @@
 //! that some user asks for. The place that leads to the fewest copied bytes wins.
 
 use super::accepts::{accepts, accepts_result, accepts_window};
-use super::pitch;
 use super::storage::{operand_dims, step_op};
 use super::views::{has_interior, is_view, unview, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Op, Options};
@@ -16,7 +15,7 @@ use crate::tensor::Tensor;
 use crate::types::DType;
 use bytes::Bytes;
 use cranelift_entity::{PrimaryMap, SecondaryMap};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// So many places are weighed for one root, at most.
 const CANDIDATES: usize = 12;
@@ -41,8 +40,6 @@ pub(super) struct Homes<'a> {
     users: SecondaryMap<Value, Vec<User>>,
     position: SecondaryMap<Value, usize>,
     constants: BTreeMap<(usize, DType, Bytes), Buffer>,
-    /// Buffers of one value whose rows have gaps between them (see [`pitch`]).
-    pitched: BTreeSet<Buffer>,
 }
 
 /// Where one value lies.
@@ -92,7 +89,6 @@ impl<'a> Homes<'a> {
             users: SecondaryMap::with_capacity(graph.nodes.len()),
             position: SecondaryMap::with_capacity(graph.nodes.len()),
             constants: BTreeMap::new(),
-            pitched: BTreeSet::new(),
         };
         let mut needed: SecondaryMap<Value, bool> = SecondaryMap::new();
         for (index, output) in graph.outputs.iter().enumerate() {
@@ -251,12 +247,8 @@ impl<'a> Homes<'a> {
         }
         let mut access = best.access;
         if let Some((kind, name)) = best.fresh {
-            let elements = access.span().map_or(0, |(_, high)| high + 1) as usize;
-            let bytes = (elements * access.dtype.bytes()) as u64;
+            let bytes = self.graph.ty(root).bytes() as u64;
             access.buffer = self.buffers.push(BufferInfo { name, bytes, kind });
-            if elements > access.elements() {
-                self.pitched.insert(access.buffer);
-            }
         }
         Place { access, until: best.until, copied }
     }
@@ -334,10 +326,7 @@ impl<'a> Homes<'a> {
             }));
         }
         let own = std::iter::once(self.own(root));
-        let pitched = pitch::pitched(&self.own(root).access).filter(|_| self.options.alias);
-        let pitched = pitched.map(|a| self.fresh(a, BufferKind::Temporary, self.name(root)));
-        let kept = outputs.into_iter().chain(windows).chain(in_place);
-        kept.chain(own).chain(orders).chain(pitched).collect()
+        outputs.into_iter().chain(windows).chain(in_place).chain(own).chain(orders).collect()
     }
 
     /// Whether a root is a concatenation or a border.
@@ -391,10 +380,7 @@ impl<'a> Homes<'a> {
 
     /// Whether a step that writes there may still work in place of operand `index`.
     fn has_room(&self, user: Value, op: &Op, index: usize, access: &Access) -> bool {
-        let bytes = self.buffers[access.buffer].bytes;
-        let last = bytes as i64 / access.dtype.bytes() as i64 - 1;
-        let pitched = self.pitched.contains(&access.buffer) && access.span() == Some((0, last));
-        let whole = pitched || is_whole(access, bytes);
+        let whole = is_whole(access, self.buffers[access.buffer].bytes);
         whole && op.in_place(index) && !self.taken[user]
     }
 
@@ -492,9 +478,6 @@ impl<'a> Homes<'a> {
                     return None;
                 }
                 refused |= !accepts(op, index, &read);
-                if self.options.alias {
-                    cost += pitch::penalty(op, index, &read);
-                }
             }
             if refused {
                 cost += bytes(value);

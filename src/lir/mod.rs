@@ -15,7 +15,6 @@ mod homes;
 pub mod json;
 pub mod liveness;
 pub mod phase;
-mod pitch;
 pub mod place;
 pub mod print;
 pub mod schedule;
