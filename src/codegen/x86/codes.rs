@@ -1,56 +1,161 @@
-//! Operations to instructions, one for each width.
+//! Operations to instructions, one for each width, and for half of it.
 
 use super::Width;
 use crate::kir::{Binary, Comparison, Shift, Type, Unary};
 use iced_x86::Code::{self, *};
 
-/// The instruction for 256 bits and the one for 512.
+/// The instruction for 256 bits and the one for 512; and the same for the lower halves of those
+/// vectors, if there are such.
 #[derive(Clone, Copy)]
-pub(super) struct Codes(pub [Code; 2]);
-
-pub(super) const fn both(code: Code) -> Codes {
-    Codes([code, code])
+pub(super) struct Codes {
+    pub whole: [Code; 2],
+    pub half: Option<[Code; 2]>,
 }
 
-pub(super) const LOAD: Codes = Codes([VEX_Vmovups_ymm_ymmm256, EVEX_Vmovups_zmm_k1z_zmmm512]);
-pub(super) const STORE: Codes = Codes([VEX_Vmovups_ymmm256_ymm, EVEX_Vmovups_zmmm512_k1z_zmm]);
-pub(super) const MASKED_LOAD: Codes = both(VEX_Vmaskmovps_ymm_ymm_m256);
-pub(super) const MASKED_STORE: Codes = both(VEX_Vmaskmovps_m256_ymm_ymm);
-pub(super) const BROADCAST: Codes =
-    Codes([VEX_Vbroadcastss_ymm_m32, EVEX_Vbroadcastss_zmm_k1z_xmmm32]);
+/// One that does not depend on the width, or that is for one width alone.
+pub(super) const fn both(code: Code) -> Codes {
+    Codes { whole: [code, code], half: None }
+}
+
+/// For one width alone, and its half.
+const fn only(whole: Code, half: Code) -> Codes {
+    Codes { whole: [whole, whole], half: Some([half, half]) }
+}
+
+/// In the order 256, 512, 128, lower half of 512.
+const fn vectors([avx2, avx512, half_avx2, half_avx512]: [Code; 4]) -> Codes {
+    Codes { whole: [avx2, avx512], half: Some([half_avx2, half_avx512]) }
+}
+
+pub(super) const LOAD: Codes = vectors([
+    VEX_Vmovups_ymm_ymmm256,
+    EVEX_Vmovups_zmm_k1z_zmmm512,
+    VEX_Vmovups_xmm_xmmm128,
+    EVEX_Vmovups_ymm_k1z_ymmm256,
+]);
+pub(super) const STORE: Codes = vectors([
+    VEX_Vmovups_ymmm256_ymm,
+    EVEX_Vmovups_zmmm512_k1z_zmm,
+    VEX_Vmovups_xmmm128_xmm,
+    EVEX_Vmovups_ymmm256_k1z_ymm,
+]);
+/// With AVX-512, loads and stores take masks themselves.
+pub(super) const MASKED_LOAD: Codes =
+    only(VEX_Vmaskmovps_ymm_ymm_m256, VEX_Vmaskmovps_xmm_xmm_m128);
+pub(super) const MASKED_STORE: Codes =
+    only(VEX_Vmaskmovps_m256_ymm_ymm, VEX_Vmaskmovps_m128_xmm_xmm);
+pub(super) const BROADCAST: Codes = vectors([
+    VEX_Vbroadcastss_ymm_m32,
+    EVEX_Vbroadcastss_zmm_k1z_xmmm32,
+    VEX_Vbroadcastss_xmm_m32,
+    EVEX_Vbroadcastss_ymm_k1z_xmmm32,
+]);
 /// Bytes to 4-byte integers, from memory.
-pub(super) const WIDEN_UNSIGNED: Codes =
-    Codes([VEX_Vpmovzxbd_ymm_xmmm64, EVEX_Vpmovzxbd_zmm_k1z_xmmm128]);
-pub(super) const WIDEN_SIGNED: Codes =
-    Codes([VEX_Vpmovsxbd_ymm_xmmm64, EVEX_Vpmovsxbd_zmm_k1z_xmmm128]);
+pub(super) const WIDEN_UNSIGNED: Codes = vectors([
+    VEX_Vpmovzxbd_ymm_xmmm64,
+    EVEX_Vpmovzxbd_zmm_k1z_xmmm128,
+    VEX_Vpmovzxbd_xmm_xmmm32,
+    EVEX_Vpmovzxbd_ymm_k1z_xmmm64,
+]);
+pub(super) const WIDEN_SIGNED: Codes = vectors([
+    VEX_Vpmovsxbd_ymm_xmmm64,
+    EVEX_Vpmovsxbd_zmm_k1z_xmmm128,
+    VEX_Vpmovsxbd_xmm_xmmm32,
+    EVEX_Vpmovsxbd_ymm_k1z_xmmm64,
+]);
+/// 4-byte integers to bytes, to memory.
+pub(super) const NARROW: Codes = only(EVEX_Vpmovdb_xmmm128_k1z_zmm, EVEX_Vpmovdb_xmmm64_k1z_ymm);
 /// Exclusive or; of a register with itself, zero.
-pub(super) const XOR: Codes =
-    Codes([VEX_Vpxor_ymm_ymm_ymmm256, EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32]);
-pub(super) const AND: Codes =
-    Codes([VEX_Vpand_ymm_ymm_ymmm256, EVEX_Vpandd_zmm_k1z_zmm_zmmm512b32]);
-pub(super) const ROUND: Codes =
-    Codes([VEX_Vroundps_ymm_ymmm256_imm8, EVEX_Vrndscaleps_zmm_k1z_zmmm512b32_imm8_sae]);
-pub(super) const COMPARE: Codes =
-    Codes([VEX_Vcmpps_ymm_ymm_ymmm256_imm8, EVEX_Vcmpps_kr_k1_zmm_zmmm512b32_imm8_sae]);
-pub(super) const SELECT: Codes =
-    Codes([VEX_Vblendvps_ymm_ymm_ymmm256_ymm, EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32]);
-pub(super) const FIRST: Codes =
-    Codes([VEX_Vblendps_ymm_ymm_ymmm256_imm8, EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32]);
-pub(super) const MUL_ADD_213: Codes =
-    Codes([VEX_Vfmadd213ps_ymm_ymm_ymmm256, EVEX_Vfmadd213ps_zmm_k1z_zmm_zmmm512b32_er]);
-pub(super) const MUL_ADD_231: Codes =
-    Codes([VEX_Vfmadd231ps_ymm_ymm_ymmm256, EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er]);
-pub(super) const SUB_I32: Codes =
-    Codes([VEX_Vpsubd_ymm_ymm_ymmm256, EVEX_Vpsubd_zmm_k1z_zmm_zmmm512b32]);
+pub(super) const XOR: Codes = vectors([
+    VEX_Vpxor_ymm_ymm_ymmm256,
+    EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32,
+    VEX_Vpxor_xmm_xmm_xmmm128,
+    EVEX_Vpxord_ymm_k1z_ymm_ymmm256b32,
+]);
+pub(super) const AND: Codes = vectors([
+    VEX_Vpand_ymm_ymm_ymmm256,
+    EVEX_Vpandd_zmm_k1z_zmm_zmmm512b32,
+    VEX_Vpand_xmm_xmm_xmmm128,
+    EVEX_Vpandd_ymm_k1z_ymm_ymmm256b32,
+]);
+pub(super) const ROUND: Codes = vectors([
+    VEX_Vroundps_ymm_ymmm256_imm8,
+    EVEX_Vrndscaleps_zmm_k1z_zmmm512b32_imm8_sae,
+    VEX_Vroundps_xmm_xmmm128_imm8,
+    EVEX_Vrndscaleps_ymm_k1z_ymmm256b32_imm8,
+]);
+pub(super) const COMPARE: Codes = vectors([
+    VEX_Vcmpps_ymm_ymm_ymmm256_imm8,
+    EVEX_Vcmpps_kr_k1_zmm_zmmm512b32_imm8_sae,
+    VEX_Vcmpps_xmm_xmm_xmmm128_imm8,
+    EVEX_Vcmpps_kr_k1_ymm_ymmm256b32_imm8,
+]);
+/// Into a mask register.
+pub(super) const COMPARE_I32: Codes =
+    only(EVEX_Vpcmpd_kr_k1_zmm_zmmm512b32_imm8, EVEX_Vpcmpd_kr_k1_ymm_ymmm256b32_imm8);
+pub(super) const EQUAL_I32: Codes =
+    only(VEX_Vpcmpeqd_ymm_ymm_ymmm256, VEX_Vpcmpeqd_xmm_xmm_xmmm128);
+pub(super) const GREATER_I32: Codes =
+    only(VEX_Vpcmpgtd_ymm_ymm_ymmm256, VEX_Vpcmpgtd_xmm_xmm_xmmm128);
+pub(super) const SELECT: Codes = vectors([
+    VEX_Vblendvps_ymm_ymm_ymmm256_ymm,
+    EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32,
+    VEX_Vblendvps_xmm_xmm_xmmm128_xmm,
+    EVEX_Vblendmps_ymm_k1z_ymm_ymmm256b32,
+]);
+pub(super) const FIRST: Codes = vectors([
+    VEX_Vblendps_ymm_ymm_ymmm256_imm8,
+    EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32,
+    VEX_Vblendps_xmm_xmm_xmmm128_imm8,
+    EVEX_Vblendmps_ymm_k1z_ymm_ymmm256b32,
+]);
+pub(super) const MUL_ADD_213: Codes = vectors([
+    VEX_Vfmadd213ps_ymm_ymm_ymmm256,
+    EVEX_Vfmadd213ps_zmm_k1z_zmm_zmmm512b32_er,
+    VEX_Vfmadd213ps_xmm_xmm_xmmm128,
+    EVEX_Vfmadd213ps_ymm_k1z_ymm_ymmm256b32,
+]);
+pub(super) const MUL_ADD_231: Codes = vectors([
+    VEX_Vfmadd231ps_ymm_ymm_ymmm256,
+    EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er,
+    VEX_Vfmadd231ps_xmm_xmm_xmmm128,
+    EVEX_Vfmadd231ps_ymm_k1z_ymm_ymmm256b32,
+]);
+pub(super) const SUB_I32: Codes = vectors([
+    VEX_Vpsubd_ymm_ymm_ymmm256,
+    EVEX_Vpsubd_zmm_k1z_zmm_zmmm512b32,
+    VEX_Vpsubd_xmm_xmm_xmmm128,
+    EVEX_Vpsubd_ymm_k1z_ymm_ymmm256b32,
+]);
 
 /// Where one instruction does it.
 pub(super) fn unary(op: Unary) -> Option<Codes> {
-    Some(Codes(match op {
-        Unary::Sqrt => [VEX_Vsqrtps_ymm_ymmm256, EVEX_Vsqrtps_zmm_k1z_zmmm512b32_er],
-        Unary::ToI32 => [VEX_Vcvttps2dq_ymm_ymmm256, EVEX_Vcvttps2dq_zmm_k1z_zmmm512b32_sae],
-        Unary::ToF32 => [VEX_Vcvtdq2ps_ymm_ymmm256, EVEX_Vcvtdq2ps_zmm_k1z_zmmm512b32_er],
+    Some(vectors(match op {
+        Unary::Sqrt => [
+            VEX_Vsqrtps_ymm_ymmm256,
+            EVEX_Vsqrtps_zmm_k1z_zmmm512b32_er,
+            VEX_Vsqrtps_xmm_xmmm128,
+            EVEX_Vsqrtps_ymm_k1z_ymmm256b32,
+        ],
+        Unary::ToI32 => [
+            VEX_Vcvttps2dq_ymm_ymmm256,
+            EVEX_Vcvttps2dq_zmm_k1z_zmmm512b32_sae,
+            VEX_Vcvttps2dq_xmm_xmmm128,
+            EVEX_Vcvttps2dq_ymm_k1z_ymmm256b32,
+        ],
+        Unary::ToF32 => [
+            VEX_Vcvtdq2ps_ymm_ymmm256,
+            EVEX_Vcvtdq2ps_zmm_k1z_zmmm512b32_er,
+            VEX_Vcvtdq2ps_xmm_xmmm128,
+            EVEX_Vcvtdq2ps_ymm_k1z_ymmm256b32,
+        ],
         // Of integers.
-        Unary::Abs => [VEX_Vpabsd_ymm_ymmm256, EVEX_Vpabsd_zmm_k1z_zmmm512b32],
+        Unary::Abs => [
+            VEX_Vpabsd_ymm_ymmm256,
+            EVEX_Vpabsd_zmm_k1z_zmmm512b32,
+            VEX_Vpabsd_xmm_xmmm128,
+            EVEX_Vpabsd_ymm_k1z_ymmm256b32,
+        ],
         Unary::Neg
         | Unary::Not
         | Unary::Round
@@ -86,43 +191,114 @@ pub(super) fn rounding(op: Unary) -> Option<u8> {
 
 pub(super) fn binary(op: Binary, ty: Type, width: Width) -> Codes {
     let float = ty == Type::F32;
-    Codes(match op {
-        Binary::Add if float => [VEX_Vaddps_ymm_ymm_ymmm256, EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er],
-        Binary::Sub if float => [VEX_Vsubps_ymm_ymm_ymmm256, EVEX_Vsubps_zmm_k1z_zmm_zmmm512b32_er],
-        Binary::Mul if float => [VEX_Vmulps_ymm_ymm_ymmm256, EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er],
-        Binary::Min if float => {
-            [VEX_Vminps_ymm_ymm_ymmm256, EVEX_Vminps_zmm_k1z_zmm_zmmm512b32_sae]
-        }
-        Binary::Max if float => {
-            [VEX_Vmaxps_ymm_ymm_ymmm256, EVEX_Vmaxps_zmm_k1z_zmm_zmmm512b32_sae]
-        }
-        Binary::Add => [VEX_Vpaddd_ymm_ymm_ymmm256, EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32],
+    vectors(match op {
+        Binary::Add if float => [
+            VEX_Vaddps_ymm_ymm_ymmm256,
+            EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er,
+            VEX_Vaddps_xmm_xmm_xmmm128,
+            EVEX_Vaddps_ymm_k1z_ymm_ymmm256b32,
+        ],
+        Binary::Sub if float => [
+            VEX_Vsubps_ymm_ymm_ymmm256,
+            EVEX_Vsubps_zmm_k1z_zmm_zmmm512b32_er,
+            VEX_Vsubps_xmm_xmm_xmmm128,
+            EVEX_Vsubps_ymm_k1z_ymm_ymmm256b32,
+        ],
+        Binary::Mul if float => [
+            VEX_Vmulps_ymm_ymm_ymmm256,
+            EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er,
+            VEX_Vmulps_xmm_xmm_xmmm128,
+            EVEX_Vmulps_ymm_k1z_ymm_ymmm256b32,
+        ],
+        Binary::Min if float => [
+            VEX_Vminps_ymm_ymm_ymmm256,
+            EVEX_Vminps_zmm_k1z_zmm_zmmm512b32_sae,
+            VEX_Vminps_xmm_xmm_xmmm128,
+            EVEX_Vminps_ymm_k1z_ymm_ymmm256b32,
+        ],
+        Binary::Max if float => [
+            VEX_Vmaxps_ymm_ymm_ymmm256,
+            EVEX_Vmaxps_zmm_k1z_zmm_zmmm512b32_sae,
+            VEX_Vmaxps_xmm_xmm_xmmm128,
+            EVEX_Vmaxps_ymm_k1z_ymm_ymmm256b32,
+        ],
+        Binary::Add => [
+            VEX_Vpaddd_ymm_ymm_ymmm256,
+            EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32,
+            VEX_Vpaddd_xmm_xmm_xmmm128,
+            EVEX_Vpaddd_ymm_k1z_ymm_ymmm256b32,
+        ],
         Binary::Sub => return SUB_I32,
-        Binary::Mul => [VEX_Vpmulld_ymm_ymm_ymmm256, EVEX_Vpmulld_zmm_k1z_zmm_zmmm512b32],
-        Binary::Min => [VEX_Vpminsd_ymm_ymm_ymmm256, EVEX_Vpminsd_zmm_k1z_zmm_zmmm512b32],
-        Binary::Max => [VEX_Vpmaxsd_ymm_ymm_ymmm256, EVEX_Vpmaxsd_zmm_k1z_zmm_zmmm512b32],
+        Binary::Mul => [
+            VEX_Vpmulld_ymm_ymm_ymmm256,
+            EVEX_Vpmulld_zmm_k1z_zmm_zmmm512b32,
+            VEX_Vpmulld_xmm_xmm_xmmm128,
+            EVEX_Vpmulld_ymm_k1z_ymm_ymmm256b32,
+        ],
+        Binary::Min => [
+            VEX_Vpminsd_ymm_ymm_ymmm256,
+            EVEX_Vpminsd_zmm_k1z_zmm_zmmm512b32,
+            VEX_Vpminsd_xmm_xmm_xmmm128,
+            EVEX_Vpminsd_ymm_k1z_ymm_ymmm256b32,
+        ],
+        Binary::Max => [
+            VEX_Vpmaxsd_ymm_ymm_ymmm256,
+            EVEX_Vpmaxsd_zmm_k1z_zmm_zmmm512b32,
+            VEX_Vpmaxsd_xmm_xmm_xmmm128,
+            EVEX_Vpmaxsd_ymm_k1z_ymm_ymmm256b32,
+        ],
         // The verifier lets integers be divided with one lane only.
-        Binary::Div | Binary::Rem => {
-            [VEX_Vdivps_ymm_ymm_ymmm256, EVEX_Vdivps_zmm_k1z_zmm_zmmm512b32_er]
-        }
+        Binary::Div | Binary::Rem => [
+            VEX_Vdivps_ymm_ymm_ymmm256,
+            EVEX_Vdivps_zmm_k1z_zmm_zmmm512b32_er,
+            VEX_Vdivps_xmm_xmm_xmmm128,
+            EVEX_Vdivps_ymm_k1z_ymm_ymmm256b32,
+        ],
         // Masks are in registers of their own.
-        Binary::And if ty == Type::Mask && width == Width::Avx512 => [VEX_Kandw_kr_kr_kr; 2],
-        Binary::Or if ty == Type::Mask && width == Width::Avx512 => [VEX_Korw_kr_kr_kr; 2],
-        Binary::Xor if ty == Type::Mask && width == Width::Avx512 => [VEX_Kxorw_kr_kr_kr; 2],
+        Binary::And if ty == Type::Mask && width == Width::Avx512 => {
+            return both(VEX_Kandw_kr_kr_kr);
+        }
+        Binary::Or if ty == Type::Mask && width == Width::Avx512 => return both(VEX_Korw_kr_kr_kr),
+        Binary::Xor if ty == Type::Mask && width == Width::Avx512 => {
+            return both(VEX_Kxorw_kr_kr_kr);
+        }
         Binary::And => return AND,
-        Binary::Or => [VEX_Vpor_ymm_ymm_ymmm256, EVEX_Vpord_zmm_k1z_zmm_zmmm512b32],
+        Binary::Or => [
+            VEX_Vpor_ymm_ymm_ymmm256,
+            EVEX_Vpord_zmm_k1z_zmm_zmmm512b32,
+            VEX_Vpor_xmm_xmm_xmmm128,
+            EVEX_Vpord_ymm_k1z_ymm_ymmm256b32,
+        ],
         Binary::Xor => return XOR,
         // With 256 bits it is in an extension of AVX-512, not in AVX2: the verifier has seen to
         // that.
-        Binary::Scale => return both(EVEX_Vscalefps_zmm_k1z_zmm_zmmm512b32_er),
+        Binary::Scale => {
+            let whole = EVEX_Vscalefps_zmm_k1z_zmm_zmmm512b32_er;
+            return only(whole, EVEX_Vscalefps_ymm_k1z_ymm_ymmm256b32);
+        }
     })
 }
 
 pub(super) fn shift(op: Shift) -> Codes {
-    Codes(match op {
-        Shift::Left => [VEX_Vpslld_ymm_ymm_imm8, EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8],
-        Shift::RightSigned => [VEX_Vpsrad_ymm_ymm_imm8, EVEX_Vpsrad_zmm_k1z_zmmm512b32_imm8],
-        Shift::RightUnsigned => [VEX_Vpsrld_ymm_ymm_imm8, EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8],
+    vectors(match op {
+        Shift::Left => [
+            VEX_Vpslld_ymm_ymm_imm8,
+            EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8,
+            VEX_Vpslld_xmm_xmm_imm8,
+            EVEX_Vpslld_ymm_k1z_ymmm256b32_imm8,
+        ],
+        Shift::RightSigned => [
+            VEX_Vpsrad_ymm_ymm_imm8,
+            EVEX_Vpsrad_zmm_k1z_zmmm512b32_imm8,
+            VEX_Vpsrad_xmm_xmm_imm8,
+            EVEX_Vpsrad_ymm_k1z_ymmm256b32_imm8,
+        ],
+        Shift::RightUnsigned => [
+            VEX_Vpsrld_ymm_ymm_imm8,
+            EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8,
+            VEX_Vpsrld_xmm_xmm_imm8,
+            EVEX_Vpsrld_ymm_k1z_ymmm256b32_imm8,
+        ],
     })
 }
 

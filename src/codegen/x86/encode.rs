@@ -17,7 +17,7 @@ pub(super) fn encode(program: &Program, output: &Output) -> Emitted {
     let saved: Vec<_> = SAVED
         .into_iter()
         .filter(|&r| used(r))
-        .map(|r| register(program, PReg::new(r, INTEGER)))
+        .map(|r| register(program, PReg::new(r, INTEGER), false))
         .collect();
     let frame = output.num_spillslots as i32 * 8;
     let mut e = Writer {
@@ -134,7 +134,8 @@ impl Writer<'_> {
 
     fn code(&mut self, code: Code, inst: &Inst, places: &[Allocation]) {
         let place = |operand: usize| {
-            register(self.program, places[operand].as_reg().expect("operands are in registers"))
+            let place = places[operand].as_reg().expect("operands are in registers");
+            register(self.program, place, inst.half)
         };
         let mut out = Instruction::default();
         out.set_code(code);
@@ -203,7 +204,7 @@ impl Writer<'_> {
         out.set_code(if to.kind() == AllocationKind::Stack { store } else { load });
         for (i, side) in [to, from].into_iter().enumerate() {
             match (side.as_reg(), side.as_stack()) {
-                (Some(r), _) => out.set_op_register(i as u32, register(self.program, r)),
+                (Some(r), _) => out.set_op_register(i as u32, register(self.program, r, false)),
                 (_, Some(slot)) => {
                     memory(&mut out, i as u32, Register::RSP, slot.index() as i32 * 8)
                 }
@@ -241,11 +242,12 @@ fn memory(out: &mut Instruction, operand: u32, base: Register, offset: i32) {
     out.set_memory_displ_size((offset != 0) as u32);
 }
 
-fn register(program: &Program, register: PReg) -> Register {
+fn register(program: &Program, register: PReg, half: bool) -> Register {
     let first = match (register.class(), program.width) {
         (INTEGER, _) => Register::RAX,
-        (VECTOR, Width::Avx2) => Register::YMM0,
-        (VECTOR, Width::Avx512) => Register::ZMM0,
+        (VECTOR, Width::Avx2) if half => Register::XMM0,
+        (VECTOR, Width::Avx512) if !half => Register::ZMM0,
+        (VECTOR, Width::Avx2 | Width::Avx512) => Register::YMM0,
         (MASK, _) => Register::K0,
     };
     first + register.hw_enc() as u32

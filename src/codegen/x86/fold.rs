@@ -3,6 +3,7 @@
 //! not to take a memory operand; then the load is emitted there, which is as right.
 
 use super::Width;
+use super::halves::Halves;
 use crate::kir::{Block, Op, Scalar, Statement, Value};
 use cranelift_entity::SecondaryMap;
 use std::collections::BTreeMap;
@@ -10,12 +11,14 @@ use std::collections::BTreeMap;
 pub(super) struct Uses {
     pub count: SecondaryMap<Value, u32>,
     pub folds: SecondaryMap<Value, bool>,
+    halves: Halves,
     lanes: u32,
     width: Width,
 }
 
-pub(super) fn analyze(block: &Block, lanes: u32, width: Width) -> Uses {
-    let mut uses = Uses { count: SecondaryMap::new(), folds: SecondaryMap::new(), lanes, width };
+pub(super) fn analyze(block: &Block, halves: Halves, lanes: u32, width: Width) -> Uses {
+    let (count, folds) = (SecondaryMap::new(), SecondaryMap::new());
+    let mut uses = Uses { count, folds, halves, lanes, width };
     uses.block(block);
     uses
 }
@@ -32,7 +35,7 @@ impl Uses {
                         self.count[v] += 1;
                         near.entry(v).and_modify(|(count, _)| *count += 1);
                     });
-                    let limit = self.limit(op);
+                    let limit = self.limit(*value, op);
                     if limit > 0 {
                         near.insert(*value, (0, limit));
                     }
@@ -63,9 +66,11 @@ impl Uses {
         }
     }
 
-    fn limit(&self, op: &Op) -> u32 {
+    fn limit(&self, value: Value, op: &Op) -> u32 {
+        // The one user of a vector of which half matters is an instruction for half of it.
+        let whole = if self.halves.is_half(value) { self.halves.lanes } else { self.lanes };
         match (op, self.width) {
-            (Op::Load { memory, lanes, .. }, _) if memory.bytes() == 4 && *lanes == self.lanes => 1,
+            (Op::Load { memory, lanes, .. }, _) if memory.bytes() == 4 && *lanes >= whole => 1,
             // A broadcast in an operand costs nothing, and saves a register.
             (Op::Broadcast(_, memory), Width::Avx512) if memory.bytes() == 4 => 2,
             _ => 0,

@@ -3,6 +3,7 @@
 
 use super::codes::*;
 use super::fold::{self, Uses};
+use super::halves::{self, Halves};
 use super::regalloc::PARAMETERS;
 use super::*;
 use crate::kir::{self, Address, Loop, Scalar, Statement, Type, Value};
@@ -18,11 +19,14 @@ pub(super) fn select(checked: &Checked<'_>) -> Program {
         16 => Width::Avx512,
         lanes => panic!("x86-64 has no vectors of {lanes} lanes"),
     };
+    let halves = halves::analyze(&kernel.body, kernel.machine.lanes);
     let mut s = Selector {
         checked,
         program: Program { width, insts: vec![], blocks: vec![], registers: 0, pool: vec![] },
         places: SecondaryMap::new(),
-        uses: fold::analyze(&kernel.body, kernel.machine.lanes, width),
+        uses: fold::analyze(&kernel.body, halves.clone(), kernel.machine.lanes, width),
+        halves,
+        half: false,
         pooled: BTreeMap::new(),
         vectors: BTreeMap::new(),
         at: Block::new(0),
@@ -41,6 +45,9 @@ pub(super) struct Selector<'a> {
     pub program: Program,
     places: SecondaryMap<Value, Option<Place>>,
     pub uses: Uses,
+    pub halves: Halves,
+    /// Instructions are for the lower halves of vectors, where there are such.
+    pub half: bool,
     /// Constants to their offsets in the pool.
     pooled: BTreeMap<u32, u32>,
     /// Vectors to their offsets in the pool.
@@ -111,7 +118,8 @@ impl Selector<'_> {
     /// Ends the block. A successor that has no number yet is added by `link`.
     fn end(&mut self, kind: Kind, successors: Vec<Block>, arguments: Vec<VReg>) {
         let (operands, parts) = (vec![], vec![]);
-        self.program.insts.push(Inst { kind, operands, arguments: parts, mask: None });
+        let inst = Inst { kind, half: false, operands, arguments: parts, mask: None };
+        self.program.insts.push(inst);
         let [first, end] = [self.first, self.program.insts.len()].map(InstIndex::new);
         let block = &mut self.program.blocks[self.at.index()];
         (block.insts, block.arguments) = (Some(InstRange::new(first, end)), arguments);
@@ -198,8 +206,10 @@ impl Selector<'_> {
                 }
             });
         }
-        let kind = Kind::Code(code.0[self.program.width as usize]);
-        self.program.insts.push(Inst { kind, operands, arguments, mask });
+        let half = code.half.filter(|_| self.half);
+        let kind = Kind::Code(half.unwrap_or(code.whole)[self.program.width as usize]);
+        let half = half.is_some();
+        self.program.insts.push(Inst { kind, half, operands, arguments, mask });
     }
 
     /// A constant in the pool: a whole vector for 256 bits, one lane (to be broadcast) for 512.
@@ -285,6 +295,11 @@ impl Selector<'_> {
         })
     }
 
+    /// How many lanes the instructions have that are being made.
+    pub(super) fn lanes_now(&self) -> u32 {
+        if self.half { self.halves.lanes } else { self.all_lanes() }
+    }
+
     pub(super) fn all_lanes(&self) -> u32 {
         self.checked.kernel().machine.lanes
     }
@@ -314,7 +329,7 @@ impl Selector<'_> {
         let fixed = |(&to, from)| Operand::reg_fixed_def(to, PReg::new(from, INTEGER));
         let operands = registers.iter().zip(PARAMETERS).map(fixed).collect();
         let (kind, arguments, mask) = (Kind::Parameters, vec![], None);
-        self.program.insts.push(Inst { kind, operands, arguments, mask });
+        self.program.insts.push(Inst { kind, half: false, operands, arguments, mask });
         let [table, begin, end] = registers;
         self.places[kernel.range.begin] = Some(Place::Register(begin));
         self.places[kernel.range.end] = Some(Place::Register(end));
@@ -328,9 +343,15 @@ impl Selector<'_> {
     fn block(&mut self, block: &kir::Block) {
         for statement in block {
             match statement {
-                Statement::Let(value, op) => self.places[*value] = Some(self.op(*value, op)),
+                Statement::Let(value, op) => {
+                    self.half = self.halves.is_half(*value);
+                    self.places[*value] = Some(self.op(*value, op));
+                    self.half = false;
+                }
                 Statement::Store { value, memory, to, lanes } => {
+                    self.half = *lanes <= self.halves.lanes;
                     self.store(*value, *memory, *to, *lanes);
+                    self.half = false;
                 }
                 Statement::Loop(l) => self.repeat(l),
             }

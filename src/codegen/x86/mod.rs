@@ -6,6 +6,7 @@
 mod codes;
 mod encode;
 mod fold;
+mod halves;
 mod isel;
 mod ops;
 mod regalloc;
@@ -69,6 +70,8 @@ struct BasicBlock {
 
 struct Inst {
     kind: Kind,
+    /// Vectors are the lower halves of their registers.
+    half: bool,
     /// What the register allocator sees.
     operands: Vec<Operand>,
     /// What is encoded, in the order of the instruction set manual.

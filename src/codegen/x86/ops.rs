@@ -124,7 +124,7 @@ impl Selector<'_> {
             Operand::reg_fixed_def(remainder, rdx),
         ];
         let (kind, arguments) = (Kind::Code(Div_rm64), vec![Argument::Register(2)]);
-        self.program.insts.push(Inst { kind, operands, arguments, mask: None });
+        self.program.insts.push(Inst { kind, half: false, operands, arguments, mask: None });
         if op == IndexOp::Div { quotient } else { remainder }
     }
 
@@ -153,7 +153,7 @@ impl Selector<'_> {
     }
 
     fn load(&mut self, from: Address, memory: Memory, lanes: u32) -> VReg {
-        let whole = lanes == self.all_lanes();
+        let whole = lanes >= self.lanes_now();
         let bytes = memory.bytes() == 1;
         let code = match memory {
             Memory::U8 => WIDEN_UNSIGNED,
@@ -184,12 +184,12 @@ impl Selector<'_> {
 
     pub(super) fn store(&mut self, value: Value, memory: Memory, to: Address, lanes: u32) {
         let (value, to) = (self.register(value), self.memory(to));
-        let whole = lanes == self.all_lanes();
+        let whole = lanes == self.lanes_now();
         let bytes = memory.bytes() == 1;
         match self.program.width {
             Width::Avx2 if bytes => self.store_bytes(value, to, lanes),
             Width::Avx512 if bytes => {
-                let code = both(EVEX_Vpmovdb_xmmm128_k1z_zmm);
+                let code = NARROW;
                 if whole {
                     return self.act(code, [Any(to), Use(value)]);
                 }
@@ -270,17 +270,16 @@ impl Selector<'_> {
         }
         if self.is_wide() {
             let (a, b) = (self.register(a), Any(self.place(b)));
-            let code = both(EVEX_Vpcmpd_kr_k1_zmm_zmmm512b32_imm8);
-            return self.make(class, code, [Use(a), b, Byte(integer_predicate(op))]);
+            return self.make(class, COMPARE_I32, [Use(a), b, Byte(integer_predicate(op))]);
         }
         // There is "equal" and "greater".
         let (code, a, b) = match op {
-            Comparison::Equal => (VEX_Vpcmpeqd_ymm_ymm_ymmm256, a, b),
-            Comparison::Less => (VEX_Vpcmpgtd_ymm_ymm_ymmm256, b, a),
-            Comparison::LessEqual => (VEX_Vpcmpgtd_ymm_ymm_ymmm256, a, b),
+            Comparison::Equal => (EQUAL_I32, a, b),
+            Comparison::Less => (GREATER_I32, b, a),
+            Comparison::LessEqual => (GREATER_I32, a, b),
         };
         let (a, b) = (self.register(a), Any(self.place(b)));
-        let holds = self.make(VECTOR, both(code), [Use(a), b]);
+        let holds = self.make(VECTOR, code, [Use(a), b]);
         match op {
             Comparison::Equal | Comparison::Less => holds,
             Comparison::LessEqual => {
