@@ -90,19 +90,35 @@ pub fn compile(source: Source, options: &Options) -> Result<Compiled, Errors> {
     let machine = &target.machine;
     let checked = hir::check::check(graph, &options.dims, options.limits)?;
     let (mir, module) = lowered(&checked, plan.as_ref(), options, machine)?;
-    let program = codegen::select(&module, kernels::key, |step, name| {
+    let (program, object) = emit(&module, options, &target)?;
+    Ok(Compiled { target, checked, mir, module, program, object, files })
+}
+
+/// The kernels of a module, and its object.
+///
+/// # Errors
+///
+/// What is not supported on the target, weights that are too large to be embedded, and a prefix that
+/// is none.
+pub fn emit(
+    module: &lir::Module,
+    options: &Options,
+    target: &Target,
+) -> Result<(Program, Object), Errors> {
+    let machine = &target.machine;
+    let program = codegen::select(module, kernels::key, |step, name| {
         let KernelPlan { kernel, grain } = kernels::build(step, machine, name)?;
         Ok(KernelInfo { kernel, grain })
     })?;
     let emit = EmitOptions {
         prefix: options.prefix.clone(),
         external: options.weights == WeightsMode::External,
-        fingerprint: lir::fingerprint::fingerprint(&module, &options.context(&target)),
+        fingerprint: lir::fingerprint::fingerprint(module, &options.context(target)),
         profile: options.profile,
         listing: options.listing,
     };
-    let object = codegen::emit(&module, &program, &emit, &target)?;
-    Ok(Compiled { target, checked, mir, module, program, object, files })
+    let object = codegen::emit(module, &program, &emit, target)?;
+    Ok((program, object))
 }
 
 /// Only schedules and places.

@@ -37,6 +37,7 @@
 //! | [`kir`] | the language of loop programs over vectors, and the proof that they stay inside their operands |
 //! | [`codegen`] | loop programs to machine code, and the object file with all that belongs to it |
 //! | [`interp`] | two engines to check against: the operators' definitions, and LIR over poisoned bytes |
+//! | [`report`] | a plan for people: text, JSON, a picture, a page |
 //! | [`compile`] | the whole way, and its options |
 //! | [`machine`] | the features of a target that kernels and layouts depend on |
 //! | [`tensor`], [`types`], [`error`] | values, element types and shapes, what can go wrong |
@@ -70,5 +71,6 @@ pub mod machine;
 pub mod mir;
 pub mod ops;
 pub mod passes;
+pub mod report;
 pub mod tensor;
 pub mod types;

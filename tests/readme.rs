@@ -68,7 +68,7 @@ fn demo() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(
-        text.contains("350 of 360 held-out digits") && text.contains("# arena_size="),
+        text.contains("350 of 360 held-out digits") && text.contains("offset  bytes  alive"),
         "{text}"
     );
 }

@@ -21,11 +21,12 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("kernels", &["error", "kir", "lir", "machine", "tensor", "types"]),
     ("codegen", &["error", "kir", "lir", "machine", "types"]),
     ("interp", &["error", "hir", "lir", "mir", "ops", "tensor", "types"]),
+    ("report", &["codegen", "lir", "types"]),
     (
         "compile",
         &[
             "codegen", "error", "front", "hir", "kernels", "lir", "lower", "machine", "mir",
-            "passes",
+            "passes", "report",
         ],
     ),
 ];

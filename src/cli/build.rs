@@ -145,9 +145,13 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         let plan = &compiled.module.plan;
         let to = args.bundle.as_ref().unwrap_or(&main).display();
         eprintln!(
-            "{to}: arena {} (bound {}), weights {}, code {}, in {}",
+            "{to}: arena {} ({}), weights {}, code {}, in {}",
             bytes(compiled.object.contract.arena_size),
-            bytes(plan.bound),
+            if plan.arena_size <= plan.bound {
+                "optimal".to_owned()
+            } else {
+                format!("bound {}", bytes(plan.bound))
+            },
             bytes(compiled.object.contract.weights_size),
             bytes(compiled.object.code_bytes),
             duration(start.elapsed().as_secs_f64()),

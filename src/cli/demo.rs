@@ -7,6 +7,7 @@ use super::{Outcome, output};
 use rlx_aot::compile::{self, Compiled, Options};
 use rlx_aot::error::{Error, ErrorKind, Errors};
 use rlx_aot::front::{self, ReadOptions};
+use rlx_aot::report::Report;
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 use std::path::Path;
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         bytes(one.object.code_bytes),
         bytes(contract.weights_size),
         bytes(plan.arena_size),
-        one.module.report(),
+        Report::new(&one.module, None).table(),
     ))
 }
 

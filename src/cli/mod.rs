@@ -55,10 +55,23 @@ enum Command {
     Inspect(inspect::Args),
     /// List the operators that are supported.
     Ops(inspect::OpsArgs),
-    /// Print the JSON Schema of the model format `rlx-aot/1`.
-    Schema,
+    /// Print the JSON Schema of a format: of models as JSON, or of what `plan --json` prints.
+    Schema {
+        /// Of which format.
+        #[arg(value_enum, default_value_t = Format::Model)]
+        format: Format,
+    },
     /// Build, link and run a small digit classifier.
     Demo(demo::Args),
+}
+
+/// A format of JSON.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Format {
+    /// Models: `rlx-aot/1`.
+    Model,
+    /// Plans: `rlx-aot-plan/1`.
+    Plan,
 }
 
 /// Why a command ends without success.
@@ -103,7 +116,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Plan(args) => plan::run(&args, quiet),
         Command::Inspect(args) => inspect::run(&args, quiet),
         Command::Ops(args) => inspect::ops(&args),
-        Command::Schema => output::print(rlx_aot::front::json::schema()),
+        Command::Schema { format: Format::Model } => output::print(rlx_aot::front::json::schema()),
+        Command::Schema { format: Format::Plan } => output::print(rlx_aot::report::SCHEMA),
         Command::Demo(args) => demo::run(&args, quiet),
     };
     match outcome {

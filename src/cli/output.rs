@@ -2,6 +2,7 @@
 
 use super::{Failure, Outcome};
 use rlx_aot::error::ErrorKind;
+pub(crate) use rlx_aot::report::bytes;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
@@ -59,15 +60,6 @@ fn permit(file: &std::fs::File) -> io::Result<()> {
 #[cfg(not(unix))]
 fn permit(_: &std::fs::File) -> io::Result<()> {
     Ok(())
-}
-
-/// A number of bytes for people.
-pub(crate) fn bytes(n: u64) -> String {
-    match n {
-        0..10_000 => format!("{n} B"),
-        10_000..10_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        _ => format!("{:.1} MB", n as f64 / 1e6),
-    }
 }
 
 /// A time for people.

@@ -69,13 +69,13 @@ pub fn emit(
     let Declared { mut code, jobs, run, weights } = declare(program, &contract, *profile, target)?;
     let isa = target.isa.as_ref();
     let mut listing = options.listing.then(String::new);
-    let mut code_bytes = 0;
+    let mut sizes: Vec<u64> = vec![];
     let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
     let names = options.listing.then_some(names.as_slice());
     let compiled = parallel_map(&jobs, |job| compile(job, isa, names));
     for (job, compiled) in jobs.iter().zip(compiled) {
         let compiled = compiled?;
-        code_bytes += compiled.bytes.len() as u64;
+        sizes.push(compiled.bytes.len() as u64);
         code.define_function_bytes(job.id, compiled.align, &compiled.bytes, &compiled.relocations)
             .map_err(bug)?;
         if let (Some(listing), Some(text)) = (&mut listing, compiled.listing) {
@@ -88,7 +88,11 @@ pub fn emit(
     let big_endian = target.big_endian();
     let image = super::object::finish(product.object, &contract, run, weights, module, big_endian)?;
     let (steps, kernels) = (module.steps.len(), program.kernels.len());
-    Ok(Object { image, contract, profile: *profile, steps, kernels, code_bytes, listing })
+    let code_bytes = sizes.iter().sum();
+    // The kernels are declared before the functions that call them.
+    sizes.truncate(kernels);
+    let (kernel_bytes, profile) = (sizes, *profile);
+    Ok(Object { image, contract, profile, steps, kernels, kernel_bytes, code_bytes, listing })
 }
 
 /// The Cranelift IR of all functions that go through Cranelift, before it is optimized.

@@ -22,6 +22,8 @@ pub struct Object {
     pub steps: usize,
     /// Different kernels that they call.
     pub kernels: usize,
+    /// Bytes of each of them with its constants, in the program's order.
+    pub kernel_bytes: Vec<u64>,
     /// Bytes of all functions with their constants.
     pub code_bytes: u64,
     /// The assembler text, if it was asked for.

@@ -4,7 +4,7 @@ use super::parallel_map;
 use crate::error::{Error, ErrorKind, NodeContext};
 use crate::kir;
 use crate::kir::verify::verify;
-use crate::lir::{self, Access, BufferKind, Module, Step, StepInfo};
+use crate::lir::{Access, BufferKind, Module, Step, StepInfo};
 use cranelift_entity::{PrimaryMap, SecondaryMap, entity_impl};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,7 +76,7 @@ pub fn select(
     }
     let built = parallel_map(&firsts, |&step| {
         let info = &module.steps[step];
-        let kernel = build(info, name_of(&info.op)).map_err(|kind| at(module, step, kind))?;
+        let kernel = build(info, info.op.name()).map_err(|kind| at(module, step, kind))?;
         verified(module, step, kernel)
     });
     let kernels: PrimaryMap<Kernel, KernelInfo> = built.into_iter().collect::<Result<_, _>>()?;
@@ -120,7 +120,7 @@ fn at(module: &Module, step: Step, kind: ErrorKind) -> Error {
     let operands = info.operands.iter();
     Error::from(kind).at(NodeContext {
         name: info.origins.join(" + "),
-        op: name_of(&info.op).to_owned(),
+        op: info.op.name().to_owned(),
         inputs: operands.map(|a| (module.buffers[a.buffer].name.clone(), Some(a.ty()))).collect(),
     })
 }
@@ -134,21 +134,6 @@ fn pointer(module: &Module, access: &Access) -> Pointer {
         }
         // What has no bytes may have no slot.
         (_, slot) => Pointer::Arena(slot.map_or(0, |&offset| offset as i64) + low),
-    }
-}
-
-/// What a kernel is called in symbols and listings.
-fn name_of(op: &lir::Op) -> &'static str {
-    match op {
-        lir::Op::Rows(_) => "rows",
-        lir::Op::Reduce { .. } => "reduce",
-        lir::Op::ArgReduce { .. } => "arg_reduce",
-        lir::Op::Contract(_) => "contract",
-        lir::Op::Conv(_) => "conv",
-        lir::Op::Pool(_) => "pool",
-        lir::Op::Gather { .. } => "gather",
-        lir::Op::Move => "move",
-        lir::Op::Fill(_) => "fill",
     }
 }
 

@@ -165,6 +165,21 @@ pub enum Op {
 }
 
 impl Op {
+    /// What the kind is called in symbols, listings and reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Rows(_) => "rows",
+            Op::Reduce { .. } => "reduce",
+            Op::ArgReduce { .. } => "arg_reduce",
+            Op::Contract(_) => "contract",
+            Op::Conv(_) => "conv",
+            Op::Pool(_) => "pool",
+            Op::Gather { .. } => "gather",
+            Op::Move => "move",
+            Op::Fill(_) => "fill",
+        }
+    }
+
     /// Whether the result may lie exactly where operand `operand` lies: every element of the result
     /// is written after all reads of the operand that are needed for it and for later ones.
     pub fn in_place(&self, operand: usize) -> bool {

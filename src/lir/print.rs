@@ -1,9 +1,9 @@
-//! The text form of a module, and the report on its plan.
+//! The text form of a module.
 
-use super::{Access, Buffer, BufferKind, Module, Op};
+use super::{Access, BufferKind, Module, Op};
 use crate::mir;
 use crate::types::printable;
-use std::fmt::{self, Display, Formatter, Write};
+use std::fmt::{self, Display, Formatter};
 
 /// `b3 f32[8, 4]`; with strides in parentheses unless the tensor is dense, and with its offset unless
 /// that is zero.
@@ -77,30 +77,6 @@ impl Display for Module {
     }
 }
 
-impl Module {
-    /// The plan as a table: a header with the sizes in bytes, then a row of offset, size and tensor,
-    /// separated by tabs, for each slot of the arena, by offset.
-    pub fn report(&self) -> String {
-        let plan = &self.plan;
-        let saved = plan.unshared.saturating_sub(plan.arena_size);
-        let mut text = format!(
-            "# arena_size={} total_unshared={} saved={saved}\n# offset\tsize\ttensor\n",
-            plan.arena_size, plan.unshared
-        );
-        let mut rows: Vec<(u64, Buffer)> = plan.slots.iter().map(|(&b, &o)| (o, b)).collect();
-        if let Some(slot) = plan.weights_slot {
-            rows.extend(plan.weights.iter().map(|(&b, &offset)| (slot + offset, b)));
-        }
-        rows.sort_unstable();
-        for (offset, buffer) in rows {
-            let info = &self.buffers[buffer];
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{offset}\t{}\t{}", info.bytes, printable(&info.name));
-        }
-        text
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::lir::{Options, lower};
@@ -108,7 +84,7 @@ mod tests {
     use crate::types::{DType, Type};
 
     #[test]
-    fn text_and_report() {
+    fn text() {
         let mut mir = Builder::new("m");
         let x = mir.input("x", Role::Input, Type::new(DType::F32, [4, 8]));
         mir.set_origin("neg");
@@ -118,8 +94,5 @@ mod tests {
         let module = lower(&graph, Options::default()).expect("it is small");
         let text = module.to_string();
         assert!(text.contains("move of b1 f32[8, 4](1, 8)"), "{text}");
-        let report = module.report();
-        assert!(report.starts_with("# arena_size=448 total_unshared=448 saved=0\n"), "{report}");
-        assert!(report.contains("64\t128\tx\n"), "{report}");
     }
 }
