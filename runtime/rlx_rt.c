@@ -3,6 +3,9 @@
 #if !defined(RLX_RT_FREESTANDING) && !defined(_POSIX_C_SOURCE)
 #define _POSIX_C_SOURCE 200809L
 #endif
+#if defined(RLX_RT_THREADS) && defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* for the processors that a thread runs on */
+#endif
 
 #include "rlx_rt.h"
 
@@ -39,7 +42,7 @@ const char *rlx_status_string(int32_t status) {
   case RLX_E_WEIGHTS_MODEL: return "the weights file belongs to another model or another build of it";
   case RLX_E_MEMORY: return "out of memory";
   case RLX_E_OPEN: return "the file cannot be opened or mapped";
-  case RLX_E_THREAD: return "a thread cannot be started";
+  case RLX_E_THREAD: return "a thread cannot be started or pinned";
   case RLX_E_ARGUMENT: return "an argument is out of its range";
   case RLX_E_DATA: return "an index in the model's data is out of range";
   default: return "unknown status";
@@ -626,29 +629,40 @@ int32_t rlx_map_weights(rlx_instance *instance, const char *path) {
 
 enum { MOST_THREADS = 1024, CHUNKS_PER_THREAD = 4, CHUNK_BITS = 16, SPINS = 4000 };
 
-/* A job is a loop cut into chunks. `ticket` holds the number of the job and how
-   many of its chunks nobody has claimed; a claim is a decrement by
-   compare-and-swap.
+/* What one thread has to do of a job, which is a loop cut into equal chunks. Every
+   thread has a lane of neighbouring chunks, so that it goes on where it went in
+   the loop before, and what it wrote then is near; a thread whose lane is empty
+   takes from the others'. `ticket` holds the number of the job and how many of the
+   lane's chunks nobody has claimed; a claim is a decrement by compare-and-swap.
 
-   Invariant: the job's fields change only when every chunk has been counted in
-   `done`. So a claim that succeeds proves that the fields that were read before it
-   belong to the same job; a thread that wakes up late fails its claim, and the caller
-   waits for chunks, never for threads. */
-struct rlx_pool {
+   Invariant: a lane's fields change only when every chunk of the job is done: the
+   caller counts its own, the others count in `done`. So a claim that succeeds proves that the fields that were read
+   before it belong to the same job; a thread that wakes up late fails its claim, and
+   the caller waits for chunks, never for threads. */
+struct lane {
   RLX_ALIGNAS(64) _Atomic uint64_t ticket;
   _Atomic(rlx_body) body;
   _Atomic(const void *const *) table;
   _Atomic int64_t extent;
-  _Atomic int64_t step;
-  _Atomic uint32_t chunks;
+  _Atomic uint32_t chunks; /* of the job */
+  _Atomic uint32_t lanes;  /* that have some */
+  _Atomic uint32_t end;    /* of this lane's chunks */
+  uint32_t index;
+  rlx_pool *pool;
+};
+
+struct rlx_pool {
   RLX_ALIGNAS(64) _Atomic uint32_t done;
   RLX_ALIGNAS(64) _Atomic uint32_t sleepers;
   atomic_flag busy;
   _Atomic bool stop;
+  uint32_t threads; /* the caller included */
+  uint32_t started;
+  uint64_t job;
   pthread_mutex_t mutex;
   pthread_cond_t wake;
-  uint32_t threads; /* the caller included */
-  pthread_t workers[];
+  pthread_t *workers; /* behind the lanes */
+  struct lane lanes[];
 };
 
 static void relax(void) {
@@ -659,44 +673,70 @@ static void relax(void) {
 #endif
 }
 
-static uint64_t unclaimed(uint64_t ticket) { return ticket & ((1u << CHUNK_BITS) - 1); }
+static uint32_t unclaimed(uint64_t ticket) { return (uint32_t)(ticket & ((1u << CHUNK_BITS) - 1)); }
 
-/* Claims and runs chunks until none is left. */
-static void work(rlx_pool *pool) {
-  uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
-  while (unclaimed(ticket) != 0) {
-    rlx_body body = atomic_load_explicit(&pool->body, memory_order_relaxed);
-    const void *const *table = atomic_load_explicit(&pool->table, memory_order_relaxed);
-    int64_t extent = atomic_load_explicit(&pool->extent, memory_order_relaxed);
-    int64_t step = atomic_load_explicit(&pool->step, memory_order_relaxed);
-    uint32_t chunks = atomic_load_explicit(&pool->chunks, memory_order_relaxed);
-    if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1, memory_order_acq_rel,
-                                               memory_order_acquire))
-      continue;
-    int64_t begin = (int64_t)(chunks - unclaimed(ticket)) * step;
-    body(table, begin, extent - begin < step ? extent : begin + step);
-    atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
-    ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
-  }
+/* Where chunk `i` of so many begins in 0 .. extent. */
+static int64_t begin_of(int64_t extent, uint32_t chunks, uint32_t i) {
+  int64_t whole = extent / chunks, rest = extent % chunks;
+  return whole * i + rest * i / chunks;
 }
 
-static bool idle(rlx_pool *pool) { return unclaimed(atomic_load(&pool->ticket)) == 0 && !atomic_load(&pool->stop); }
+/* Claims and runs the chunks of one lane until none is left; gives how many it ran. */
+static uint32_t drain(struct lane *lane) {
+  uint32_t count = 0;
+  uint64_t ticket = atomic_load_explicit(&lane->ticket, memory_order_acquire);
+  while (unclaimed(ticket) != 0) {
+    rlx_body body = atomic_load_explicit(&lane->body, memory_order_relaxed);
+    const void *const *table = atomic_load_explicit(&lane->table, memory_order_relaxed);
+    int64_t extent = atomic_load_explicit(&lane->extent, memory_order_relaxed);
+    uint32_t chunks = atomic_load_explicit(&lane->chunks, memory_order_relaxed);
+    uint32_t end = atomic_load_explicit(&lane->end, memory_order_relaxed);
+    if (!atomic_compare_exchange_weak_explicit(&lane->ticket, &ticket, ticket - 1, memory_order_acq_rel,
+                                               memory_order_acquire))
+      continue;
+    uint32_t chunk = end - unclaimed(ticket);
+    body(table, begin_of(extent, chunks, chunk), begin_of(extent, chunks, chunk + 1));
+    count++;
+    ticket = atomic_load_explicit(&lane->ticket, memory_order_acquire);
+  }
+  return count;
+}
+
+/* Runs what is left in the other lanes; gives how many chunks. */
+static uint32_t help(const struct lane *own) {
+  uint32_t count = 0, lanes = atomic_load_explicit(&own->lanes, memory_order_relaxed);
+  for (uint32_t i = 1; i < lanes; i++)
+    count += drain(&own->pool->lanes[(own->index + i) % lanes]);
+  return count;
+}
+
+static void count_done(rlx_pool *pool, uint32_t count) {
+  if (count != 0)
+    atomic_fetch_add_explicit(&pool->done, count, memory_order_release);
+}
+
+static bool idle(const struct lane *lane) {
+  return unclaimed(atomic_load(&lane->ticket)) == 0 && !atomic_load(&lane->pool->stop);
+}
 
 static void *worker(void *argument) {
-  rlx_pool *pool = argument;
+  struct lane *lane = argument;
+  rlx_pool *pool = lane->pool;
   while (!atomic_load(&pool->stop)) {
-    for (unsigned spin = 0; spin < SPINS && idle(pool); spin++)
+    for (unsigned spin = 0; spin < SPINS && idle(lane); spin++)
       relax();
-    if (idle(pool)) {
+    if (idle(lane)) {
       /* Either the caller sees this sleeper, or this sleeper sees the job. */
       pthread_mutex_lock(&pool->mutex);
       atomic_fetch_add(&pool->sleepers, 1);
-      while (idle(pool))
+      while (idle(lane))
         pthread_cond_wait(&pool->wake, &pool->mutex);
       atomic_fetch_sub(&pool->sleepers, 1);
       pthread_mutex_unlock(&pool->mutex);
     }
-    work(pool);
+    /* At once, as the caller may wait for it. */
+    count_done(pool, drain(lane));
+    count_done(pool, help(lane));
   }
   return NULL;
 }
@@ -713,27 +753,31 @@ void rlx_pool_parallel_for(void *argument, rlx_body body, const void *const *tab
   rlx_pool *pool = argument;
   if (extent <= 0)
     return;
-  if (grain < 1)
-    grain = 1;
-  int64_t grains = 1 + (extent - 1) / grain;
-  if (grains == 1 || pool->threads == 1 || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {
+  int64_t grains = grain > 1 ? extent / grain : extent;
+  if (grains <= 1 || pool->threads == 1 || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {
     body(table, 0, extent);
     return;
   }
-  int64_t most = (int64_t)pool->threads * CHUNKS_PER_THREAD;
-  int64_t step = grains > most ? (1 + (grains - 1) / most) * grain : grain;
-  uint32_t chunks = (uint32_t)(1 + (extent - 1) / step);
-  atomic_store_explicit(&pool->body, body, memory_order_relaxed);
-  atomic_store_explicit(&pool->table, table, memory_order_relaxed);
-  atomic_store_explicit(&pool->extent, extent, memory_order_relaxed);
-  atomic_store_explicit(&pool->step, step, memory_order_relaxed);
-  atomic_store_explicit(&pool->chunks, chunks, memory_order_relaxed);
+  uint32_t lanes = grains < pool->threads ? (uint32_t)grains : pool->threads;
+  uint32_t each = grains / lanes < CHUNKS_PER_THREAD ? (uint32_t)(grains / lanes) : CHUNKS_PER_THREAD;
   atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
-  uint64_t job = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> CHUNK_BITS) + 1;
-  atomic_store(&pool->ticket, job << CHUNK_BITS | chunks);
+  uint64_t ticket = ++pool->job << CHUNK_BITS | each;
+  for (uint32_t i = lanes; i-- > 0;) {
+    struct lane *lane = &pool->lanes[i];
+    atomic_store_explicit(&lane->body, body, memory_order_relaxed);
+    atomic_store_explicit(&lane->table, table, memory_order_relaxed);
+    atomic_store_explicit(&lane->extent, extent, memory_order_relaxed);
+    atomic_store_explicit(&lane->chunks, lanes * each, memory_order_relaxed);
+    atomic_store_explicit(&lane->lanes, lanes, memory_order_relaxed);
+    atomic_store_explicit(&lane->end, (i + 1) * each, memory_order_relaxed);
+    atomic_store_explicit(&lane->ticket, ticket, memory_order_release);
+  }
+  /* Before `sleepers` is read, as a sleeper reads its lane after it. */
+  atomic_thread_fence(memory_order_seq_cst);
   wake_sleepers(pool);
-  work(pool);
-  for (unsigned spin = 0; atomic_load_explicit(&pool->done, memory_order_acquire) != chunks; spin++)
+  uint32_t others = lanes * each - drain(&pool->lanes[0]);
+  others -= help(&pool->lanes[0]);
+  for (unsigned spin = 0; atomic_load_explicit(&pool->done, memory_order_acquire) != others; spin++)
     if (spin < SPINS)
       relax();
     else
@@ -747,14 +791,20 @@ int32_t rlx_pool_create(rlx_pool **result, uint32_t threads) {
   *result = NULL;
   if (threads < 1 || threads > MOST_THREADS)
     return RLX_E_ARGUMENT;
-  size_t bytes = sizeof(rlx_pool) + (threads - 1) * sizeof(pthread_t);
+  size_t lanes = sizeof(rlx_pool) + threads * sizeof(struct lane);
+  size_t bytes = lanes + threads * sizeof(pthread_t);
   size_t align = _Alignof(rlx_pool);
   rlx_pool *pool = aligned_alloc(align, (bytes + align - 1) & ~(align - 1));
   if (pool == NULL)
     return RLX_E_MEMORY;
   memset(pool, 0, bytes);
   atomic_flag_clear(&pool->busy);
-  pool->threads = 1;
+  pool->threads = threads;
+  pool->workers = (pthread_t *)(void *)((unsigned char *)pool + lanes);
+  for (uint32_t i = 0; i < threads; i++) {
+    pool->lanes[i].index = i;
+    pool->lanes[i].pool = pool;
+  }
   if (pthread_mutex_init(&pool->mutex, NULL) != 0) {
     free(pool);
     return RLX_E_THREAD;
@@ -768,11 +818,11 @@ int32_t rlx_pool_create(rlx_pool **result, uint32_t threads) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  while (pool->threads < threads &&
-         pthread_create(&pool->workers[pool->threads - 1], NULL, worker, pool) == 0)
-    pool->threads++;
+  while (pool->started + 1 < threads &&
+         pthread_create(&pool->workers[pool->started], NULL, worker, &pool->lanes[pool->started + 1]) == 0)
+    pool->started++;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (pool->threads < threads) {
+  if (pool->started + 1 < threads) {
     rlx_pool_destroy(pool);
     return RLX_E_THREAD;
   }
@@ -780,12 +830,36 @@ int32_t rlx_pool_create(rlx_pool **result, uint32_t threads) {
   return RLX_OK;
 }
 
+int32_t rlx_pool_pin(rlx_pool *pool) {
+  if (pool == NULL)
+    return RLX_E_NULL;
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (pthread_getaffinity_np(pthread_self(), sizeof allowed, &allowed) != 0 ||
+      (uint32_t)CPU_COUNT(&allowed) < pool->threads)
+    return RLX_E_THREAD;
+  for (uint32_t i = 0, processor = 0; i < pool->threads; i++, processor++) {
+    while (!CPU_ISSET(processor, &allowed))
+      processor++;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(processor, &one);
+    pthread_t thread = i == 0 ? pthread_self() : pool->workers[i - 1];
+    if (pthread_setaffinity_np(thread, sizeof one, &one) != 0)
+      return RLX_E_THREAD;
+  }
+  return RLX_OK;
+#else
+  return RLX_E_THREAD;
+#endif
+}
+
 int32_t rlx_pool_destroy(rlx_pool *pool) {
   if (pool == NULL)
     return RLX_OK;
   atomic_store(&pool->stop, true);
   wake_sleepers(pool);
-  for (uint32_t i = 0; i + 1 < pool->threads; i++)
+  for (uint32_t i = 0; i < pool->started; i++)
     pthread_join(pool->workers[i], NULL);
   pthread_cond_destroy(&pool->wake);
   pthread_mutex_destroy(&pool->mutex);

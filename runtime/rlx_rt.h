@@ -120,9 +120,9 @@ typedef struct rlx_model {
 typedef void (*rlx_body)(const void *const *table, int64_t begin, int64_t end);
 
 /* Covers 0..extent by calls of `body`, each iteration once, and returns when
-   all are done. Calls may run in parallel; a call should get a multiple of
-   `grain` iterations, but for the last. The model gives the same bits however
-   the range is cut. It must return (no longjmp) and may be called from
+   all are done. Calls may run in parallel; a call should get `grain` iterations
+   at least, as fewer are not worth a thread. The model gives the same bits
+   however the range is cut. It must return (no longjmp) and may be called from
    several threads when `argument` is shared by several instances. */
 typedef void (*rlx_parallel_for)(void *argument, rlx_body body, const void *const *table, int64_t extent,
                                  int64_t grain);
@@ -176,7 +176,7 @@ enum {
   RLX_E_WEIGHTS_MODEL = 14, /* the weights are of another model or build */
   RLX_E_MEMORY = 15,        /* out of memory */
   RLX_E_OPEN = 16,          /* the file cannot be opened or mapped */
-  RLX_E_THREAD = 17,        /* a thread cannot be started */
+  RLX_E_THREAD = 17,        /* a thread cannot be started or pinned */
   RLX_E_ARGUMENT = 18,      /* an argument is out of its range */
   RLX_E_DATA = 64           /* from <prefix>_run: an index in the data is out of range */
 };
@@ -280,6 +280,11 @@ typedef struct rlx_pool rlx_pool;
    then sleep; the calling thread is the last one. 1 to 1024 threads. Fills
    `pool`. Pure. */
 RLX_NODISCARD RLX_API int32_t rlx_pool_create(rlx_pool **pool, uint32_t threads);
+
+/* Pins every thread, the calling one too, to a processor of its own: the first
+   ones of those that the calling thread may run on. RLX_E_THREAD if there are
+   fewer, or the system has no such call. Per pool. */
+RLX_NODISCARD RLX_API int32_t rlx_pool_pin(rlx_pool *pool);
 
 /* Ends the threads; no run may be using the pool. Null is allowed. */
 RLX_API int32_t rlx_pool_destroy(rlx_pool *pool);

@@ -472,6 +472,7 @@ static void test_pool(void) {
   EXPECT(rlx_pool_create(&pool, 0) == RLX_E_ARGUMENT && pool == NULL);
   EXPECT(rlx_pool_create(&pool, 1025) == RLX_E_ARGUMENT);
   EXPECT(rlx_pool_destroy(NULL) == RLX_OK);
+  EXPECT(rlx_pool_pin(NULL) == RLX_E_NULL);
   allocations = 1;
   EXPECT(rlx_pool_create(&pool, 2) == RLX_E_MEMORY);
   for (int i = 1; i < 4; i++) {

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Threads that a run may use.
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
+    /// Pin each thread to a processor of its own.
+    #[arg(long)]
+    pin: bool,
     /// At least this long.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     seconds: f64,
@@ -67,7 +70,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     progress.phase("measuring");
     let words = [3.to_string(), args.runs.to_string(), args.seconds.to_string()];
     let threads = ["--threads".to_owned(), args.threads.to_string()];
-    let words = [&words[..], &threads[..]].concat();
+    let pin = args.pin.then(|| "--pin".to_owned());
+    let words: Vec<String> = words.into_iter().chain(threads).chain(pin).collect();
     let measured = driver::parsed(&driver.start("bench", &values, &words)?)?;
     if let Some(folder) = &args.out_dir {
         write_outputs(&driver.outputs()?, folder)?;

@@ -208,10 +208,7 @@ fn write(compiled: &Compiled, kind: Kind, path: &Path, args: &Args) -> Result<()
         Kind::Shared => shared(compiled, path, args)?,
         Kind::Assembler => text(compiled.object.listing.clone().unwrap_or_default())?,
         Kind::Clif => text(compiled.clif()?)?,
-        Kind::Kir => {
-            let kernels = compiled.program.kernels.values().map(|k| k.kernel.to_string());
-            text(kernels.collect::<Vec<_>>().join("\n"))?;
-        }
+        Kind::Kir => text(compiled.program.to_string())?,
         Kind::Lir => text(compiled.module.to_string())?,
         Kind::LirJson => text(format!("{}\n", lir::json::to_json(&compiled.module, true)))?,
         Kind::Mir => text(compiled.mir.to_string())?,

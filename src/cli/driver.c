@@ -20,6 +20,7 @@
 
    options: --weights FILE   the weights file of a model that waits for one
             --threads N      a pool of N threads
+            --pin            each thread on a processor of its own
             --fill BYTE      what the arena holds at first; 255, so that a read
                              of what nobody wrote is seen as NaN
             --repeat N       `run` runs N times
@@ -67,6 +68,7 @@ typedef struct options {
   int fill;
   bool guard;
   bool guard_start;
+  bool pin;
 } options;
 
 /* ---- Failing ----------------------------------------------------------- */
@@ -105,7 +107,7 @@ static _Noreturn void usage(const char *what) {
   fail(USAGE,
        "%s\nusage: driver run LIST DIR [options]\n"
        "       driver bench|profile LIST DIR WARMUP RUNS SECONDS [options]\n"
-       "options: --weights FILE --threads N --fill BYTE --repeat N --guard --guard-start",
+       "options: --weights FILE --threads N --pin --fill BYTE --repeat N --guard --guard-start",
        what);
 }
 
@@ -143,6 +145,10 @@ static options parse_arguments(int count, char **arguments) {
     const char *name = arguments[at];
     if (strcmp(name, "--guard") == 0) {
       o.guard = true;
+      continue;
+    }
+    if (strcmp(name, "--pin") == 0) {
+      o.pin = true;
       continue;
     }
     if (strcmp(name, "--guard-start") == 0) {
@@ -470,6 +476,8 @@ int main(int count, char **arguments) {
   if (o.threads > 1) {
     check(rlx_pool_create(&pool, (uint32_t)o.threads), "start threads");
     check(rlx_set_parallel(&instance, rlx_pool_parallel_for, pool), "start threads");
+    if (o.pin)
+      check(rlx_pool_pin(pool), "pin threads");
   }
 #else
   if (o.threads > 1)
