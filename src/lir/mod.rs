@@ -272,6 +272,9 @@ pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::erro
             module = near;
         }
     }
+    if options.alias {
+        schedule::improve(&mut module);
+    }
     place::place(&mut module)?;
     if cfg!(debug_assertions)
         && let Err(broken) = verify::verify(&module)

@@ -1,0 +1,54 @@
+//! The stored steps of a module as a problem.
+
+use super::problem::{Problem, Task};
+use crate::lir::{Access, Buffer, BufferKind, Module};
+use cranelift_entity::SecondaryMap;
+use std::collections::BTreeSet;
+
+/// Of buffers that are touched more often, each step that writes is taken to need all of it.
+const TOUCHES: usize = 600;
+
+/// The steps as tasks, the buffers as objects. A step must follow those that wrote what it reads, and
+/// those that touched what it writes.
+pub(super) fn problem(module: &Module) -> Problem {
+    let mut problem = Problem::default();
+    let align = module.plan.options.alignment.max(1);
+    let mut objects: SecondaryMap<Buffer, Option<usize>> = SecondaryMap::new();
+    for (buffer, info) in &module.buffers {
+        objects[buffer] = match info.kind {
+            // Alive always.
+            BufferKind::Input | BufferKind::Parameter | BufferKind::Constant(_) => None,
+            BufferKind::Output | BufferKind::Temporary => {
+                let object = problem.object(info.bytes.next_multiple_of(align));
+                problem.kept[object] = info.kind == BufferKind::Output;
+                Some(object)
+            }
+        };
+    }
+    // Who touched each buffer so far, and whether by writing.
+    let mut touched: SecondaryMap<Buffer, Vec<(usize, &Access, bool)>> = SecondaryMap::new();
+    for (index, info) in module.steps.values().enumerate() {
+        let (mut after, mut touches) = (BTreeSet::new(), BTreeSet::new());
+        let accesses = info.operands.iter().map(|access| (access, false));
+        for (access, writes) in accesses.clone().chain([(&info.result, true)]) {
+            let Some(object) = objects[access.buffer] else { continue };
+            touches.insert(object);
+            let earlier = &touched[access.buffer];
+            let all = earlier.len() > TOUCHES;
+            let meets = |&&(_, other, wrote): &&(usize, &Access, bool)| {
+                (writes || wrote) && (all || access.overlaps(other))
+            };
+            after.extend(earlier.iter().filter(meets).map(|&(step, ..)| step));
+        }
+        for (access, writes) in accesses.chain([(&info.result, true)]) {
+            touched[access.buffer].push((index, access, writes));
+        }
+        problem.tasks.push(Task {
+            after: after.into_iter().collect(),
+            touches: touches.into_iter().collect(),
+            result: objects[info.result.buffer],
+            in_place: vec![],
+        });
+    }
+    problem
+}
