@@ -1,14 +1,15 @@
 //! A plan for people: what is where and when, what the peak is made of, and what everything costs.
 //!
 //! A [`Report`] is plain data, made of a placed module and, where there is one, of its code. It is
-//! printed as text ([`Report::text`]), as JSON (its fields are the format, [`SCHEMA`] says what they mean) and as
-//! a picture ([`Report::svg`]) that needs nothing but itself.
+//! printed as text ([`Report::text`]), as JSON (its fields are the format, [`SCHEMA`] says what they mean), as
+//! a picture ([`Report::svg`]) and as a page ([`Report::html`]) that need nothing but themselves.
 //!
 //! Times are those of [`Range`](crate::lir::liveness::Range): 0 is before the first step, step `s` runs
 //! at `s + 1`, and the last time is behind the last step.
 
 mod axis;
 mod contents;
+mod page;
 mod peak;
 mod svg;
 mod text;

@@ -121,6 +121,9 @@ fn names_are_harmless() {
     let svg = report.svg();
     assert!(!svg.contains("onload=\"") && !svg.contains("<!--") && !svg.contains('\u{1b}'));
     assert!(!report.text().contains('\u{1b}'));
+    let page = report.html();
+    assert_eq!(page.matches("</script>").count(), 2);
+    assert!(!page.contains("<!--") && !page.contains("<svg"));
 }
 
 #[test]
