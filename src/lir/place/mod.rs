@@ -2,8 +2,11 @@
 //!
 //! What lives for the whole run is put side by side behind the context. The rest is placed one buffer
 //! after the other, each into a gap between those it meets in time; the outcome depends on the order,
-//! so several are tried and the best kept. The work is bounded by a count of steps, not by a clock, so
-//! that a plan does not depend on the machine.
+//! so several are tried and the best kept. If that is not as low as can be, a search goes on from there
+//! (`exact`). The work is bounded by a count of steps, not by a clock, so that a plan does not depend
+//! on the machine.
+
+mod exact;
 
 use super::liveness::{Range, ranges};
 use super::{Buffer, BufferKind, CONTEXT_BYTES, Module};
@@ -14,6 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Comparisons of two buffers that all attempts together may take.
 const WORK: usize = 40_000_000;
+
+/// Looks at an item that the search may take.
+const SEARCH: u64 = 1_000_000;
 
 /// A buffer to be placed. Sizes and offsets are multiples of the alignment.
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +207,7 @@ fn best(items: &[Item], bound: u64) -> Vec<u64> {
             (lowest, best) = (height, offsets);
         }
     }
-    best
+    exact::improve(items, bound, lowest, SEARCH).unwrap_or(best)
 }
 
 /// Places in the order of time, each into the first free block that is large enough. Near-linear.
@@ -322,12 +328,12 @@ fn in_order(items: &[Item], conflicts: &[Vec<u32>], order: &[usize], tight: bool
 mod tests {
     use super::*;
 
-    fn items(list: &[(u64, u32, u32)]) -> Vec<Item> {
+    pub(super) fn items(list: &[(u64, u32, u32)]) -> Vec<Item> {
         let item = |&(size, first, last)| Item { size, range: Range { first, last } };
         list.iter().map(item).collect()
     }
 
-    fn check(items: &[Item], offsets: &[u64]) {
+    pub(super) fn check(items: &[Item], offsets: &[u64]) {
         for (i, a) in items.iter().enumerate() {
             for (j, b) in items.iter().enumerate().take(i) {
                 let apart = offsets[i] + a.size <= offsets[j] || offsets[j] + b.size <= offsets[i];
@@ -347,7 +353,7 @@ mod tests {
     }
 
     /// Numbers that look random and are the same everywhere.
-    fn noise(state: &mut u64) -> u64 {
+    pub(super) fn noise(state: &mut u64) -> u64 {
         *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         *state >> 33
     }
