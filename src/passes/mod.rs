@@ -8,6 +8,7 @@ pub mod map;
 pub mod pack;
 mod rewrite;
 pub mod rows;
+pub mod scale;
 pub mod simplify;
 
 use crate::machine::Machine;
@@ -29,7 +30,7 @@ pub fn run(graph: Graph, level: Level, machine: &Machine) -> Graph {
         return dce::eliminate(graph);
     }
     let pack = |graph| pack::pack(graph, machine);
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 10] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 11] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("layout", &layout::propagate),
@@ -37,6 +38,7 @@ pub fn run(graph: Graph, level: Level, machine: &Machine) -> Graph {
         ("simplify", &simplify::simplify),
         ("fold", &fold::fold),
         ("epilogue", &epilogue::fuse),
+        ("scale", &scale::fold),
         ("rows", &rows::fuse),
         ("map", &map::fuse),
         ("pack", &pack),
@@ -156,5 +158,34 @@ mod tests {
         let graph = optimized(b, &[y]);
         assert_eq!(count(&graph, |op| matches!(op, Op::Rows(_))), 2, "{graph}");
         assert_eq!(count(&graph, |op| matches!(op, Op::Map(_) | Op::Reduce { .. })), 0, "{graph}");
+    }
+
+    /// Batch normalization after a product, and what comes after it.
+    #[test]
+    fn scales_are_in_the_weights() {
+        let mut b = Builder::new("scaled");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [5, 6]));
+        let w = b.constant(tensor(&[6, 7], 2));
+        let [bias, mean, scale, shift] = [3, 4, 5, 6].map(|seed| b.constant(tensor(&[7], seed)));
+        let sum = b.contract(x, w);
+        let y = b.binary(Binary::Add, sum, bias);
+        let y = b.binary(Binary::Sub, y, mean);
+        let y = b.binary(Binary::Mul, y, scale);
+        let y = b.binary(Binary::Add, y, shift);
+        let y = b.binary_scalar(Binary::Max, y, 0.0);
+        let other = b.input("other", Role::Input, Type::new(DType::F32, [5, 7]));
+        let y = b.binary(Binary::Add, y, other);
+        let graph = optimized(b, &[y]);
+        let products = graph.nodes.values().filter_map(|node| match &node.op {
+            Op::Contract(c) => Some((node.operands.len(), c.epilogue.as_ref()?)),
+            _ => None,
+        });
+        let products: Vec<(usize, &crate::mir::Expr)> = products.collect();
+        let [(operands, epilogue)] = products[..] else { panic!("one product\n{graph}") };
+        assert_eq!(operands, 4, "{graph}");
+        let is = |node: &&crate::mir::Scalar| {
+            matches!(node, crate::mir::Scalar::Binary(Binary::Mul | Binary::Sub, ..))
+        };
+        assert_eq!(epilogue.nodes.iter().filter(is).count(), 0, "{graph}");
     }
 }
