@@ -44,6 +44,7 @@ const char *rlx_status_string(int32_t status) {
   case RLX_E_OPEN: return "the file cannot be opened or mapped";
   case RLX_E_THREAD: return "a thread cannot be started or pinned";
   case RLX_E_ARGUMENT: return "an argument is out of its range";
+  case RLX_E_NOT_PREPARED: return "the model's parameters were not prepared in this arena";
   case RLX_E_DATA: return "an index in the model's data is out of range";
   default: return "unknown status";
   }
@@ -73,10 +74,14 @@ static bool same_text(const char *a, const char *b) {
 
 /* ---- The descriptor ---------------------------------------------------- */
 
+/* Whether a descriptor is long enough to have a field, and it is not zero there. */
+#define HAS(model, field) \
+  ((model)->size >= offsetof(rlx_model, field) + sizeof (model)->field && (model)->field != 0)
+
 static int32_t check_abi(const rlx_model *model) {
   if (model == NULL)
     return RLX_E_NULL;
-  return model->abi == RLX_ABI_VERSION && model->size >= sizeof(rlx_model) ? RLX_OK : RLX_E_ABI;
+  return model->abi == RLX_ABI_VERSION && model->size >= offsetof(rlx_model, prepare) ? RLX_OK : RLX_E_ABI;
 }
 
 /* Whether begin .. begin + bytes lies in 0 .. size. */
@@ -134,6 +139,7 @@ static void clear_context(rlx_context *context) {
   context->weights = NULL;
   context->parallel_for = NULL;
   context->parallel_argument = NULL;
+  context->prepared = 0;
   for (size_t i = 0; i < sizeof context->reserved / sizeof context->reserved[0]; i++)
     ((volatile uint64_t *)context->reserved)[i] = 0;
 }
@@ -207,14 +213,31 @@ static int32_t check_instance(const rlx_instance *instance) {
   return instance == NULL || instance->model == NULL || instance->arena == NULL ? RLX_E_NULL : RLX_OK;
 }
 
+static int32_t check_weights(const rlx_instance *instance) {
+  bool waits = instance->model->weights_mode >= RLX_WEIGHTS_EXTERNAL;
+  return waits && !(instance->flags & WEIGHTS_BOUND) ? RLX_E_NO_WEIGHTS : RLX_OK;
+}
+
+/* What was computed from the parameters and the weights is no longer theirs. */
+static void forget_prepared(const rlx_instance *instance) { ((rlx_context *)instance->arena)->prepared = 0; }
+
 int32_t rlx_run(rlx_instance *instance) {
   int32_t status = check_instance(instance);
   if (status != RLX_OK)
     return status;
   const rlx_model *model = instance->model;
-  if (model->weights_mode >= RLX_WEIGHTS_EXTERNAL && !(instance->flags & WEIGHTS_BOUND))
-    return RLX_E_NO_WEIGHTS;
-  return model->run(instance->arena);
+  if (((const rlx_context *)instance->arena)->prepared == 0 && HAS(model, prepare))
+    status = rlx_prepare(instance);
+  else
+    status = check_weights(instance);
+  return status != RLX_OK ? status : model->run(instance->arena);
+}
+
+int32_t rlx_prepare(rlx_instance *instance) {
+  int32_t status = check_instance(instance);
+  if (status == RLX_OK)
+    status = check_weights(instance);
+  return status == RLX_OK && HAS(instance->model, prepare) ? instance->model->prepare(instance->arena) : status;
 }
 
 /* ---- Tensors ----------------------------------------------------------- */
@@ -276,6 +299,8 @@ static int32_t set(const rlx_instance *instance, enum role role, uint32_t index,
   if (data == NULL && bytes != 0)
     return RLX_E_NULL;
   copy(slot.data, data, bytes);
+  if (role == PARAM)
+    forget_prepared(instance);
   return RLX_OK;
 }
 
@@ -345,12 +370,14 @@ int32_t rlx_input(const rlx_instance *instance, uint32_t index, void **data) {
   return status;
 }
 
-int32_t rlx_param(const rlx_instance *instance, uint32_t index, void **data) {
+int32_t rlx_param(rlx_instance *instance, uint32_t index, void **data) {
   struct slot slot;
   int32_t status = data == NULL ? RLX_E_NULL : locate(instance, PARAM, index, &slot);
-  if (status == RLX_OK)
-    *data = slot.data;
-  return status;
+  if (status != RLX_OK)
+    return status;
+  *data = slot.data;
+  forget_prepared(instance);
+  return RLX_OK;
 }
 
 int32_t rlx_output(const rlx_instance *instance, uint32_t index, const void **data) {
@@ -380,6 +407,7 @@ int32_t rlx_bind_weights(rlx_instance *instance, const void *weights, uint64_t b
     ((rlx_context *)instance->arena)->weights = weights;
   }
   release_mapping(instance);
+  forget_prepared(instance);
   instance->flags |= WEIGHTS_BOUND;
   return RLX_OK;
 }

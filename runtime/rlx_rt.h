@@ -114,6 +114,9 @@ typedef struct rlx_model {
   uint64_t weights_offset; /* RLX_WEIGHTS_ARENA: their slot in the arena */
   uint8_t fingerprint[32]; /* of everything that the object depends on */
   int32_t (*run)(void *arena);
+  /* From here on only if `size` says so. */
+  int32_t (*prepare)(void *arena); /* null: a run needs no preparation */
+  uint64_t reserved[3];
 } rlx_model;
 
 /* Runs iterations begin..end of a kernel's outermost loop. */
@@ -127,13 +130,14 @@ typedef void (*rlx_body)(const void *const *table, int64_t begin, int64_t end);
 typedef void (*rlx_parallel_for)(void *argument, rlx_body body, const void *const *table, int64_t extent,
                                  int64_t grain);
 
-/* The first 64 bytes of an arena. All zero means embedded weights and one
-   thread, so a zeroed buffer is a valid arena. */
+/* The first 64 bytes of an arena. All zero means embedded weights, one thread
+   and not prepared, so a zeroed buffer is a valid arena. */
 typedef struct rlx_context {
   const void *weights; /* RLX_WEIGHTS_EXTERNAL: 64-byte aligned */
   rlx_parallel_for parallel_for;
   void *parallel_argument;
-  uint64_t reserved[5];
+  uint64_t prepared; /* set by <prefix>_prepare, and waited for by the runs of a model that has it */
+  uint64_t reserved[4];
 } rlx_context;
 
 /* Alignment of weights, and bytes behind the last slot and the last weight
@@ -145,14 +149,16 @@ typedef struct rlx_context {
 RLX_STATIC_ASSERT(sizeof(rlx_tensor) == 40, "rlx_tensor");
 RLX_STATIC_ASSERT(offsetof(rlx_tensor, rank) == 16, "rlx_tensor.rank");
 RLX_STATIC_ASSERT(offsetof(rlx_tensor, offset) == 24, "rlx_tensor.offset");
-RLX_STATIC_ASSERT(sizeof(rlx_model) == 136, "rlx_model");
+RLX_STATIC_ASSERT(sizeof(rlx_model) == 168, "rlx_model");
 RLX_STATIC_ASSERT(offsetof(rlx_model, arena_size) == 16, "rlx_model.arena_size");
 RLX_STATIC_ASSERT(offsetof(rlx_model, inputs) == 32, "rlx_model.inputs");
 RLX_STATIC_ASSERT(offsetof(rlx_model, input_count) == 56, "rlx_model.input_count");
 RLX_STATIC_ASSERT(offsetof(rlx_model, weights) == 72, "rlx_model.weights");
 RLX_STATIC_ASSERT(offsetof(rlx_model, fingerprint) == 96, "rlx_model.fingerprint");
 RLX_STATIC_ASSERT(offsetof(rlx_model, run) == 128, "rlx_model.run");
+RLX_STATIC_ASSERT(offsetof(rlx_model, prepare) == 136, "rlx_model.prepare");
 RLX_STATIC_ASSERT(sizeof(rlx_context) == 64, "rlx_context");
+RLX_STATIC_ASSERT(offsetof(rlx_context, prepared) == 24, "rlx_context.prepared");
 #endif
 
 /* ---- Status ----------------------------------------------------------- */
@@ -178,6 +184,7 @@ enum {
   RLX_E_OPEN = 16,          /* the file cannot be opened or mapped */
   RLX_E_THREAD = 17,        /* a thread cannot be started or pinned */
   RLX_E_ARGUMENT = 18,      /* an argument is out of its range */
+  RLX_E_NOT_PREPARED = 19,  /* from <prefix>_run: <prefix>_prepare was not called on this arena */
   RLX_E_DATA = 64           /* from <prefix>_run: an index in the data is out of range */
 };
 
@@ -216,9 +223,17 @@ RLX_NODISCARD RLX_API int32_t rlx_create_in(rlx_instance *instance, const rlx_mo
 RLX_API int32_t rlx_destroy(rlx_instance *instance);
 
 /* One inference. RLX_E_NO_WEIGHTS before weights are bound that the model
-   waits for; else what the model's function returns. Neither allocates nor
-   calls anything but parallel_for. Per instance. */
+   waits for; else what the model's function returns. Calls rlx_prepare first
+   when weights or a parameter were set since the last run. Neither allocates
+   nor calls anything but parallel_for. Per instance. */
 RLX_NODISCARD RLX_API int32_t rlx_run(rlx_instance *instance);
+
+/* Computes now what depends on the parameters only and stays the same from run
+   to run; RLX_OK if the model has nothing of that kind. Inputs keep their
+   values, outputs do not. Need be called only by a program that writes to a
+   parameter through a pointer that it got from rlx_param before the last run,
+   or that wants its first run to be as fast as the others. Per instance. */
+RLX_NODISCARD RLX_API int32_t rlx_prepare(rlx_instance *instance);
 
 /* ---- Tensors ---------------------------------------------------------- */
 
@@ -244,10 +259,11 @@ RLX_NODISCARD RLX_API int32_t rlx_get_output_by_name(const rlx_instance *instanc
                                                      uint64_t bytes);
 
 /* The tensor's own memory in the arena, `model->inputs[index].bytes` long, good
-   until rlx_destroy. Outputs hold their values until the next rlx_run. Fills
+   until rlx_destroy. Outputs hold their values until the next rlx_run or
+   rlx_prepare. A parameter counts as set when its pointer is asked for. Fills
    `data`. Per instance. */
 RLX_NODISCARD RLX_API int32_t rlx_input(const rlx_instance *instance, uint32_t index, void **data);
-RLX_NODISCARD RLX_API int32_t rlx_param(const rlx_instance *instance, uint32_t index, void **data);
+RLX_NODISCARD RLX_API int32_t rlx_param(rlx_instance *instance, uint32_t index, void **data);
 RLX_NODISCARD RLX_API int32_t rlx_output(const rlx_instance *instance, uint32_t index, const void **data);
 
 /* ---- Weights ---------------------------------------------------------- */

@@ -178,7 +178,7 @@ impl Options {
         lir::Options {
             weights_in_arena: self.weights == WeightsMode::Arena,
             alias: self.level != Level::None,
-            ..self.plan
+            ..self.plan.clone()
         }
     }
 
@@ -218,6 +218,7 @@ impl Compiled {
     /// As [`codegen::emit`].
     pub fn clif(&self) -> Result<String, ErrorKind> {
         let Object { contract, profile, .. } = &self.object;
-        codegen::module::clif_text(&self.program, contract, *profile, &self.target)
+        let prologue = self.module.plan.prologue;
+        codegen::module::clif_text(&self.program, contract, prologue, *profile, &self.target)
     }
 }

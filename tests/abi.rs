@@ -15,7 +15,8 @@ use rlx_aot::codegen::{
 use rlx_aot::error::ErrorKind;
 use rlx_aot::kir::build::Builder;
 use rlx_aot::lir::{
-    Access, Buffer, BufferInfo, BufferKind, CONTEXT_BYTES, Io, Module, Op, Plan, Port, StepInfo,
+    self, Access, Buffer, BufferInfo, BufferKind, CONTEXT_BYTES, Io, Module, Op, Plan, Port,
+    StepInfo,
 };
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
@@ -336,6 +337,57 @@ fn values_on_all_targets() {
     }
 }
 
+/// What depends on a parameter only is a function of its own, without which there is no run.
+#[test]
+fn parameters_are_prepared_once() {
+    use rlx_aot::mir::{Binary, Builder, Output, Role};
+    let folder = folder("prepared");
+    let mut mir = Builder::new("m");
+    let ty = Type::new(DType::F32, [ELEMENTS]);
+    let x = mir.input("x", Role::Input, ty.clone());
+    let p = mir.input("p", Role::Parameter, ty);
+    let square = mir.binary(Binary::Mul, p, p);
+    let z = mir.binary(Binary::Add, x, square);
+    let outputs = [("z", z), ("s", square)];
+    let outputs = outputs.map(|(name, value)| Output { name: name.into(), value });
+    let module = lir::lower(&mir.finish(outputs.into()), lir::Options::default()).unwrap();
+    let target = Target::host().unwrap();
+    let program = codegen::select(&module, rlx_aot::kernels::key, |step, name| {
+        let plan = rlx_aot::kernels::build(step, &target.machine, name)?;
+        Ok(KernelInfo { kernel: plan.kernel, grain: plan.grain })
+    });
+    let object =
+        codegen::emit(&module, &program.unwrap(), &options("mlp", false), &target).unwrap();
+    assert!(object.exports().contains(&"mlp_prepare".to_owned()));
+    write_object(&folder, &object);
+    let source = r#"
+#include "mlp.h"
+#include "rlx_rt.h"
+#include <string.h>
+static _Alignas(MLP_ARENA_ALIGN) unsigned char arena[MLP_ARENA_SIZE];
+static float *at(size_t offset) { return (float *)(void *)(arena + offset); }
+int main(void) {
+  float *x = at(MLP_INPUT_X_OFFSET), *p = at(MLP_PARAM_P_OFFSET);
+  float *z = at(MLP_OUTPUT_Z_OFFSET), *s = at(MLP_OUTPUT_S_OFFSET);
+  x[0] = 1;
+  p[0] = 3;
+  if (mlp_run(arena) != RLX_E_NOT_PREPARED || mlp_prepare(NULL) != RLX_E_NULL)
+    return 1;
+  if (mlp_prepare(arena) != 0 || mlp_run(arena) != 0 || z[0] != 10 || s[0] != 9)
+    return 2;
+  p[0] = 5;
+  x[0] = 2;
+  if (mlp_run(arena) != 0 || z[0] != 11 || mlp_prepare(arena) != 0 || mlp_run(arena) != 0)
+    return 3;
+  return z[0] == 27 && s[0] == 25 ? 0 : 4;
+}
+"#;
+    std::fs::write(folder.join("main.c"), source).unwrap();
+    let inputs = ["-std=c11", "-O1", "main.c", "mlp.o", "-o", "prepared"];
+    succeed("cc", &[WARNINGS, &inputs].concat(), &folder);
+    succeed("./prepared", &[], &folder);
+}
+
 /// Two models in one program, each in a thread of its own, without the runtime; what `run` is.
 #[test]
 fn two_models_in_two_threads() {
@@ -421,7 +473,7 @@ fn libraries() {
     assert!(text.contains("mlp_run:") && text.contains("mlp.k0.move"), "{text}");
     let build = |_: &StepInfo, name: &str| Ok::<_, ErrorKind>(kernel(&target, name));
     let program = codegen::select(&model("m", false), |_| String::new(), build).unwrap();
-    let text = clif_text(&program, &object.contract, true, &target).unwrap();
+    let text = clif_text(&program, &object.contract, 0, true, &target).unwrap();
     assert!(text.contains("k0") && text.contains("mlp_run_profiled"), "{text}");
 }
 

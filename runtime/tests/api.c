@@ -53,7 +53,7 @@ static void test_descriptors(void) {
   REFUSED(status)
   WITH(abi, RLX_ABI_VERSION + 1, RLX_E_ABI);
   WITH(abi, 0, RLX_E_ABI);
-  WITH(size, sizeof(rlx_model) - 1, RLX_E_ABI);
+  WITH(size, offsetof(rlx_model, prepare) - 1, RLX_E_ABI);
   WITH(size, 0, RLX_E_ABI);
   WITH(run, NULL, RLX_E_MODEL);
   WITH(arena_align, 0, RLX_E_MODEL);
@@ -85,6 +85,13 @@ static void test_descriptors(void) {
   m = fake_model;
   m.size = sizeof(rlx_model) + 8;
   EXPECT(rlx_create_in(&instance, &m, buffer, sizeof buffer) == RLX_OK);
+
+  /* An older one says nothing about what was added since. */
+  m = fake_prepared_model;
+  m.size = offsetof(rlx_model, prepare);
+  EXPECT(rlx_create_in(&instance, &m, buffer, sizeof buffer) == RLX_OK);
+  EXPECT(rlx_prepare(&instance) == RLX_OK);
+  EXPECT(rlx_run(&instance) == RLX_E_NOT_PREPARED);
 
   uint32_t index = 7;
   m.abi = 2;
@@ -118,6 +125,39 @@ static void test_arena(void) {
   EXPECT(rlx_destroy(NULL) == RLX_E_NULL);
   EXPECT(rlx_run(&instance) == RLX_E_NULL);
   EXPECT(rlx_run(NULL) == RLX_E_NULL);
+}
+
+static float first_output(rlx_instance *instance) {
+  const void *y = NULL;
+  EXPECT(rlx_run(instance) == RLX_OK);
+  EXPECT(rlx_output(instance, 0, &y) == RLX_OK);
+  float value;
+  memcpy(&value, y, sizeof value);
+  return value;
+}
+
+static void test_prepared(void) {
+  rlx_instance instance;
+  float other[3] = {100, 0, 0};
+  void *data = NULL;
+  EXPECT(rlx_create_in(&instance, &fake_prepared_model, buffer, sizeof buffer) == RLX_OK);
+  EXPECT(fake_prepared_model.run(buffer) == RLX_E_NOT_PREPARED);
+  expect_inference(&instance);
+  unsigned char negate = 0;
+  EXPECT(rlx_set_input(&instance, 1, &negate, 1) == RLX_OK);
+  /* A parameter that is set is prepared again, and only then. */
+  EXPECT(rlx_set_param(&instance, 0, other, sizeof other) == RLX_OK);
+  EXPECT(first_output(&instance) == 102.0f);
+  EXPECT(rlx_param(&instance, 0, &data) == RLX_OK);
+  memcpy(data, p, sizeof p);
+  EXPECT(first_output(&instance) == 12.0f);
+  memcpy(data, other, sizeof other);
+  EXPECT(first_output(&instance) == 12.0f);
+  EXPECT(rlx_prepare(&instance) == RLX_OK);
+  EXPECT(first_output(&instance) == 102.0f);
+  EXPECT(rlx_prepare(NULL) == RLX_E_NULL);
+  EXPECT(rlx_create_in(&instance, &fake_external_model, buffer, sizeof buffer) == RLX_OK);
+  EXPECT(rlx_prepare(&instance) == RLX_E_NO_WEIGHTS);
 }
 
 static void test_tensors(void) {
@@ -243,7 +283,7 @@ static void test_parallel(void) {
 static void test_status_strings(void) {
   const char *unknown = rlx_status_string(-1);
   for (int32_t i = 0; i <= 255; i++) {
-    bool known = i <= RLX_E_ARGUMENT || i == RLX_E_DATA;
+    bool known = i <= RLX_E_NOT_PREPARED || i == RLX_E_DATA;
     EXPECT((strcmp(rlx_status_string(i), unknown) != 0) == known);
     for (int32_t k = 0; known && k < i; k++)
       EXPECT(strcmp(rlx_status_string(i), rlx_status_string(k)) != 0);
@@ -508,6 +548,7 @@ static void test_pool(void) {
 int main(int argument_count, char **arguments) {
   test_descriptors();
   test_arena();
+  test_prepared();
   test_tensors();
   test_bound_weights();
   test_parallel();

@@ -42,6 +42,24 @@ static int32_t run_external(void *arena) { return run_with(arena, ((const rlx_co
 
 static int32_t run_arena(void *arena) { return run_with(arena, (unsigned char *)arena + FAKE_WEIGHTS); }
 
+/* What is prepared is a copy of p, at the empty output. */
+static int32_t prepare(void *arena) {
+  unsigned char *bytes = arena;
+  for (unsigned i = 0; i < FAKE_COLUMNS * sizeof(float); i++)
+    bytes[FAKE_EMPTY + i] = bytes[FAKE_P + i];
+  ((rlx_context *)arena)->prepared = 1;
+  return RLX_OK;
+}
+
+static int32_t run_prepared(void *arena) {
+  unsigned char *bytes = arena;
+  const void *table[] = {bytes + FAKE_X, fake_weights, bytes + FAKE_EMPTY, bytes + FAKE_NEGATE, bytes + FAKE_Y};
+  if (((const rlx_context *)arena)->prepared == 0)
+    return RLX_E_NOT_PREPARED;
+  kernel(table, 0, FAKE_ROWS);
+  return RLX_OK;
+}
+
 int32_t fake_run_profiled(void *arena, uint64_t (*now)(void *argument), void *argument, uint64_t *nanoseconds) {
   uint64_t begin = now(argument);
   int32_t status = run_embedded(arena);
@@ -52,12 +70,14 @@ int32_t fake_run_profiled(void *arena, uint64_t (*now)(void *argument), void *ar
 }
 
 /* clang-format off */
-#define MODEL(mode, data, bytes, place, function)                                                                      \
+#define MODEL(mode, data, bytes, place, function, once)                                                                \
   {RLX_ABI_VERSION, sizeof(rlx_model), "fake", FAKE_ARENA_SIZE, 64, inputs, outputs, params, 2, 2, 1, mode, data,      \
-   bytes, place, {0x00, 0x1f, 0xa5, 0xff}, function}
+   bytes, place, {0x00, 0x1f, 0xa5, 0xff}, function, once, {0}}
 /* clang-format on */
 
-const rlx_model fake_model = MODEL(RLX_WEIGHTS_EMBEDDED, fake_weights, FAKE_WEIGHTS_SIZE, 0, run_embedded);
-const rlx_model fake_external_model = MODEL(RLX_WEIGHTS_EXTERNAL, NULL, FAKE_WEIGHTS_SIZE, 0, run_external);
-const rlx_model fake_arena_model = MODEL(RLX_WEIGHTS_ARENA, NULL, FAKE_WEIGHTS_SIZE, FAKE_WEIGHTS, run_arena);
-const rlx_model fake_plain_model = MODEL(RLX_WEIGHTS_NONE, NULL, 0, 0, run_embedded);
+const rlx_model fake_model = MODEL(RLX_WEIGHTS_EMBEDDED, fake_weights, FAKE_WEIGHTS_SIZE, 0, run_embedded, NULL);
+const rlx_model fake_external_model = MODEL(RLX_WEIGHTS_EXTERNAL, NULL, FAKE_WEIGHTS_SIZE, 0, run_external, NULL);
+const rlx_model fake_arena_model = MODEL(RLX_WEIGHTS_ARENA, NULL, FAKE_WEIGHTS_SIZE, FAKE_WEIGHTS, run_arena, NULL);
+const rlx_model fake_plain_model = MODEL(RLX_WEIGHTS_NONE, NULL, 0, 0, run_embedded, NULL);
+const rlx_model fake_prepared_model =
+    MODEL(RLX_WEIGHTS_EMBEDDED, fake_weights, FAKE_WEIGHTS_SIZE, 0, run_prepared, prepare);

@@ -19,7 +19,7 @@ enum {
   FAKE_COLUMNS = 3
 };
 
-extern const rlx_model fake_model, fake_external_model, fake_arena_model, fake_plain_model;
+extern const rlx_model fake_model, fake_external_model, fake_arena_model, fake_plain_model, fake_prepared_model;
 extern const float fake_weights[FAKE_WEIGHTS_SIZE / sizeof(float)];
 
 int32_t fake_run_profiled(void *arena, uint64_t (*now)(void *argument), void *argument, uint64_t *nanoseconds);

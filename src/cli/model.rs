@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Give every tensor bytes of its own (for debugging).
     #[arg(long)]
     no_reuse: bool,
+    /// Compute everything in every run, also what depends on parameters only. [default: that once, by <prefix>_prepare]
+    #[arg(long)]
+    no_prepare: bool,
     /// Make a new plan, or keep the one in the file (RLX modules have one).
     #[arg(long, value_enum, default_value_t = Plan::New)]
     plan: Plan,
@@ -106,6 +109,7 @@ impl Args {
         options.dims = self.bindings()?;
         options.plan.alignment = self.align;
         options.plan.no_reuse = self.no_reuse;
+        options.plan.prepare = !self.no_prepare;
         options.weights = match self.weights {
             Weights::Embed => WeightsMode::Embedded,
             Weights::Arena => WeightsMode::Arena,

@@ -95,6 +95,8 @@ pub struct Contract {
     pub weights_offset: u64,
     /// Of everything that the object depends on.
     pub fingerprint: [u8; 32],
+    /// Whether there is `<prefix>_prepare`, to be called before the first run and when parameters change.
+    pub prepare: bool,
 }
 
 impl Contract {
@@ -140,6 +142,7 @@ impl Contract {
             weights_size,
             weights_offset: plan.weights_slot.unwrap_or(0),
             fingerprint,
+            prepare: plan.prologue > 0,
         }
     }
 

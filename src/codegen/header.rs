@@ -36,6 +36,18 @@ pub fn text(contract: &Contract, profile: Option<usize>) -> String {
     line(&mut h, "#ifdef __cplusplus\nextern \"C\" {\n#endif\n");
     line(&mut h, &run_comment(contract));
     line(&mut h, &format!("int32_t {prefix}_run(void *arena);\n"));
+    if contract.prepare {
+        line(
+            &mut h,
+            "/* Computes once what depends on the parameters only, and keeps it in the arena: to be",
+        );
+        line(
+            &mut h,
+            "   called before the first run, and again when a parameter was set. Inputs stay, outputs",
+        );
+        line(&mut h, "   of the last run do not. The statuses are those of a run. */");
+        line(&mut h, &format!("int32_t {prefix}_prepare(void *arena);\n"));
+    }
     if let Some(steps) = profile {
         line(
             &mut h,
@@ -76,6 +88,9 @@ fn run_comment(contract: &Contract) -> String {
     let mut statuses = "1: the arena is null; 5: it is misaligned".to_owned();
     if contract.weights_mode == WeightsMode::External {
         statuses += "; 9: the first 8 bytes of\n   the arena do not point to the weights";
+    }
+    if contract.prepare {
+        let _ = write!(statuses, "; 19: {}_prepare was\n   not called", contract.prefix);
     }
     format!(
         "/* One inference. 0, or a status of rlx_rt.h ({statuses}).\n   \

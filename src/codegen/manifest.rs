@@ -30,6 +30,7 @@ pub fn contract(contract: &Contract) -> Value {
         "weights_size": contract.weights_size,
         "weights_offset": contract.weights_offset,
         "fingerprint": contract.fingerprint_hex(),
+        "prepare": contract.prepare,
         "inputs": tensors(&contract.inputs),
         "outputs": tensors(&contract.outputs),
         "params": tensors(&contract.params),

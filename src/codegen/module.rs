@@ -1,9 +1,9 @@
 //! Kernels and the functions that call them, as code in an object.
 
 use super::contract::{self, Contract, WeightsMode};
-use super::object::Object;
+use super::object::{Functions, Object};
 use super::program::Program;
-use super::run::{self, Symbols};
+use super::run::{self, Entry, Symbols};
 use super::target::Target;
 use super::{clif, parallel_map, x86};
 use crate::error::ErrorKind;
@@ -58,6 +58,7 @@ pub fn emit(
         return Err(ErrorKind::usage(format!("\"{prefix}\" is no prefix for symbols"))
             .help("a prefix has letters, digits and underscores, a letter first, and is not rlx"));
     }
+    let plan = &module.plan;
     let contract = Contract::new(module, prefix, *external, *fingerprint);
     if contract.weights_mode == WeightsMode::Embedded && contract.weights_size > MAX_EMBEDDED {
         return Err(ErrorKind::limit(format!(
@@ -66,7 +67,8 @@ pub fn emit(
         ))
         .help("keep them in a file beside it: --weights external"));
     }
-    let Declared { mut code, jobs, run, weights } = declare(program, &contract, *profile, target)?;
+    let Declared { mut code, jobs, run, prepare, weights } =
+        declare(program, &contract, plan.prologue, *profile, target)?;
     let isa = target.isa.as_ref();
     let mut listing = options.listing.then(String::new);
     let mut sizes: Vec<u64> = vec![];
@@ -84,9 +86,12 @@ pub fn emit(
     }
     let product = code.finish();
     let run = product.function_symbol(run);
+    let prepare = prepare.map(|id| product.function_symbol(id));
     let weights = weights.map(|id| product.data_symbol(id));
     let big_endian = target.big_endian();
-    let image = super::object::finish(product.object, &contract, run, weights, module, big_endian)?;
+    let functions = Functions { run, prepare };
+    let image =
+        super::object::finish(product.object, &contract, functions, weights, module, big_endian)?;
     let (steps, kernels) = (module.steps.len(), program.kernels.len());
     let code_bytes = sizes.iter().sum();
     // The kernels are declared before the functions that call them.
@@ -103,11 +108,12 @@ pub fn emit(
 pub fn clif_text(
     program: &Program,
     contract: &Contract,
+    prologue: usize,
     profile: bool,
     target: &Target,
 ) -> Result<String, ErrorKind> {
     let mut text = String::new();
-    for job in declare(program, contract, profile, target)?.jobs {
+    for job in declare(program, contract, prologue, profile, target)?.jobs {
         let _ = match job.body.clif(target.isa.as_ref())? {
             Some(function) => writeln!(text, "; {}\n{}", job.name, function.display()),
             None => {
@@ -124,6 +130,8 @@ struct Declared<'a> {
     jobs: Vec<Job<'a>>,
     /// `<prefix>_run`.
     run: FuncId,
+    /// `<prefix>_prepare`.
+    prepare: Option<FuncId>,
     /// The embedded weights.
     weights: Option<DataId>,
 }
@@ -131,6 +139,7 @@ struct Declared<'a> {
 fn declare<'a>(
     program: &'a Program,
     contract: &Contract,
+    prologue: usize,
     profile: bool,
     target: &Target,
 ) -> Result<Declared<'a>, ErrorKind> {
@@ -155,15 +164,19 @@ fn declare<'a>(
         weights = Some(code.declare_data(&name, Linkage::Import, false, false).map_err(bug)?);
     }
     let symbols = Symbols { kernels: &kernels, weights };
-    let steps = run::parts(program);
-    let mut run = None;
-    for profiled in [false, true] {
-        if profiled && !profile {
-            break;
+    let (mut run, mut prepare) = (None, None);
+    for entry in [Entry::Prepare, Entry::Run, Entry::Profiled] {
+        let there = match entry {
+            Entry::Prepare => contract.prepare,
+            Entry::Run => true,
+            Entry::Profiled => profile,
+        };
+        if !there {
+            continue;
         }
-        let suffix = if profiled { "_profiled" } else { "" };
+        let (suffix, profiled) = (entry.suffix(), entry == Entry::Profiled);
         let mut parts = vec![];
-        for (i, steps) in steps.iter().enumerate() {
+        for (i, steps) in run::parts(program, entry, prologue).iter().enumerate() {
             let name = format!("{prefix}.part{i}{suffix}");
             let signature = run::part_signature(isa, profiled);
             let id = code.declare_function(&name, Linkage::Local, &signature).map_err(bug)?;
@@ -171,15 +184,19 @@ fn declare<'a>(
             jobs.push(Job { name, id, body: Body::Function(body.into()) });
             parts.push(id);
         }
-        let name = format!("{prefix}_run{suffix}");
+        let name = format!("{prefix}{suffix}");
         let signature = run::run_signature(isa, profiled);
         let id = code.declare_function(&name, Linkage::Export, &signature).map_err(bug)?;
-        let body = run::run_function(&mut code, contract, &symbols, &parts, profiled);
+        let body = run::run_function(&mut code, contract, &symbols, &parts, entry);
         jobs.push(Job { name, id, body: Body::Function(body.into()) });
-        run.get_or_insert(id);
+        match entry {
+            Entry::Prepare => prepare = Some(id),
+            Entry::Run => run = Some(id),
+            Entry::Profiled => {}
+        }
     }
     let (run, weights) = (run.ok_or_else(|| bug("nothing to run"))?, symbols.weights);
-    Ok(Declared { code, jobs, run, weights })
+    Ok(Declared { code, jobs, run, prepare, weights })
 }
 
 fn bug(error: impl std::fmt::Display) -> ErrorKind {

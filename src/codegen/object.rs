@@ -48,6 +48,7 @@ impl Object {
         let embedded = self.contract.weights_mode == WeightsMode::Embedded;
         let suffixes = [
             ("_run", true),
+            ("_prepare", self.contract.prepare),
             ("_run_profiled", self.profile),
             ("_model", true),
             ("_weights", embedded),
@@ -67,18 +68,25 @@ impl Object {
     }
 }
 
+/// The functions that the descriptor points to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Functions {
+    pub(super) run: SymbolId,
+    pub(super) prepare: Option<SymbolId>,
+}
+
 /// Adds to the functions what else is in the object.
 pub(super) fn finish(
     mut image: object::write::Object<'static>,
     contract: &Contract,
-    run: SymbolId,
+    functions: Functions,
     weights: Option<SymbolId>,
     module: &lir::Module,
     big_endian: bool,
 ) -> Result<object::write::Object<'static>, ErrorKind> {
     let prefix = &contract.prefix;
     // A program with one model need not know its prefix.
-    let Symbol { value, size, kind, scope, section, .. } = *image.symbol(run);
+    let Symbol { value, size, kind, scope, section, .. } = *image.symbol(functions.run);
     let (name, flags) = (b"run".to_vec(), SymbolFlags::None);
     image.add_symbol(Symbol { name, value, size, kind, scope, weak: true, section, flags });
     let weights = weights.map(|local| {
@@ -98,11 +106,11 @@ pub(super) fn finish(
     for (at, pointee) in descriptor.pointers {
         let (target, addend) = match pointee {
             Pointee::Here(offset) => (section, offset),
-            Pointee::Run => {
-                let symbol = image.symbol(run);
-                let section = symbol.section.id();
-                (section.ok_or_else(|| ErrorKind::bug("run is not defined"))?, symbol.value)
-            }
+            Pointee::Run => function(&image, functions.run)?,
+            Pointee::Prepare => match functions.prepare {
+                Some(prepare) => function(&image, prepare)?,
+                None => continue,
+            },
             Pointee::Weights => match weights {
                 Some(section) => (section, 0),
                 None => continue,
@@ -121,6 +129,16 @@ pub(super) fn finish(
     }
     export(&mut image, &format!("{prefix}_model"), section, 0, DESCRIPTOR_BYTES);
     Ok(image)
+}
+
+/// Where a function is.
+fn function(
+    image: &object::write::Object<'_>,
+    symbol: SymbolId,
+) -> Result<(SectionId, u64), ErrorKind> {
+    let symbol = image.symbol(symbol);
+    let section = symbol.section.id();
+    Ok((section.ok_or_else(|| ErrorKind::bug("a function is not defined"))?, symbol.value))
 }
 
 fn export(
@@ -143,7 +161,7 @@ fn export(
 }
 
 /// `sizeof(rlx_model)` and `sizeof(rlx_tensor)`.
-pub(super) const DESCRIPTOR_BYTES: u64 = 136;
+pub(super) const DESCRIPTOR_BYTES: u64 = 168;
 pub(super) const TENSOR_BYTES: u64 = 40;
 
 /// The descriptor, the tensors that it points to, their dimensions and names.
@@ -158,6 +176,7 @@ enum Pointee {
     /// Bytes from the descriptor's start.
     Here(u64),
     Run,
+    Prepare,
     Weights,
 }
 
@@ -190,6 +209,9 @@ impl Descriptor {
         d.u64(contract.weights_offset);
         d.bytes.extend(contract.fingerprint);
         d.pointer(Pointee::Run);
+        d.pointer(Pointee::Prepare);
+        // No states and no second region.
+        (0..3).for_each(|_| d.u64(0));
         for tensor in lists.into_iter().flatten() {
             let Tensor { dtype, offset, bytes, .. } = tensor;
             name(&mut d, &c_string(&tensor.name));

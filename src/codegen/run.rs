@@ -5,7 +5,9 @@
 //! is one and the step is worth it. Parts have a bounded number of steps, so that no function grows
 //! without bound.
 //!
-//! `<prefix>_run_profiled` does the same and reads a clock between the steps.
+//! `<prefix>_run_profiled` does the same and reads a clock between the steps. `<prefix>_prepare` is there
+//! when the schedule has a prologue: it calls the prologue's parts, the others do not, and notes in the
+//! context that it has, without which they refuse to run.
 
 use super::contract::{Contract, WeightsMode};
 use super::program::{Call, Kernel, Pointer, Program};
@@ -17,23 +19,26 @@ use cranelift_codegen::ir::{
     types::{I32, I64},
 };
 use cranelift_codegen::isa::TargetIsa;
-use cranelift_entity::SecondaryMap;
+use cranelift_entity::{EntityRef, SecondaryMap};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{DataId, FuncId, Module};
 
 /// Steps of a part.
 const PART: usize = 256;
 
-/// `RLX_OK`, `RLX_E_NULL`, `RLX_E_ARENA_ALIGN` and `RLX_E_NO_WEIGHTS` of `rlx_rt.h`.
+/// `RLX_OK`, `RLX_E_NULL`, `RLX_E_ARENA_ALIGN`, `RLX_E_NO_WEIGHTS` and `RLX_E_NOT_PREPARED` of
+/// `rlx_rt.h`.
 const OK: i64 = 0;
 const NULL: i64 = 1;
 const MISALIGNED: i64 = 5;
 const NO_WEIGHTS: i64 = 9;
+const NOT_PREPARED: i64 = 19;
 
 /// Where the context's fields are.
 const CONTEXT_WEIGHTS: i32 = 0;
 const CONTEXT_PARALLEL_FOR: i32 = 8;
 const CONTEXT_ARGUMENT: i32 = 16;
+const CONTEXT_PREPARED: i32 = 24;
 
 /// The arena is the caller's, but that it can be read at all is the caller's promise.
 const FLAGS: MemFlagsData = MemFlagsData::trusted();
@@ -46,10 +51,33 @@ pub(super) struct Symbols<'a> {
     pub(super) weights: Option<DataId>,
 }
 
-/// The steps of each part.
-pub(super) fn parts(program: &Program) -> Vec<Vec<Step>> {
-    let called: Vec<Step> =
-        program.calls.iter().filter(|(_, call)| call.is_some()).map(|(step, _)| step).collect();
+/// A function that a program calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Entry {
+    /// `<prefix>_prepare`.
+    Prepare,
+    /// `<prefix>_run`.
+    Run,
+    /// `<prefix>_run_profiled`.
+    Profiled,
+}
+
+impl Entry {
+    /// What its name ends with.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Entry::Prepare => "_prepare",
+            Entry::Run => "_run",
+            Entry::Profiled => "_run_profiled",
+        }
+    }
+}
+
+/// The steps of each part of an entry's, in a schedule whose first `prologue` steps are prepared.
+pub(super) fn parts(program: &Program, entry: Entry, prologue: usize) -> Vec<Vec<Step>> {
+    let called = program.calls.iter().filter(|(_, call)| call.is_some()).map(|(step, _)| step);
+    let (first, rest): (Vec<Step>, Vec<Step>) = called.partition(|step| step.index() < prologue);
+    let called = if entry == Entry::Prepare { first } else { rest };
     called.chunks(PART).map(<[Step]>::to_vec).collect()
 }
 
@@ -77,22 +105,22 @@ fn signature(isa: &dyn TargetIsa, parameters: usize) -> ir::Signature {
     signature
 }
 
-/// The body of `<prefix>_run` or `<prefix>_run_profiled`.
+/// The body of an entry.
 pub(super) fn run_function(
     module: &mut impl Module,
     contract: &Contract,
     symbols: &Symbols<'_>,
     parts: &[FuncId],
-    profiled: bool,
+    entry: Entry,
 ) -> ir::Function {
     let mut function = ir::Function::new();
-    function.signature = run_signature(module.isa(), profiled);
+    function.signature = run_signature(module.isa(), entry == Entry::Profiled);
     let mut context = FunctionBuilderContext::new();
     let mut b = FunctionBuilder::new(&mut function, &mut context);
-    let entry = b.create_block();
-    b.append_block_params_for_function_params(entry);
-    b.switch_to_block(entry);
-    let parameters = b.block_params(entry).to_vec();
+    let start = b.create_block();
+    b.append_block_params_for_function_params(start);
+    b.switch_to_block(start);
+    let parameters = b.block_params(start).to_vec();
     let arena = parameters[0];
     return_if(&mut b, NULL, |b| b.ins().icmp_imm_s(IntCC::Equal, arena, 0));
     return_if(&mut b, MISALIGNED, |b| {
@@ -114,6 +142,12 @@ pub(super) fn run_function(
             b.ins().select(none, embedded, bound)
         }
     };
+    if contract.prepare && entry != Entry::Prepare {
+        return_if(&mut b, NOT_PREPARED, |b| {
+            let prepared = b.ins().load(I64, FLAGS, arena, CONTEXT_PREPARED);
+            b.ins().icmp_imm_s(IntCC::Equal, prepared, 0)
+        });
+    }
     let parallel_for = b.ins().load(I64, FLAGS, arena, CONTEXT_PARALLEL_FOR);
     let argument = b.ins().load(I64, FLAGS, arena, CONTEXT_ARGUMENT);
     let mut arguments = vec![arena, weights, parallel_for, argument];
@@ -121,6 +155,10 @@ pub(super) fn run_function(
     for &part in parts {
         let part = module.declare_func_in_func(part, b.func);
         b.ins().call(part, &arguments);
+    }
+    if entry == Entry::Prepare {
+        let yes = b.ins().iconst(I64, 1);
+        b.ins().store(FLAGS, yes, arena, CONTEXT_PREPARED);
     }
     let ok = b.ins().iconst(I32, OK);
     b.ins().return_(&[ok]);

@@ -5,6 +5,7 @@
 //! error and no wrong number.
 
 use crate::error::ErrorKind;
+use crate::lir::liveness::ranges;
 use crate::lir::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, Port, StepInfo};
 use crate::mir;
 use crate::tensor::Tensor;
@@ -19,19 +20,53 @@ pub fn run(
     inputs: &[Tensor],
     parameters: &[Tensor],
 ) -> Result<Vec<Tensor>, ErrorKind> {
-    let mut arena = Arena::new(module)?;
-    arena.set("input", &module.io.inputs, inputs)?;
-    arena.set("parameter", &module.io.parameters, parameters)?;
-    for (step, info) in &module.steps {
-        arena.step(info).map_err(|e| ErrorKind::bug(format!("{step}: {}", e.message)))?;
+    Session::new(module, parameters)?.run(inputs)
+}
+
+/// Runs that follow each other over one arena. Between them everything is poisoned that the plan does
+/// not promise to keep.
+#[derive(Debug)]
+pub struct Session<'a> {
+    arena: Arena<'a>,
+    /// Whether the prologue has run.
+    prepared: bool,
+}
+
+impl<'a> Session<'a> {
+    /// An arena with these parameters.
+    ///
+    /// # Errors
+    ///
+    /// Tensors that do not fit the ports.
+    pub fn new(module: &'a Module, parameters: &[Tensor]) -> Result<Session<'a>, ErrorKind> {
+        let mut arena = Arena::new(module)?;
+        arena.set("parameter", &module.io.parameters, parameters)?;
+        Ok(Session { arena, prepared: false })
     }
-    module.io.outputs.iter().map(|port| arena.read(&port_access(port))).collect()
+
+    /// The outputs for these inputs; before the first run, the prologue is run.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`].
+    pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, ErrorKind> {
+        let module = self.arena.module;
+        self.arena.forget();
+        self.arena.set("input", &module.io.inputs, inputs)?;
+        let done = if self.prepared { module.plan.prologue } else { 0 };
+        for (step, info) in module.steps.iter().skip(done) {
+            self.arena.step(info).map_err(|e| ErrorKind::bug(format!("{step}: {}", e.message)))?;
+        }
+        self.prepared = true;
+        module.io.outputs.iter().map(|port| self.arena.read(&port_access(port))).collect()
+    }
 }
 
 fn port_access(port: &Port) -> Access {
     Access::dense(port.buffer, &port.ty)
 }
 
+#[derive(Debug)]
 struct Arena<'a> {
     module: &'a Module,
     bytes: Vec<u8>,
@@ -54,6 +89,23 @@ impl<'a> Arena<'a> {
             }
         }
         Ok(arena)
+    }
+
+    /// Poisons what is not alive from the start of a run to its end.
+    fn forget(&mut self) {
+        let ranges = ranges(self.module);
+        let stays = |buffer: Buffer| match self.module.buffers[buffer].kind {
+            BufferKind::Constant(_) => true,
+            BufferKind::Input
+            | BufferKind::Parameter
+            | BufferKind::Output
+            | BufferKind::Temporary => ranges[buffer].is_some_and(|range| range.first == 0),
+        };
+        for (byte, owner) in self.bytes.iter_mut().zip(&mut self.owners) {
+            if owner.is_some_and(|buffer| !stays(buffer)) {
+                (*byte, *owner) = (0xff, None);
+            }
+        }
     }
 
     fn set(&mut self, what: &str, ports: &[Port], tensors: &[Tensor]) -> Result<(), ErrorKind> {
@@ -187,8 +239,11 @@ mod tests {
             [(false, false, false), (true, false, false), (true, true, true)]
         {
             let options = Options { alias, no_reuse, weights_in_arena, ..Options::default() };
-            let module = lower(graph, options).expect("it is small");
-            let results = run(&module, &by_role(Role::Input), &by_role(Role::Parameter));
+            let module = lower(graph, options.clone()).expect("it is small");
+            let session = Session::new(&module, &by_role(Role::Parameter));
+            let mut session = session.unwrap_or_else(|e| panic!("{e}\n{graph}"));
+            let first = session.run(&by_role(Role::Input));
+            let results = first.and_then(|_| session.run(&by_role(Role::Input)));
             let results = results.unwrap_or_else(|e| panic!("{e}\n{graph}\n{module:#?}"));
             for (index, (result, expected)) in results.iter().zip(&expected).enumerate() {
                 assert!(

@@ -26,7 +26,9 @@ const CONSTANT_COPY: usize = 1 << 26;
 /// Where all values lie.
 pub(super) struct Homes<'a> {
     graph: &'a Graph,
-    options: Options,
+    options: &'a Options,
+    /// What is computed once. It lies nowhere where something else is written in every run.
+    invariant: SecondaryMap<Value, bool>,
     /// A window is written at most so long before its user.
     reach: usize,
     /// All buffers; their order means nothing yet.
@@ -75,11 +77,13 @@ impl<'a> Homes<'a> {
     pub(super) fn new(
         graph: &'a Graph,
         order: &[Value],
-        options: Options,
+        invariant: SecondaryMap<Value, bool>,
+        options: &'a Options,
         reach: usize,
     ) -> Homes<'a> {
         let mut homes = Homes {
             graph,
+            invariant,
             options,
             reach,
             buffers: PrimaryMap::new(),
@@ -297,6 +301,9 @@ impl<'a> Homes<'a> {
                         orders.push(self.fresh(access, BufferKind::Temporary, self.name(root)));
                     }
                     open.push(user);
+                    continue;
+                }
+                if self.invariant[root] && !self.invariant[user] {
                     continue;
                 }
                 let Some(place) = &self.places[user] else { continue };

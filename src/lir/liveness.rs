@@ -24,6 +24,8 @@ impl Range {
 /// that no step touches.
 pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
     let end = time(module.steps.len());
+    let always = Some(Range { first: 0, last: end });
+    let prologue = time(module.plan.prologue);
     let mut ranges: SecondaryMap<Buffer, Option<Range>> = SecondaryMap::new();
     ranges.resize(module.buffers.len());
     for (step, info) in &module.steps {
@@ -37,15 +39,17 @@ pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
         let range = &mut ranges[buffer];
         match info.kind {
             // The caller may set inputs once and run many times.
-            BufferKind::Input | BufferKind::Parameter => {
-                *range = Some(Range { first: 0, last: end });
-            }
+            BufferKind::Input | BufferKind::Parameter => *range = always,
             BufferKind::Output => {
                 let first = range.map_or(end, |r| r.first);
                 *range = Some(Range { first, last: end });
             }
             BufferKind::Temporary => {}
             BufferKind::Constant(_) => *range = None,
+        }
+        // What the prologue has made for runs stays.
+        if range.is_some_and(|r| r.first < prologue && r.last >= prologue) {
+            *range = always;
         }
     }
     ranges

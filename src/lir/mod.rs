@@ -52,7 +52,7 @@ pub struct Step(u32);
 entity_impl!(Step, "s");
 
 /// What may be chosen about a plan.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Options {
     /// Of every slot and of the arena's size. A power of two, at least 16.
     pub alignment: u64,
@@ -62,11 +62,19 @@ pub struct Options {
     pub weights_in_arena: bool,
     /// Windows, in-place results and view aliases (off at -O0: every value is computed to its own buffer).
     pub alias: bool,
+    /// Run what depends on parameters and constants only once, in a function of its own ([`phase`]).
+    pub prepare: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { alignment: 64, no_reuse: false, weights_in_arena: false, alias: true }
+        Options {
+            alignment: 64,
+            no_reuse: false,
+            weights_in_arena: false,
+            alias: true,
+            prepare: true,
+        }
     }
 }
 
@@ -227,6 +235,8 @@ pub struct Plan {
     pub options: Options,
     /// Bytes of the arena, context included, a multiple of the alignment.
     pub arena_size: u64,
+    /// So many steps, the first ones, are run once ([`phase`]).
+    pub prologue: usize,
     /// Bytes from the arena's start for each buffer that has a slot there.
     pub slots: std::collections::BTreeMap<Buffer, u64>,
     /// Bytes from the weights' start for each constant.
@@ -260,7 +270,7 @@ pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::erro
     let orders: Vec<_> = schedule::orders(graph).into_iter().take(tried).collect();
     // The first of the lowest, so that the model's own order wins where it is as good.
     let lowest = |reach: usize| {
-        let all = orders.iter().map(|order| storage::assign(graph, order, options, reach));
+        let all = orders.iter().map(|order| storage::assign(graph, order, &options, reach));
         all.map(|module| (place::bound(&module), module)).min_by_key(|(bound, _)| *bound)
     };
     let no_order = || crate::error::ErrorKind::bug("no schedule");
@@ -295,8 +305,9 @@ pub fn lower_kept(
     kept: &place::Kept,
 ) -> Result<Module, crate::error::ErrorKind> {
     let order: Vec<_> = graph.nodes.keys().collect();
-    let mut module =
-        storage::assign(graph, &order, Options { alias: false, ..options }, usize::MAX);
+    // Its slots are for one run from the first step to the last.
+    let options = Options { alias: false, prepare: false, ..options };
+    let mut module = storage::assign(graph, &order, &options, usize::MAX);
     place::keep(&mut module, kept)?;
     match verify::verify(&module) {
         Ok(()) => Ok(module),
@@ -332,7 +343,7 @@ mod tests {
         let graph = mir.finish(vec![Output { name: "y".into(), value: sum }]);
         let order: Vec<_> = graph.nodes.keys().collect();
         let bound = |reach: usize| {
-            place::bound(&storage::assign(&graph, &order, Options::default(), reach))
+            place::bound(&storage::assign(&graph, &order, &Options::default(), reach))
         };
         let module = lower(&graph, Options::default()).expect("it is small");
         assert!(bound(NEAR) < bound(usize::MAX));

@@ -1,64 +1,141 @@
-//! When each step has to run: once for all runs, or in every one.
+//! What is computed once, and what in every run.
+//!
+//! The steps that depend on parameters and constants only are the prologue: they come first in the
+//! schedule, are a function of their own in the object, and what they make for the others lives always.
+//! The rest is the steady state. A model without parameters has no prologue: what depends on constants
+//! only is folded by the passes, and without them computed in every run.
 
-use super::{Buffer, BufferKind, Module, Step};
-use cranelift_entity::SecondaryMap;
+use super::{Buffer, BufferInfo, BufferKind, Module, Options, Step, StepInfo};
+use crate::mir::{self, Graph, Role, Value};
+use cranelift_entity::{EntityRef, PrimaryMap, SecondaryMap};
 
 /// When a step has to run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Phase {
-    /// It depends on parameters and constants only: its result is the same in every run. (A program
-    /// may compute it once if it keeps the result's bytes; the plan does not promise that it does.)
-    Prepare,
-    /// It depends on an input.
+    /// Once, after the parameters were set.
+    Prologue,
+    /// In every run.
     #[default]
-    Run,
+    Steady,
 }
 
 /// The phase of every step.
 pub fn phases(module: &Module) -> SecondaryMap<Step, Phase> {
-    // A buffer varies as a whole: if an input is written to a part of it, or to it at another time.
-    let mut varies: SecondaryMap<Buffer, bool> = SecondaryMap::with_capacity(module.buffers.len());
-    for (buffer, info) in &module.buffers {
-        varies[buffer] = info.kind == BufferKind::Input;
-    }
-    loop {
-        let mut changed = false;
-        for info in module.steps.values() {
-            let reads = info.operands.iter().any(|operand| varies[operand.buffer]);
-            changed |= reads && !std::mem::replace(&mut varies[info.result.buffer], true);
-        }
-        if !changed {
-            break;
-        }
-    }
     let mut phases = SecondaryMap::with_capacity(module.steps.len());
-    for (step, info) in &module.steps {
-        let run = varies[info.result.buffer];
-        phases[step] = if run { Phase::Run } else { Phase::Prepare };
+    for step in module.steps.keys() {
+        let once = step.index() < module.plan.prologue;
+        phases[step] = if once { Phase::Prologue } else { Phase::Steady };
     }
     phases
+}
+
+/// The values that are the same in every run; none if the graph has no parameters, or none are asked
+/// for.
+pub(super) fn invariants(graph: &Graph, options: &Options) -> SecondaryMap<Value, bool> {
+    let parameter = |value: &Value| {
+        matches!(graph.nodes[*value].op, mir::Op::Input { role: Role::Parameter, .. })
+    };
+    let mut invariant: SecondaryMap<Value, bool> = SecondaryMap::new();
+    if options.prepare && graph.inputs.iter().any(parameter) {
+        for (value, node) in &graph.nodes {
+            invariant[value] = !matches!(node.op, mir::Op::Input { role: Role::Input, .. })
+                && node.operands.iter().all(|&operand| invariant[operand]);
+        }
+    }
+    invariant
+}
+
+/// The order with its invariants first.
+pub(super) fn invariants_first(
+    order: &[Value],
+    invariant: &SecondaryMap<Value, bool>,
+) -> Vec<Value> {
+    let (mut first, rest): (Vec<_>, Vec<_>) = order.iter().partition(|&&value| invariant[value]);
+    first.extend(rest);
+    first
+}
+
+/// Brings the prologue's steps to the front and counts them.
+///
+/// Invariant: the steps of invariant values come before all others but for copies of what is never
+/// overwritten, so that no step comes to read what another one has put there since.
+pub(super) fn separate(
+    steps: &mut PrimaryMap<Step, StepInfo>,
+    buffers: &PrimaryMap<Buffer, BufferInfo>,
+    options: &Options,
+) -> usize {
+    let parameters = reached(steps, buffers, |kind| *kind == BufferKind::Parameter);
+    let varies = reached(steps, buffers, |kind| match kind {
+        BufferKind::Input => true,
+        BufferKind::Parameter
+        | BufferKind::Output
+        | BufferKind::Temporary
+        | BufferKind::Constant(_) => false,
+    });
+    let is_prologue = |info: &StepInfo| !varies[info.result.buffer];
+    let worth = |info: &StepInfo| is_prologue(info) && parameters[info.result.buffer];
+    if !options.prepare || !steps.values().any(worth) {
+        return 0;
+    }
+    let all = std::mem::take(steps).into_iter().map(|(_, info)| info);
+    let (prologue, rest): (Vec<_>, Vec<_>) = all.partition(is_prologue);
+    let count = prologue.len();
+    *steps = prologue.into_iter().chain(rest).collect();
+    count
+}
+
+/// The buffers of these kinds, and those that depend on one. A buffer depends as a whole: on what is
+/// written to any part of it at any time.
+pub(super) fn reached(
+    steps: &PrimaryMap<Step, StepInfo>,
+    buffers: &PrimaryMap<Buffer, BufferInfo>,
+    from: impl Fn(&BufferKind) -> bool,
+) -> SecondaryMap<Buffer, bool> {
+    let mut reached: SecondaryMap<Buffer, bool> = SecondaryMap::with_capacity(buffers.len());
+    buffers.iter().for_each(|(buffer, info)| reached[buffer] = from(&info.kind));
+    loop {
+        let mut changed = false;
+        for info in steps.values() {
+            let reads = info.operands.iter().any(|operand| reached[operand.buffer]);
+            changed |= reads && !std::mem::replace(&mut reached[info.result.buffer], true);
+        }
+        if !changed {
+            return reached;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lir::{Options, lower};
-    use crate::mir::{Binary, Builder, Output, Role};
+    use crate::lir::lower;
+    use crate::mir::{Binary, Builder, Output};
     use crate::types::{DType, Type};
 
-    #[test]
-    fn parameters_alone_prepare() {
+    fn module(options: Options) -> Module {
         let mut b = Builder::new("test");
         let ty = Type::new(DType::F32, [4]);
         let x = b.input("x", Role::Input, ty.clone());
         let w = b.input("w", Role::Parameter, ty);
+        let y = b.binary(Binary::Add, x, w);
         let twice = b.binary_scalar(Binary::Mul, w, 2.0);
-        let y = b.binary(Binary::Add, x, twice);
+        let four = b.binary_scalar(Binary::Mul, twice, 2.0);
+        let y = b.binary(Binary::Add, y, four);
         let graph = b.finish(vec![Output { name: "y".into(), value: y }]);
-        let options = Options { alias: false, ..Options::default() };
-        let module = lower(&graph, options).unwrap();
-        let phases = phases(&module);
-        let found: Vec<Phase> = module.steps.keys().map(|step| phases[step]).collect();
-        assert_eq!(found, [Phase::Prepare, Phase::Run], "{module}");
+        lower(&graph, options).unwrap()
+    }
+
+    #[test]
+    fn parameters_alone_prepare() {
+        use Phase::{Prologue, Steady};
+        for alias in [false, true] {
+            let module = module(Options { alias, ..Options::default() });
+            let phases = phases(&module);
+            let found: Vec<Phase> = module.steps.keys().map(|step| phases[step]).collect();
+            assert_eq!(found, [Prologue, Prologue, Steady, Steady], "{module}");
+            assert_eq!(module.plan.prologue, 2);
+            let module = self::module(Options { alias, prepare: false, ..Options::default() });
+            assert_eq!(module.plan.prologue, 0, "{module}");
+        }
     }
 }

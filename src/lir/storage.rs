@@ -8,6 +8,7 @@
 use super::accepts::accepts;
 use super::collapse::{collapse, sort_axes};
 use super::homes::Homes;
+use super::phase;
 use super::views::{borders, is_view, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Io, Module, Op, Options, Plan, Port, Step};
 use super::{Rows, StepInfo};
@@ -19,8 +20,10 @@ use std::collections::BTreeMap;
 /// Steps over buffers for the values in this order, without places for the buffers. A value is written
 /// straight into a concatenation or border when at most `reach` values lie between in the order: from
 /// then on there is room for all of it.
-pub fn assign(graph: &Graph, order: &[Value], options: Options, reach: usize) -> Module {
-    let homes = Homes::new(graph, order, options, reach);
+pub fn assign(graph: &Graph, order: &[Value], options: &Options, reach: usize) -> Module {
+    let invariant = phase::invariants(graph, options);
+    let order = &phase::invariants_first(order, &invariant);
+    let homes = Homes::new(graph, order, invariant, options, reach);
     let mut writer = Writer {
         graph,
         homes,
@@ -231,7 +234,7 @@ impl Writer<'_> {
     }
 
     /// The module, its buffers numbered in the order in which they are met.
-    fn finish(self, options: Options) -> Module {
+    fn finish(self, options: &Options) -> Module {
         let Writer { graph, homes, mut steps, outputs, .. } = self;
         let mut io = Io::default();
         for &input in &graph.inputs {
@@ -265,7 +268,8 @@ impl Writer<'_> {
             rename(&mut step.result.buffer);
         }
         outputs.iter_mut().for_each(|port| rename(&mut port.buffer));
-        let plan = Plan { options, ..Plan::default() };
+        let prologue = phase::separate(&mut steps, &buffers, options);
+        let plan = Plan { options: options.clone(), prologue, ..Plan::default() };
         Module { name: graph.name.clone(), buffers, steps, io, plan }
     }
 }

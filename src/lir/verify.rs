@@ -10,6 +10,8 @@
 //! 7. Ports are whole buffers of the kind that they say.
 //! 8. Every buffer that is used has an aligned slot inside the arena, behind the context; constants
 //!    have theirs inside the weights. No two that are alive at the same time overlap.
+//! 9. The prologue's steps read nothing that changes between runs, and no later step writes what they
+//!    wrote.
 
 use super::liveness::ranges;
 use super::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, Port, Step, StepInfo};
@@ -45,6 +47,7 @@ pub fn verify(module: &Module) -> Result<(), Vec<String>> {
             places(module, step, info, &written, &mut broken);
             written[info.result.buffer] = true;
         }
+        phases(module, &mut broken);
         ports(module, &written, &mut broken);
         plan(module, &mut broken);
     }
@@ -318,6 +321,30 @@ fn writes_once(access: &Access) -> bool {
             reach += stride * (extent - 1);
             clear
         })
+}
+
+/// Invariant 9.
+fn phases(module: &Module, broken: &mut Vec<String>) {
+    let prologue = module.plan.prologue;
+    if prologue > module.steps.len() {
+        broken.push(format!("a prologue of {prologue} in {} steps", module.steps.len()));
+        return;
+    }
+    let mut varies: SecondaryMap<Buffer, bool> = SecondaryMap::new();
+    for (buffer, info) in &module.buffers {
+        varies[buffer] = info.kind == BufferKind::Input;
+    }
+    let steps = || module.steps.iter();
+    steps().skip(prologue).for_each(|(_, info)| varies[info.result.buffer] = true);
+    for (step, access) in
+        steps().take(prologue).flat_map(|(s, _)| module.accesses(s).map(move |a| (s, a)))
+    {
+        if varies[access.buffer] {
+            broken.push(format!(
+                "{step}: {access} changes between runs, but is used in the prologue"
+            ));
+        }
+    }
 }
 
 /// Invariants 6 and 7 for the model's border.

@@ -318,8 +318,8 @@ fn steps(module: &Module, program: Option<&Program>) -> Vec<Step> {
             computes: info.op.to_string(),
             nodes: info.origins.clone(),
             phase: match phases[step] {
-                Phase::Prepare => "prepare",
-                Phase::Run => "run",
+                Phase::Prologue => "prepare",
+                Phase::Steady => "run",
             },
             reads: reads.into_iter().collect(),
             writes: info.result.buffer.index(),

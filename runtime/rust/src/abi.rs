@@ -17,6 +17,9 @@ pub(crate) type ParallelFor = unsafe extern "C" fn(
     grain: i64,
 );
 
+/// What a descriptor has of a model's code: all of it works on an arena, and returns a status.
+pub(crate) type Function = unsafe extern "C" fn(arena: *mut c_void) -> i32;
+
 /// `rlx_tensor`.
 #[repr(C)]
 #[derive(Debug)]
@@ -60,7 +63,9 @@ pub struct Descriptor {
     pub(crate) weights_size: u64,
     pub(crate) weights_offset: u64,
     pub(crate) fingerprint: [u8; 32],
-    pub(crate) run: Option<unsafe extern "C" fn(arena: *mut c_void) -> i32>,
+    pub(crate) run: Option<Function>,
+    pub(crate) prepare: Option<Function>,
+    pub(crate) reserved: [u64; 3],
 }
 
 // SAFETY: a descriptor and all that it points to is constant data of the object.
@@ -81,7 +86,8 @@ pub(crate) struct Context {
     pub(crate) weights: *const c_void,
     pub(crate) parallel_for: Option<ParallelFor>,
     pub(crate) parallel_argument: *mut c_void,
-    pub(crate) reserved: [u64; 5],
+    pub(crate) prepared: u64,
+    pub(crate) reserved: [u64; 4],
 }
 
 const _: () = assert!(size_of::<Context>() == 64 || usize::BITS != 64);
@@ -101,8 +107,8 @@ mod tests {
         fields! {
             RawTensor "rlx_tensor": name dims rank dtype offset bytes;
             Descriptor "rlx_model": abi size name arena_size arena_align inputs outputs params input_count output_count
-                param_count weights_mode weights weights_size weights_offset fingerprint run;
-            Context "rlx_context": weights parallel_for parallel_argument reserved;
+                param_count weights_mode weights weights_size weights_offset fingerprint run prepare reserved;
+            Context "rlx_context": weights parallel_for parallel_argument prepared reserved;
         }
     }
 
@@ -110,7 +116,7 @@ mod tests {
     fn sizes() {
         assert_eq!(
             (size_of::<RawTensor>(), size_of::<Descriptor>(), size_of::<Context>()),
-            (40, 136, 64)
+            (40, 168, 64)
         );
     }
 

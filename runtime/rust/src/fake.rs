@@ -119,6 +119,8 @@ fn descriptor(mode: u32) -> Descriptor {
             weights_mode::ARENA => run_arena,
             _ => run_embedded,
         }),
+        prepare: None,
+        reserved: [0; 3],
     }
 }
 
@@ -176,6 +178,50 @@ fn runs() {
     assert_eq!(x.to_string(), r#""x" f32[2, 3]"#);
     assert_eq!(model.inputs()[1].elements(), 1);
     assert_eq!((model.outputs().len(), model.params().len()), (2, 1));
+}
+
+unsafe extern "C" fn prepare(arena: *mut c_void) -> i32 {
+    // SAFETY: the caller gives an arena as the descriptor asks.
+    unsafe {
+        let place = arena.byte_add(320).cast::<[f32; 3]>();
+        *place = *arena.byte_add(128).cast();
+        (*arena.cast::<Context>()).prepared = 1;
+    }
+    0
+}
+
+unsafe extern "C" fn run_prepared(arena: *mut c_void) -> i32 {
+    // SAFETY: as above.
+    unsafe {
+        if (*arena.cast::<Context>()).prepared == 0 {
+            return 19;
+        }
+        *arena.byte_add(192).cast::<[f32; 3]>() = *arena.byte_add(320).cast();
+    }
+    0
+}
+
+#[test]
+fn parameters_are_prepared() {
+    let descriptor = Descriptor {
+        run: Some(run_prepared),
+        prepare: Some(prepare),
+        ..descriptor(weights_mode::EMBEDDED)
+    };
+    let mut model = Model::new(leak(descriptor)).unwrap();
+    let first = |model: &Model| model.output::<f32>("y").unwrap()[0];
+    for value in [1f32, 2., 3.] {
+        match value {
+            1. => model.set_param("p", &[value; 3]).unwrap(),
+            2. => model.param_mut::<f32>("p").unwrap()[0] = value,
+            _ => model.param_array_mut::<f32, 3>("p").unwrap()[0] = value,
+        }
+        model.run().unwrap();
+        assert_eq!(first(&model), value);
+    }
+    model.prepare().unwrap();
+    let mut waiting = self::model(weights_mode::EXTERNAL);
+    assert_eq!(waiting.prepare(), Err(Error::NoWeights));
 }
 
 #[test]

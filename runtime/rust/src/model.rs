@@ -1,6 +1,6 @@
 //! A model with its arena.
 
-use crate::abi::{Context, Descriptor, RawTensor, weights_mode};
+use crate::abi::{Context, Descriptor, Function, RawTensor, weights_mode};
 use crate::arena::Memory;
 use crate::tensor::{Element, Key, Tensor};
 use crate::{ABI_VERSION, Error, Role, Weights};
@@ -14,7 +14,7 @@ use core::ffi::{CStr, c_void};
 #[derive(Debug)]
 pub struct Model {
     descriptor: &'static Descriptor,
-    run: unsafe extern "C" fn(*mut c_void) -> i32,
+    run: Function,
     name: &'static str,
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
@@ -172,6 +172,7 @@ impl Model {
     /// As [`Model::input_mut`].
     pub fn param_mut<T: Element>(&mut self, key: impl Key) -> Result<&mut [T], Error> {
         let tensor = *key.find(Role::Parameter, &self.params)?;
+        self.context().prepared = 0;
         self.view_mut(tensor)
     }
 
@@ -230,6 +231,7 @@ impl Model {
         key: impl Key,
     ) -> Result<&mut [T; N], Error> {
         let tensor = *key.find(Role::Parameter, &self.params)?;
+        self.context().prepared = 0;
         self.view_mut(tensor)?.try_into().map_err(|_| wrong_length(tensor, N))
     }
 
@@ -260,6 +262,7 @@ impl Model {
     /// As [`Model::set_input`].
     pub fn set_param<T: Element>(&mut self, key: impl Key, data: &[T]) -> Result<(), Error> {
         let tensor = *key.find(Role::Parameter, &self.params)?;
+        self.context().prepared = 0;
         self.set(tensor, data)
     }
 
@@ -289,6 +292,7 @@ impl Model {
             self.context().weights = weights.bytes().as_ptr().cast();
             self.weights = Some(weights.clone());
         }
+        self.context().prepared = 0;
         self.bound = true;
         Ok(())
     }
@@ -306,17 +310,33 @@ impl Model {
         self.pool = pool.cloned();
     }
 
-    /// One inference. It does not allocate.
+    /// One inference. It does not allocate. After weights or a parameter were set, [`Model::prepare`] is called first.
     ///
     /// # Errors
     /// [`Error::NoWeights`], [`Error::Data`] and [`Error::Status`].
     pub fn run(&mut self) -> Result<(), Error> {
+        if self.context().prepared == 0 {
+            self.prepare()?;
+        }
+        self.call(self.run)
+    }
+
+    /// Computes now what depends on the parameters only and stays the same from run to run, if there is anything of that kind.
+    /// A run does it by itself; so its time does not fall to the first run. The values of outputs are lost.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    pub fn prepare(&mut self) -> Result<(), Error> {
         if self.needs_weights() {
             return Err(Error::NoWeights);
         }
-        // SAFETY: the arena is as long and as aligned as the descriptor asks, its context is either zero or was set above, and
-        // nobody else borrows it.
-        match unsafe { (self.run)(self.arena.pointer().as_ptr().cast()) } {
+        self.descriptor.prepare.map_or(Ok(()), |prepare| self.call(prepare))
+    }
+
+    fn call(&mut self, function: Function) -> Result<(), Error> {
+        // SAFETY: the function is the descriptor's, the arena is as long and as aligned as the descriptor asks, its context is
+        // either zero or was set above, and nobody else borrows it.
+        match unsafe { function(self.arena.pointer().as_ptr().cast()) } {
             0 => Ok(()),
             64 => Err(Error::Data),
             status => Err(Error::Status(status)),

@@ -34,12 +34,12 @@ struct Item {
 ///
 /// An arena or weights that are over the limit.
 pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
-    let options = module.plan.options;
+    let no_reuse = module.plan.options.no_reuse;
     let Problem { mut slots, weights, weights_size, weights_slot, base, items, buffers } =
         Problem::new(module);
     let unshared = base + items.iter().map(|item| item.size).sum::<u64>();
-    let peak = if options.no_reuse { unshared - base } else { peak(&items) };
-    let offsets = if options.no_reuse { side_by_side(&items) } else { best(&items, peak) };
+    let peak = if no_reuse { unshared - base } else { peak(&items) };
+    let offsets = if no_reuse { side_by_side(&items) } else { best(&items, peak) };
     slots.extend(buffers.iter().zip(&offsets).map(|(&buffer, &offset)| (buffer, base + offset)));
     let arena_size = base + height(&items, &offsets);
     for (what, size) in [("arena", arena_size), ("weights", weights_size)] {
@@ -125,7 +125,7 @@ struct Problem {
 
 impl Problem {
     fn new(module: &Module) -> Problem {
-        let options = module.plan.options;
+        let options = &module.plan.options;
         let round = |bytes: u64| bytes.next_multiple_of(options.alignment.max(1));
         let ranges = ranges(module);
         let last = u32::try_from(module.steps.len() + 1).unwrap_or(u32::MAX);
