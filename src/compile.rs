@@ -8,7 +8,7 @@ use crate::front::rlx::{Plan, Slot};
 use crate::hir::{self, Checked};
 use crate::kernels::{self, KernelPlan};
 use crate::machine::Machine;
-use crate::passes::{self, Level};
+use crate::passes::{self, Filtering, Level};
 use crate::{lir, lower, mir};
 use std::collections::BTreeMap;
 use std::io;
@@ -19,6 +19,8 @@ use std::path::PathBuf;
 pub struct Options {
     /// How much is done to make the model fast.
     pub level: Level,
+    /// Which convolutions are done by minimal filtering.
+    pub filtering: Filtering,
     /// Values of symbolic dimensions.
     pub dims: BTreeMap<String, usize>,
     /// What may be spent on constants.
@@ -46,6 +48,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             level: Level::Speed,
+            filtering: Filtering::default(),
             dims: BTreeMap::new(),
             limits: hir::Limits::default(),
             plan: lir::Options::default(),
@@ -140,7 +143,7 @@ fn lowered(
     machine: &Machine,
 ) -> Result<(mir::Graph, lir::Module), ErrorKind> {
     let level = if plan.is_some() { Level::None } else { options.level };
-    let mir = passes::run(lower::expand(checked), level, machine);
+    let mir = passes::run(lower::expand(checked), level, options.filtering, machine);
     let module = match plan {
         None => lir::lower(&mir, options.plan())?,
         Some(plan) if plan.alignment < 16 => {
@@ -184,9 +187,12 @@ impl Options {
 
     /// What changes the object besides the module.
     fn context(&self, target: &Target) -> String {
-        let Options { prefix, weights, profile, .. } = self;
+        let Options { prefix, filtering, weights, profile, .. } = self;
         let version = env!("CARGO_PKG_VERSION");
-        format!("rlx-aot {version} {} {prefix} {weights} {profile}", target.describe())
+        format!(
+            "rlx-aot {version} {} {prefix} {filtering:?} {weights} {profile}",
+            target.describe()
+        )
     }
 }
 

@@ -118,6 +118,17 @@ impl Machine {
         usize::try_from(ways * (WAY / apart)).unwrap_or(usize::MAX)
     }
 
+    /// Cycles for each step along K of a contraction of `rows`, `distance` bytes apart in A, by `columns`
+    /// in its best tile, roughly.
+    pub fn product(&self, rows: usize, columns: usize, distance: u64) -> f64 {
+        self.time(self.tile(rows, columns, distance), rows, columns)
+    }
+
+    /// Bytes in a cycle, roughly, that come from behind the second-level cache.
+    pub fn stream(&self) -> f64 {
+        8.0
+    }
+
     /// Cycles for each step along K, roughly: a multiply-add of a vector takes one, of less than eight
     /// independent ones some wait; vectors of B come from the second-level cache, elements of A from
     /// the first.

@@ -5,7 +5,7 @@ use rlx_aot::interp::arena::Session;
 use rlx_aot::lir::{self, Options};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::{self, Binary, Builder, Graph, Output, Reduction, Role, Unary, Value};
-use rlx_aot::passes::{self, Level};
+use rlx_aot::passes::{self, Filtering, Level};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 
@@ -202,6 +202,6 @@ fn random_graphs() {
     for seed in 0..400 {
         let graph = random_graph(&mut Noise(seed * 7919 + 1));
         check(&graph, seed);
-        check(&passes::run(graph, Level::Speed, &Machine::AVX2), seed);
+        check(&passes::run(graph, Level::Speed, Filtering::Auto, &Machine::AVX2), seed);
     }
 }

@@ -6,7 +6,7 @@ use rlx_aot::codegen::WeightsMode;
 use rlx_aot::compile::{self, Compiled, Options};
 use rlx_aot::error::{ErrorKind, Errors};
 use rlx_aot::front::{self, ReadOptions, Source};
-use rlx_aot::passes::Level;
+use rlx_aot::passes::{Filtering, Level};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// 0: every operator by itself, as written; 1: everything that makes it fast.
     #[arg(short = 'O', value_name = "LEVEL", default_value = "1", default_missing_value = "1", num_args = 0..=1, value_parser = ["0", "1"])]
     level: String,
+    /// Minimal filtering (Winograd) of 3 x 3 convolutions: where it is faster, or nowhere.
+    #[arg(long, value_enum, default_value_t = Winograd::Auto, value_name = "WHERE")]
+    winograd: Winograd,
     /// The machine to compile for, as a target triple. [default: this one]
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
@@ -64,6 +67,14 @@ enum Weights {
     Arena,
     /// In a file that the runtime maps.
     External,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Winograd {
+    /// Where it is faster.
+    Auto,
+    /// Nowhere: sums are rounded as they are in direct convolutions.
+    Off,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,6 +117,10 @@ impl Args {
             return Err(kind.help("it must be a power of two, at least 16 and at most 1048576"));
         }
         options.level = if self.level == "0" { Level::None } else { Level::Speed };
+        options.filtering = match self.winograd {
+            Winograd::Auto => Filtering::Auto,
+            Winograd::Off => Filtering::Off,
+        };
         options.dims = self.bindings()?;
         options.plan.alignment = self.align;
         options.plan.no_reuse = self.no_reuse;

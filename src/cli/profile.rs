@@ -23,6 +23,8 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
             domain.max(elements) * rows.stages.iter().map(per_element).sum::<usize>() as u64
         }
         Op::Reduce { .. } | Op::ArgReduce { .. } => of(0),
+        // Both passes of a transformation, a few operations an element each.
+        Op::Winograd(_) => 4 * elements.max(of(0)),
         Op::Pool(p) => elements * p.window.iter().product::<usize>() as u64,
         Op::Gather { .. } | Op::Move | Op::Fill(_) => 0,
     }
@@ -66,6 +68,7 @@ pub(crate) fn kind(op: &Op) -> &'static str {
         Op::Contract(_) => "contract",
         Op::Conv(c) if c.groups > 1 => "conv/groups",
         Op::Conv(_) => "conv",
+        Op::Winograd(_) => "winograd",
         Op::Pool(_) => "pool",
         Op::Gather { .. } => "gather",
         Op::Move => "move",

@@ -141,6 +141,7 @@ impl<'a> Arena<'a> {
             }
             Op::Contract(contract) => by_definition(mir::Op::Contract(contract.clone())),
             Op::Conv(conv) => by_definition(mir::Op::Conv(conv.clone())),
+            Op::Winograd(winograd) => by_definition(mir::Op::Winograd(winograd.clone())),
             Op::Pool(pool) => by_definition(mir::Op::Pool(pool.clone())),
             Op::Gather { axis } => by_definition(mir::Op::Gather { axis: *axis }),
             Op::Move => operands[0].clone(),

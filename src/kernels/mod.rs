@@ -16,6 +16,7 @@ mod nest;
 mod operations;
 mod reduce;
 mod rows;
+mod winograd;
 
 use crate::error::ErrorKind;
 use crate::kir::Value;
@@ -64,6 +65,7 @@ fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, Error
         Op::Contract(contract) => contract::product(frame, contract),
         Op::Conv(conv) if depthwise::is_one(frame, conv) => depthwise::kernel(frame, conv),
         Op::Conv(conv) => contract::convolution(frame, conv),
+        Op::Winograd(side) => winograd::kernel(frame, side),
         Op::Pool(pool) => reduce::windows(frame, pool),
         Op::Gather { axis } => moves::gather(frame, *axis),
         Op::Move => Ok(moves::copy(frame)),

@@ -36,7 +36,7 @@ pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
         Op::Conv(c) if index == 0 && c.groups == 1 => {
             contiguous() || access.dims.last().is_some_and(|&d| d <= FEW_CHANNELS)
         }
-        Op::Contract(_) | Op::Conv(_) => contiguous(),
+        Op::Contract(_) | Op::Conv(_) | Op::Winograd(_) => contiguous(),
         Op::ArgReduce { .. } | Op::Move | Op::Fill(_) => true,
     }
 }
@@ -49,6 +49,7 @@ pub fn accepts_result(op: &Op, access: &Access) -> bool {
         | Op::Reduce { .. }
         | Op::Contract(_)
         | Op::Conv(_)
+        | Op::Winograd(_)
         | Op::Pool(_)
         | Op::Gather { .. } => accepts_window(access),
     }

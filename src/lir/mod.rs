@@ -25,6 +25,7 @@ pub mod views;
 pub use access::Access;
 
 use crate::mir;
+pub use crate::mir::winograd::{Matrices, Side, Winograd};
 pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Stage, Weights};
 use crate::tensor::Tensor;
@@ -159,6 +160,8 @@ pub enum Op {
     Contract(Contract),
     /// Convolution.
     Conv(Conv),
+    /// See [`mir::Op::Winograd`].
+    Winograd(Winograd),
     /// Reduction over windows.
     Pool(Pool),
     /// See [`mir::Op::Gather`].
@@ -181,6 +184,7 @@ impl Op {
             Op::ArgReduce { .. } => "arg_reduce",
             Op::Contract(_) => "contract",
             Op::Conv(_) => "conv",
+            Op::Winograd(_) => "winograd",
             Op::Pool(_) => "pool",
             Op::Gather { .. } => "gather",
             Op::Move => "move",
@@ -196,6 +200,7 @@ impl Op {
             Op::Rows(_) => true,
             // The epilogue's operands are read just before the result is stored.
             Op::Contract(_) | Op::Conv(_) => operand >= 2,
+            Op::Winograd(w) => matches!(w.side, Side::Output { .. }) && operand >= 1,
             Op::Reduce { .. }
             | Op::ArgReduce { .. }
             | Op::Pool(_)

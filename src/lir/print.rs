@@ -31,6 +31,7 @@ impl Display for Op {
             }
             Op::Contract(contract) => mir::Op::Contract(contract.clone()),
             Op::Conv(conv) => mir::Op::Conv(conv.clone()),
+            Op::Winograd(winograd) => mir::Op::Winograd(winograd.clone()),
             Op::Pool(pool) => mir::Op::Pool(pool.clone()),
             Op::Gather { axis } => mir::Op::Gather { axis: *axis },
             Op::Move => return f.write_str("move"),

@@ -59,6 +59,7 @@ pub(super) fn step_op(node: &mir::Node) -> Option<Op> {
         }
         mir::Op::Contract(contract) => Op::Contract(contract.clone()),
         mir::Op::Conv(conv) => Op::Conv(conv.clone()),
+        mir::Op::Winograd(winograd) => Op::Winograd(winograd.clone()),
         mir::Op::Pool(pool) => Op::Pool(pool.clone()),
         mir::Op::Gather { axis } => Op::Gather { axis: *axis },
         mir::Op::Input { .. }
@@ -85,6 +86,7 @@ pub(super) fn operand_dims(graph: &Graph, user: Value, index: usize) -> Vec<usiz
             dims
         }
         mir::Op::Contract(_) | mir::Op::Conv(_) if index >= 2 => node.ty.dims.clone(),
+        mir::Op::Winograd(_) if index >= 1 => node.ty.dims.clone(),
         _ => graph.ty(node.operands[index]).dims.clone(),
     }
 }
@@ -128,6 +130,7 @@ impl Writer<'_> {
             | Op::ArgReduce { .. }
             | Op::Contract(_)
             | Op::Conv(_)
+            | Op::Winograd(_)
             | Op::Pool(_)
             | Op::Gather { .. } => accesses.iter_mut().for_each(Access::normalize),
         }

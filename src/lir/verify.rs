@@ -15,7 +15,7 @@
 
 use super::liveness::ranges;
 use super::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, Port, Step, StepInfo};
-use crate::mir::{Contract, Conv, Pool, Rows, Weights, windows};
+use crate::mir::{Contract, Conv, Pool, Rows, Side, Weights, Winograd, windows};
 use crate::types::{DType, Type};
 use cranelift_entity::{EntityRef, SecondaryMap};
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,6 +142,7 @@ fn shapes(info: &StepInfo) -> Result<(), String> {
             epilogue_shapes(epilogue.as_ref(), operands, result)
         }
         Op::Conv(conv) => conv_shapes(conv, operands, result),
+        Op::Winograd(w) => winograd_shapes(w, operands, result),
         Op::Pool(Pool { window, strides, dilations, .. }) => {
             count(1)?;
             let spatial = spatial(&operands[0].dims, window, strides, dilations);
@@ -247,6 +248,37 @@ fn conv_shapes(conv: &Conv, operands: &[Access], result: &Access) -> Result<(), 
     epilogue_shapes(epilogue.as_ref(), operands, result)
 }
 
+fn winograd_shapes(w: &Winograd, operands: &[Access], result: &Access) -> Result<(), String> {
+    let Some((first, extra)) = operands.split_first() else {
+        return Err("a transformation has an operand".to_owned());
+    };
+    if first.dtype != DType::F32 || !matches!(w.tile, 2 | 4 | 6) {
+        return Err(format!("tiles of {} in {first}", w.tile));
+    }
+    let points = w.points();
+    let (transformed, image, tiles) = match &w.side {
+        Side::Input { before, tiles } => {
+            if !extra.is_empty() || before.iter().any(|&n| n >= points) {
+                return Err(format!("{} operands, {before:?} before", operands.len()));
+            }
+            (result, first, Some(*tiles))
+        }
+        Side::Output { .. } => (first, result, None),
+    };
+    let [n, h, width, c] = image.dims[..] else {
+        return Err(format!("{image} has no two spatial axes"));
+    };
+    let tiles = tiles.unwrap_or([h.div_ceil(w.tile), width.div_ceil(w.tile)]);
+    if transformed.dims != [points * points, n * tiles[0] * tiles[1], c] {
+        return Err(format!("{transformed} for {tiles:?} tiles of {image}"));
+    }
+    let epilogue = match &w.side {
+        Side::Input { .. } => None,
+        Side::Output { epilogue } => epilogue.as_ref(),
+    };
+    finished_shapes(epilogue, first.dtype, extra, result)
+}
+
 fn epilogue_shapes(
     epilogue: Option<&crate::mir::Expr>,
     operands: &[Access],
@@ -255,14 +287,23 @@ fn epilogue_shapes(
     if operands[0].dtype != operands[1].dtype {
         return Err(format!("{} and {} are multiplied", operands[0].dtype, operands[1].dtype));
     }
-    if let Some(other) = operands[2..].iter().find(|a| a.dims != result.dims) {
+    finished_shapes(epilogue, operands[0].dtype, &operands[2..], result)
+}
+
+/// An epilogue after sums of this type, with its operands.
+fn finished_shapes(
+    epilogue: Option<&crate::mir::Expr>,
+    sums: DType,
+    extra: &[Access],
+    result: &Access,
+) -> Result<(), String> {
+    if let Some(other) = extra.iter().find(|a| a.dims != result.dims) {
         return Err(format!("{other} in the epilogue of {result}"));
     }
-    let types: Vec<DType> =
-        [operands[0].dtype].into_iter().chain(operands[2..].iter().map(|a| a.dtype)).collect();
+    let types: Vec<DType> = [sums].into_iter().chain(extra.iter().map(|a| a.dtype)).collect();
     let ty = match epilogue {
         Some(expr) => expr.result_type(&types),
-        None if operands.len() > 2 => return Err("operands of no epilogue".to_owned()),
+        None if !extra.is_empty() => return Err("operands of no epilogue".to_owned()),
         None => Some(types[0]),
     };
     match ty {

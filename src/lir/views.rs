@@ -15,6 +15,7 @@ pub fn is_view(op: &Op) -> bool {
         | Op::Rows(_)
         | Op::Contract(_)
         | Op::Conv(_)
+        | Op::Winograd(_)
         | Op::Pool(_)
         | Op::Gather { .. }
         | Op::Pad { .. }

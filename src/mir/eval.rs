@@ -50,6 +50,15 @@ pub fn op(op: &Op, operands: &[&Tensor], ty: &Type) -> Tensor {
             let sums = conv(c, operands[0], operands[1], ty);
             epilogue(c.epilogue.as_ref(), sums, &operands[2..], ty)
         }
+        Op::Winograd(w) => match &w.side {
+            Side::Input { before, tiles } => {
+                winograd::input(w.tile, *before, *tiles, operands[0], ty)
+            }
+            Side::Output { epilogue: expr } => {
+                let sums = winograd::output(w.tile, operands[0], ty);
+                epilogue(expr.as_ref(), sums, &operands[1..], ty)
+            }
+        },
         Op::Pool(p) => pool(p, operands[0], ty),
         Op::Gather { axis } => gather(*axis, operands[0], operands[1], ty),
         Op::Pad { low, interior, value, .. } => pad(low, interior, *value, operands[0], ty),

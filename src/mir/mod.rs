@@ -16,9 +16,11 @@ pub mod eval;
 pub mod expr;
 pub mod print;
 pub mod verify;
+pub mod winograd;
 
 pub use build::Builder;
 pub use expr::{Binary, Comparison, Expr, Literal, Scalar, Unary};
+pub use winograd::{Side, Winograd};
 
 use crate::tensor::Tensor;
 use crate::types::Type;
@@ -120,6 +122,8 @@ pub enum Op {
     Contract(Contract),
     /// Convolution, channels last.
     Conv(Conv),
+    /// One side of a convolution by minimal filtering. Made by passes.
+    Winograd(Winograd),
     /// Reduction over windows, channels last. One operand `[N, spatial.., C]`.
     Pool(Pool),
     /// Operands: data, indices (i32 or i64). Result: `data[..axis] ++ indices ++ data[axis + 1..]`.

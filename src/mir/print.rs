@@ -61,6 +61,15 @@ impl Display for Op {
                 )?;
                 epilogue(f, c.epilogue.as_ref())
             }
+            Op::Winograd(Winograd { tile, side }) => match side {
+                Side::Input { before, tiles } => {
+                    write!(f, "winograd {tile} of input before {before:?} tiles {tiles:?}")
+                }
+                Side::Output { epilogue: expr } => {
+                    write!(f, "winograd {tile} of output")?;
+                    epilogue(f, expr.as_ref())
+                }
+            },
             Op::Pool(Pool { op, window, strides, dilations }) => {
                 write!(f, "pool {op:?} {window:?} by {strides:?} dilated {dilations:?}")
             }

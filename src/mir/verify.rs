@@ -64,6 +64,8 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
     let count = match op {
         Op::Input { .. } | Op::Constant(_) => Some(0),
         Op::Map(_) | Op::Rows(_) | Op::Contract(_) | Op::Conv(_) | Op::Concat { .. } => None,
+        Op::Winograd(Winograd { side: Side::Input { .. }, .. }) => Some(1),
+        Op::Winograd(Winograd { side: Side::Output { .. }, .. }) => None,
         Op::Gather { .. } => Some(2),
         Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Pool(_) | Op::Pad { .. } => Some(1),
         Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast => Some(1),
@@ -96,6 +98,7 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
         Op::Rows(rows) => row_program(rows, operands, declared),
         Op::Contract(c) => contract(c, operands),
         Op::Conv(c) => conv(c, operands),
+        Op::Winograd(w) => filtered(w, operands, declared),
         Op::Pool(p) => {
             let x = operands[0];
             ensure(x.rank() == p.window.len() + 2, "rank")?;
@@ -233,6 +236,27 @@ fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {
     ensure(outputs % c.groups == 0, "groups")?;
     let sums = spatial(x, &c.taps, &c.strides, &c.dilations, outputs)?;
     finished(c.epilogue.as_ref(), sums, extra)
+}
+
+/// A side of a convolution by minimal filtering.
+fn filtered(w: &Winograd, operands: &[&Type], declared: &Type) -> Result<Type, String> {
+    let Some((&first, extra)) = operands.split_first() else { return Err("no operands".into()) };
+    ensure(first.dtype == DType::F32 && matches!(w.tile, 2 | 4 | 6), "element type or tile")?;
+    match &w.side {
+        Side::Input { before, tiles } => {
+            ensure(first.rank() == 4, "rank")?;
+            ensure(before.iter().all(|&n| n < w.points()), "a tile of zeros")?;
+            let count = first.dims[0] * tiles[0] * tiles[1];
+            Ok(first.with_dims([w.points() * w.points(), count, first.dims[3]]))
+        }
+        Side::Output { epilogue } => {
+            ensure(first.rank() == 3 && declared.rank() == 4, "rank")?;
+            let [n, h, width, k] = [0, 1, 2, 3].map(|axis| declared.dims[axis]);
+            let count = n * h.div_ceil(w.tile) * width.div_ceil(w.tile);
+            ensure(first.dims == [w.points() * w.points(), count, k], "tiles")?;
+            finished(epilogue.as_ref(), first.with_dims(declared.dims.clone()), extra)
+        }
+    }
 }
 
 fn spatial(

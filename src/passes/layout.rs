@@ -36,6 +36,7 @@ pub fn propagate(graph: Graph) -> Graph {
             | Op::Rows(_)
             | Op::Contract(_)
             | Op::Conv(_)
+            | Op::Winograd(_)
             | Op::Pool(_)
             | Op::Gather { .. }
             | Op::Reshape

@@ -10,6 +10,7 @@ mod rewrite;
 pub mod rows;
 pub mod scale;
 pub mod simplify;
+pub mod winograd;
 
 use crate::machine::Machine;
 use crate::mir::{Graph, verify::verify};
@@ -24,13 +25,27 @@ pub enum Level {
     Speed,
 }
 
-/// The pipeline.
-pub fn run(graph: Graph, level: Level, machine: &Machine) -> Graph {
+/// Which 3 x 3 convolutions are done by minimal filtering, which rounds more than direct sums do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Filtering {
+    /// None.
+    Off,
+    /// Where it is faster.
+    #[default]
+    Auto,
+}
+
+/// The pipeline. Without a level of speed, nothing is filtered.
+pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) -> Graph {
     if level == Level::None {
         return dce::eliminate(graph);
     }
     let pack = |graph| pack::pack(graph, machine);
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 11] = [
+    let filter = |graph| match filtering {
+        Filtering::Off => graph,
+        Filtering::Auto => winograd::filter(graph, machine),
+    };
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 12] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("layout", &layout::propagate),
@@ -41,6 +56,7 @@ pub fn run(graph: Graph, level: Level, machine: &Machine) -> Graph {
         ("scale", &scale::fold),
         ("rows", &rows::fuse),
         ("map", &map::fuse),
+        ("winograd", &filter),
         ("pack", &pack),
     ];
     passes.into_iter().fold(dce::eliminate(graph), |graph, (name, pass)| {
@@ -78,7 +94,7 @@ mod tests {
         let inputs: Vec<Tensor> =
             graph.inputs.iter().map(|&v| tensor(&graph.ty(v).dims, 7)).collect();
         let before = eval::graph(&graph, &inputs);
-        let graph = run(graph, Level::Speed, &Machine::AVX2);
+        let graph = run(graph, Level::Speed, Filtering::Auto, &Machine::AVX2);
         verify(&graph).unwrap();
         for (a, b) in before.iter().zip(eval::graph(&graph, &inputs)) {
             for (a, b) in a.f64s().into_iter().zip(b.f64s()) {

@@ -106,6 +106,12 @@ fn convolution(
     Some(Shape { groups: c.groups, depth, columns, group: columns, row: outputs, width })
 }
 
+/// Matrices `[groups, depth, columns]` in panels: `[groups, panels, depth, width]`.
+pub(super) fn panels_of(matrices: &Tensor, width: usize) -> Tensor {
+    let [groups, depth, columns] = [0, 1, 2].map(|axis| matrices.dims()[axis]);
+    panels(matrices, &Shape { groups, depth, columns, group: depth * columns, row: columns, width })
+}
+
 /// `[groups, panels, depth, width]`, the last panel of each group filled with zeros.
 fn panels(weights: &Tensor, s: &Shape) -> Tensor {
     let count = s.columns.div_ceil(s.width);

@@ -73,6 +73,25 @@ impl<'a> Rewriter<'a> {
         self.push(Op::Permute(perm.to_vec()), vec![value], ty, origins)
     }
 
+    /// Elements `start..start + count` of one axis of `value` (itself when that is all).
+    pub(super) fn narrow(
+        &mut self,
+        value: Value,
+        axis: usize,
+        start: usize,
+        count: usize,
+    ) -> Value {
+        let ty = self.new.ty(value);
+        if ty.dims[axis] == count {
+            return value;
+        }
+        let (mut dims, rank) = (ty.dims.clone(), ty.rank());
+        let mut starts = vec![0; rank];
+        (dims[axis], starts[axis]) = (count, start);
+        let (ty, origins) = (ty.with_dims(dims), self.new.nodes[value].origins.clone());
+        self.push(Op::Slice { starts, steps: vec![1; rank] }, vec![value], ty, origins)
+    }
+
     /// The new graph.
     pub(super) fn finish(self) -> Graph {
         let get = |v: Value| self.values[v].expect("inputs and outputs are rewritten");

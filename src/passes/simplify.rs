@@ -51,6 +51,7 @@ pub fn simplify(graph: Graph) -> Graph {
             | Op::Rows(_)
             | Op::Contract(_)
             | Op::Conv(_)
+            | Op::Winograd(_)
             | Op::Pool(_)
             | Op::Gather { .. }
             | Op::Pad { .. }

@@ -9,6 +9,7 @@ use rlx_aot::lir::{Access, Buffer, Op, StepInfo};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::expr::{Binary, Comparison, Expr, Literal, Unary};
 use rlx_aot::mir::{self, Contract, Conv, Pool, Reduction, Rows, Stage, Weights, windows};
+use rlx_aot::mir::{Side, Winograd};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 
@@ -365,8 +366,9 @@ fn arg_reduce(r: &mut Random) -> Trial {
     }
 }
 
-/// An epilogue over the sum and new operands of `dims`.
+/// An epilogue over the sum, of which the operands are there, and new operands of `dims`.
 fn epilogue(r: &mut Random, ty: DType, dims: &[usize], operands: &mut Vec<Placed>) -> Option<Expr> {
+    let own = operands.len();
     if r.chance(30) {
         return None;
     }
@@ -374,7 +376,7 @@ fn epilogue(r: &mut Random, ty: DType, dims: &[usize], operands: &mut Vec<Placed
     let mut sum = e.operand(0);
     for _ in 0..r.below(3) {
         operands.push(broadcast(r, operands.len(), ty, dims));
-        let other = e.operand(operands.len() - 2);
+        let other = e.operand(operands.len() - own);
         sum = e.binary(r.pick(&[Binary::Add, Binary::Mul, Binary::Max]), sum, other);
     }
     if ty == DType::F32 && r.chance(40) {
@@ -480,6 +482,43 @@ fn conv(r: &mut Random) -> Trial {
         mir: mir::Op::Conv(conv),
         operands,
         ty: Type::new(ty, dims),
+        tolerance: Tolerance::Relative(1e-4),
+        result: None,
+    }
+}
+
+fn winograd(r: &mut Random) -> Trial {
+    let tile = r.pick(&[2, 4, 4, 6]);
+    let (n, c) = (1 + r.below(2), r.extent());
+    let extents = [1 + r.below(15), 1 + r.below(15)];
+    let points = tile + 2;
+    // Infinities less infinities are no numbers, and which of them meet is not said.
+    let finite = |r: &mut Random, dims: &[usize]| loop {
+        let tensor = tensor(r, DType::F32, dims);
+        if tensor.f64s().iter().all(|x| x.is_finite()) {
+            break tensor;
+        }
+    };
+    let (side, operands, dims) = if r.chance(50) {
+        let before = [r.below(points), r.below(points)];
+        let tiles = [0, 1].map(|axis| (extents[axis] + r.below(tile)).div_ceil(tile));
+        let x = finite(r, &[n, extents[0], extents[1], c]);
+        let dims = vec![points * points, n * tiles[0] * tiles[1], c];
+        (Side::Input { before, tiles }, vec![place(r, 0, x)], dims)
+    } else {
+        let tiles: usize = extents.iter().map(|e| e.div_ceil(tile)).product();
+        let products = finite(r, &[points * points, n * tiles, c]);
+        let mut operands = vec![place(r, 0, products)];
+        let dims = vec![n, extents[0], extents[1], c];
+        let epilogue = epilogue(r, DType::F32, &dims, &mut operands);
+        (Side::Output { epilogue }, operands, dims)
+    };
+    let winograd = Winograd { tile, side };
+    Trial {
+        op: Op::Winograd(winograd.clone()),
+        mir: mir::Op::Winograd(winograd),
+        operands,
+        ty: Type::new(DType::F32, dims),
         tolerance: Tolerance::Relative(1e-4),
         result: None,
     }
@@ -613,7 +652,7 @@ fn spread(access: &Access, tensor: Option<&Tensor>) -> Data {
 fn case(seed: u64) -> Case {
     let mut r = Random(seed);
     let kinds = [map, rows, reduce, arg_reduce, contract, conv, pool, gather, copy, fill];
-    let kinds = [&kinds[..], &[map, rows, contract, contract, conv, conv]].concat();
+    let kinds = [&kinds[..], &[map, rows, contract, contract, conv, winograd]].concat();
     let trial = kinds[seed as usize % kinds.len()](&mut r);
     let tensors: Vec<&Tensor> = trial.operands.iter().map(|o| &o.tensor).collect();
     let expected = mir::eval::op(&trial.mir, &tensors, &trial.ty);

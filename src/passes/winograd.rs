@@ -1,0 +1,360 @@
+//! Convolutions of 3 x 3 taps by minimal filtering ([`mir::winograd`](crate::mir::winograd)): a
+//! transformation of tiles of the input, a product of matrices for each point, and a transformation of
+//! tiles of products, which applies the epilogue.
+//!
+//! Weights are transformed here, in 64 bits, and rounded once. A zero border around the input is left to
+//! the transformation. The image is cut into bands of rows of tiles, one after the other, so that what lies
+//! between the three steps stays in the cache, and needs no room that the model does not need elsewhere.
+//!
+//! Which tiles and bands, and whether any, is decided by what the steps cost on the machine
+//! ([`Case::cost`]): fewer products and more of everything else, weights above all.
+
+use super::pack::panels_of;
+use super::rewrite::Rewriter;
+use crate::machine::Machine;
+use crate::mir::winograd::{Matrices, Side, Winograd};
+use crate::mir::{Contract, Conv, Graph, Node, Op, Value, Weights};
+use crate::tensor::Tensor;
+use crate::types::{DType, Type};
+use std::collections::BTreeMap;
+
+/// See the module's text.
+pub fn filter(graph: Graph, machine: &Machine) -> Graph {
+    let mut r = Rewriter::new(&graph);
+    let room = Room::new(&graph);
+    let mut transformed: BTreeMap<(Value, usize, usize), Value> = BTreeMap::new();
+    for (old, node) in &graph.nodes {
+        let case = Case::new(&graph, node);
+        let plan = case.as_ref().and_then(|case| case.plan(machine, room.beside(old)));
+        let (Some(case), Some(plan)) = (case, plan) else {
+            r.copy(old);
+            continue;
+        };
+        let weights = node.operands[1];
+        let rows = case.images * plan.height * case.tiles(plan.tile)[1];
+        let width =
+            machine.tile(rows, case.outputs, case.distance()).vectors * machine.lanes as usize;
+        let key = (weights, plan.tile, width);
+        let constant = match (transformed.get(&key), graph.constant(weights)) {
+            (Some(&known), _) => known,
+            (None, Some(tensor)) => {
+                let tensor = panels_of(&transform(tensor, plan.tile), width);
+                let (ty, origins) = (tensor.ty().clone(), graph.nodes[weights].origins.clone());
+                let new = r.push(Op::Constant(tensor), vec![], ty, origins);
+                transformed.insert(key, new);
+                new
+            }
+            (None, None) => {
+                r.copy(old);
+                continue;
+            }
+        };
+        let new = case.write(&mut r, old, plan, constant, width);
+        r.set(old, new);
+    }
+    r.finish()
+}
+
+/// The weights `[3, 3, C, K]` at all points: `[(m + 2)^2, C, K]`.
+fn transform(weights: &Tensor, m: usize) -> Tensor {
+    let matrix = Matrices::new(m).weights;
+    let dims = weights.dims();
+    let (inputs, outputs, points) = (dims[2], dims[3], m + 2);
+    let values = weights.f32s();
+    let mut out = vec![0f32; points * points * inputs * outputs];
+    let sum = |to: &mut [f64], from: &[f64], factor: f64| {
+        if factor != 0.0 {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from);
+        }
+    };
+    // A row of output channels at a time.
+    for channel in 0..inputs {
+        let tap = |i: usize, j: usize| -> Vec<f64> {
+            let at = ((i * 3 + j) * inputs + channel) * outputs;
+            values[at..at + outputs].iter().map(|&w| f64::from(w)).collect()
+        };
+        let taps: Vec<Vec<f64>> = (0..9).map(|t| tap(t / 3, t % 3)).collect();
+        for (i, row) in matrix.iter().enumerate() {
+            let mut along = vec![vec![0.0; outputs]; 3];
+            for (t, tap) in taps.iter().enumerate() {
+                sum(&mut along[t % 3], tap, row[t / 3]);
+            }
+            for (j, column) in matrix.iter().enumerate() {
+                let mut point = vec![0.0; outputs];
+                along.iter().zip(column).for_each(|(a, &factor)| sum(&mut point, a, factor));
+                let at = ((i * points + j) * inputs + channel) * outputs;
+                let to = out[at..at + outputs].iter_mut();
+                to.zip(point).for_each(|(to, value)| *to = value as f32);
+            }
+        }
+    }
+    Tensor::from_f32s([points * points, inputs, outputs], &out)
+}
+
+/// How one convolution is done.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    /// Rows and columns of a tile of results.
+    tile: usize,
+    /// Rows of tiles in a band.
+    height: usize,
+}
+
+/// A convolution for which there is a plan.
+struct Case<'a> {
+    node: &'a Node,
+    conv: &'a Conv,
+    /// The input without its border.
+    input: Value,
+    /// Zeros above and left of it.
+    before: [usize; 2],
+    images: usize,
+    /// Rows and columns of the input.
+    extents: [usize; 2],
+    channels: usize,
+    /// Rows and columns of the result.
+    results: [usize; 2],
+    outputs: usize,
+}
+
+impl<'a> Case<'a> {
+    fn new(graph: &'a Graph, node: &'a Node) -> Option<Case<'a>> {
+        let Op::Conv(conv) = &node.op else { return None };
+        let ones = conv.strides.iter().chain(&conv.dilations).all(|&n| n == 1);
+        let f32s = node.operands.iter().all(|&v| graph.ty(v).dtype == DType::F32);
+        let fits = conv.taps == [3, 3]
+            && ones
+            && conv.groups == 1
+            && conv.weights == Weights::Plain
+            && f32s
+            && node.ty.dtype == DType::F32
+            && node.ty.elements() > 0;
+        if !fits {
+            return None;
+        }
+        let (mut input, mut before) = (node.operands[0], [0, 0]);
+        let outer = &graph.nodes[input];
+        if let Op::Pad { low, high, interior, value } = &outer.op
+            && value.f64() == 0.0
+            && interior.iter().all(|&n| n == 0)
+            && [low, high].iter().all(|p| p[0] == 0 && p[3] == 0 && p[1] <= 2 && p[2] <= 2)
+        {
+            (input, before) = (outer.operands[0], [low[1], low[2]]);
+        }
+        let dims = &graph.ty(input).dims;
+        if dims.contains(&0) {
+            return None;
+        }
+        let [images, height, width, outputs] = [0, 1, 2, 3].map(|axis| node.ty.dims[axis]);
+        Some(Case {
+            node,
+            conv,
+            input,
+            before,
+            images,
+            extents: [dims[1], dims[2]],
+            channels: dims[3],
+            results: [height, width],
+            outputs,
+        })
+    }
+
+    /// Tiles along both axes.
+    fn tiles(&self, tile: usize) -> [usize; 2] {
+        self.results.map(|extent| extent.div_ceil(tile))
+    }
+
+    /// The best plan, if it is better than none. What it keeps between its steps should fit into `room`
+    /// bytes.
+    fn plan(&self, machine: &Machine, room: u64) -> Option<Plan> {
+        let mut best: Option<(f64, Plan)> = None;
+        for tile in [4, 2, 6] {
+            let rows = self.tiles(tile)[0];
+            for bands in 1..=rows {
+                let plan = Plan { tile, height: rows.div_ceil(bands) };
+                // The lowest bands must do if nothing fits.
+                if plan.height > 1 && self.between(plan) > room {
+                    continue;
+                }
+                // The larger the tile, the more is lost by rounding.
+                let worth = if tile == 6 { 0.85 } else { 1.0 };
+                let cost = self.cost(machine, plan);
+                if best.is_none_or(|(least, _)| cost < least * worth) {
+                    best = Some((cost, plan));
+                }
+            }
+        }
+        best.filter(|(cost, _)| *cost < 0.92 * self.direct(machine)).map(|(_, plan)| plan)
+    }
+
+    /// Bytes that are kept between the steps of a band.
+    fn between(&self, plan: Plan) -> u64 {
+        let points = (plan.tile + 2).pow(2);
+        let tiles = self.images * plan.height * self.tiles(plan.tile)[1];
+        (points * tiles * (self.channels + self.outputs) * 4) as u64
+    }
+
+    /// Bytes from one row of the product's first operand to the next.
+    fn distance(&self) -> u64 {
+        4 * self.channels as u64
+    }
+
+    /// Cycles that the convolution takes as it is.
+    fn direct(&self, machine: &Machine) -> f64 {
+        let rows = (self.images * self.results[0]) as f64;
+        let depth = 9.0 * self.channels as f64;
+        let products =
+            rows * machine.product(self.results[1], self.outputs, self.distance()) * depth;
+        products.max(36.0 * (self.channels * self.outputs) as f64 / machine.stream())
+    }
+
+    /// Cycles that a plan takes.
+    fn cost(&self, machine: &Machine, plan: Plan) -> f64 {
+        let points = (plan.tile + 2).pow(2) as f64;
+        let tiles = self.tiles(plan.tile);
+        let bands = tiles[0].div_ceil(plan.height) as f64;
+        let rows = self.images * plan.height * tiles[1];
+        let vectors = |channels: usize| channels.div_ceil(machine.lanes as usize) as f64;
+        // A point of a tile: its share of the sums along both axes, a load, a store.
+        let each = rows as f64 * points * (plan.tile as f64 + 3.0);
+        let transformations = each * (vectors(self.channels) + vectors(self.outputs));
+        let products =
+            points * machine.product(rows, self.outputs, self.distance()) * self.channels as f64;
+        let weights = points * 4.0 * (self.channels * self.outputs) as f64;
+        let between = self.between(plan) as f64;
+        let l2 = machine.l2 as f64;
+        // Weights that do not stay in the cache come anew for every band.
+        let loads = if weights + between > l2 { bands } else { 1.0 };
+        let loading = weights / machine.stream();
+        let spilled = if between > 0.75 * l2 { 2.0 * between / machine.stream() } else { 0.0 };
+        const STEPS: f64 = 1000.0;
+        let band = transformations + spilled + STEPS;
+        bands * band + loads * products.max(loading) + (bands - loads) * products
+    }
+
+    /// The steps in the place of node `old`.
+    fn write(
+        &self,
+        r: &mut Rewriter<'_>,
+        old: Value,
+        plan: Plan,
+        weights: Value,
+        width: usize,
+    ) -> Value {
+        let (m, tiles) = (plan.tile, self.tiles(plan.tile));
+        let points = (m + 2) * (m + 2);
+        let origins = &self.node.origins;
+        let input = r.get(self.input);
+        let extra: Vec<Value> = r.operands(old).split_off(2);
+        let f32 = |dims: &[usize]| Type::new(DType::F32, dims.to_vec());
+        let mut bands = vec![];
+        for first in (0..tiles[0]).step_by(plan.height) {
+            let rows = plan.height.min(tiles[0] - first);
+            let (start, end) = (first * m, ((first + rows) * m).min(self.results[0]));
+            let from = start.saturating_sub(self.before[0]);
+            let to = (end + 2).saturating_sub(self.before[0]).min(self.extents[0]);
+            let x = r.narrow(input, 1, from, to - from);
+            let count = self.images * rows * tiles[1];
+            let before = [self.before[0].saturating_sub(start), self.before[1]];
+            let side = Side::Input { before, tiles: [rows, tiles[1]] };
+            let op = Op::Winograd(Winograd { tile: m, side });
+            let x = r.push(op, vec![x], f32(&[points, count, self.channels]), origins.clone());
+            let layout = Weights::Panels { width, columns: self.outputs };
+            let op = Op::Contract(Contract { weights: layout, epilogue: None });
+            let products =
+                r.push(op, vec![x, weights], f32(&[points, count, self.outputs]), origins.clone());
+            let mut operands = vec![products];
+            for &value in &extra {
+                // Axes are counted from the last one.
+                let dims = r.new.ty(value).dims.clone();
+                let axis = (dims.len() + 1).checked_sub(4).filter(|&axis| dims[axis] != 1);
+                operands.push(match axis {
+                    Some(axis) => r.narrow(value, axis, start, end - start),
+                    None => value,
+                });
+            }
+            let side = Side::Output { epilogue: self.conv.epilogue.clone() };
+            let op = Op::Winograd(Winograd { tile: m, side });
+            let ty = f32(&[self.images, end - start, self.results[1], self.outputs]);
+            bands.push(r.push(op, operands, ty, origins.clone()));
+        }
+        match bands[..] {
+            [only] => only,
+            _ => r.push(Op::Concat { axis: 1 }, bands, self.node.ty.clone(), origins.clone()),
+        }
+    }
+}
+
+/// How much memory the values of a graph need in its own order, roughly: every value that is no view by
+/// itself, from where it is computed to its last use.
+struct Room {
+    /// Bytes that are alive at each node.
+    alive: Vec<u64>,
+    most: u64,
+}
+
+impl Room {
+    fn new(graph: &Graph) -> Room {
+        let count = graph.nodes.len();
+        let mut root: Vec<usize> = (0..count).collect();
+        let mut last: Vec<usize> = (0..count).collect();
+        for (at, node) in graph.nodes.values().enumerate() {
+            if let Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast = node.op {
+                root[at] = root[node.operands[0].as_u32() as usize];
+            }
+            node.operands.iter().for_each(|v| last[root[v.as_u32() as usize]] = at);
+        }
+        for output in &graph.outputs {
+            last[root[output.value.as_u32() as usize]] = count;
+        }
+        let mut change = vec![0i64; count + 2];
+        for (at, node) in graph.nodes.values().enumerate() {
+            let (bytes, from, to) = match node.op {
+                Op::Constant(_) => continue,
+                Op::Input { .. } => (node.ty.bytes(), 0, count),
+                _ if root[at] != at => continue,
+                _ => (node.ty.bytes(), at, last[at]),
+            };
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX >> 16);
+            change[from] = change[from].saturating_add(bytes);
+            change[to + 1] = change[to + 1].saturating_sub(bytes);
+        }
+        let mut now = 0i64;
+        let sums = change.iter().map(|c| {
+            now = now.saturating_add(*c);
+            now.max(0) as u64
+        });
+        let alive: Vec<u64> = sums.collect();
+        let most = alive.iter().copied().max().unwrap_or(0);
+        Room { alive, most }
+    }
+
+    /// What may be used beside the operands and the result of a node without needing more than another
+    /// node does.
+    fn beside(&self, value: Value) -> u64 {
+        self.most - self.alive[value.as_u32() as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_transformed() {
+        let values: Vec<f32> = (0..9 * 6).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
+        let weights = Tensor::from_f32s([3, 3, 2, 3], &values);
+        let transformed = transform(&weights, 4).f32s();
+        let matrix = Matrices::new(4).weights;
+        for (c, k) in (0..2).flat_map(|c| (0..3).map(move |k| (c, k))) {
+            let tap = |i: usize, j: usize| f64::from(values[((i * 3 + j) * 2 + c) * 3 + k]);
+            let block: Vec<Vec<f64>> =
+                (0..3).map(|i| (0..3).map(|j| tap(i, j)).collect()).collect();
+            let expected = crate::mir::winograd::both_axes(&matrix, &block).concat();
+            for (point, expected) in expected.into_iter().enumerate() {
+                let found = f64::from(transformed[(point * 2 + c) * 3 + k]);
+                assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+            }
+        }
+    }
+}
