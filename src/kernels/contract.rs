@@ -287,8 +287,9 @@ impl<'a> Tiling<'a> {
         let panels = (columns.extent + panel - 1) / panel;
         // Some for each of several threads, but not so small that the panels are read for little.
         let spread = match around * panels {
-            16.. => blocked.extent,
-            pieces => (blocked.extent * pieces / 16).max(tile * 4 / of_rest.min(4)),
+            32.. => blocked.extent,
+            // Of one level: threads do not share two.
+            _ => (blocked.extent / 64).max(tile * 4 / of_rest.min(4)),
         };
         let block = if panels == 1 { spread } else { spread.min(fits) };
         let block = (block / tile * tile).max(tile);
@@ -313,7 +314,7 @@ impl<'a> Tiling<'a> {
                 self.tile(b, p, [sizes[1], sizes[2]], sizes[0]);
             });
         });
-        frame.close(b, work / 4)
+        frame.close(b, work / 2)
     }
 
     /// Steps from a column to the next.
