@@ -83,6 +83,8 @@ impl Emitter<'_> {
                 Statement::Store { value, memory, to, lanes } => {
                     self.store(self.values[*value], *memory, *to, *lanes);
                 }
+                // Cranelift has no such hint.
+                Statement::Prefetch(_) => {}
                 Statement::Loop(l) => self.repeat(l),
             }
         }

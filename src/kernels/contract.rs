@@ -203,6 +203,21 @@ impl Problem<'_> {
     }
 }
 
+/// What is read in step with the depth.
+#[derive(Clone, Copy)]
+struct Streams {
+    left: Value,
+    right: Value,
+    /// Where the next panel is called for.
+    ahead: Option<Value>,
+}
+
+impl Streams {
+    fn of(pointers: &[Value]) -> Streams {
+        Streams { left: pointers[0], right: pointers[1], ahead: pointers.get(2).copied() }
+    }
+}
+
 /// A problem with the loops around its tiles.
 struct Tiling<'a> {
     problem: Problem<'a>,
@@ -218,6 +233,9 @@ struct Tiling<'a> {
     /// Rows of a tile along both, and its vectors.
     tile: [i64; 2],
     vectors: i64,
+    /// Bytes of the next panel that are called for in each step of the depth. Levels and pointers
+    /// have one more then, for where that is.
+    ahead: Option<i64>,
 }
 
 impl<'a> Tiling<'a> {
@@ -266,8 +284,34 @@ impl<'a> Tiling<'a> {
         } else {
             1
         };
-        let tile = [second, first];
-        Tiling { problem, body, dtype, right, empty, around, rows: [outer, inner], tile, vectors }
+        let (tile, rows) = ([second, first], [outer, inner]);
+        let ahead = None;
+        let mut tiling =
+            Tiling { problem, body, dtype, right, empty, around, rows, tile, vectors, ahead };
+        tiling.look_ahead();
+        tiling
+    }
+
+    /// While the tiles of a panel are computed, the next one is brought nearer, evenly. Where there
+    /// are few tiles to one panel they wait for memory anyhow, and where there are very many only the
+    /// first does.
+    fn look_ahead(&mut self) {
+        let Some(width) = self.problem.panel else { return };
+        let [outer, inner] = &mut self.rows;
+        let (tile, rows) = (self.tile[0] * self.tile[1], outer.extent * inner.extent);
+        let panel = width * expr::size(self.dtype);
+        let each = panel * tile / rows;
+        if self.problem.frame.machine.lanes == 1 || self.empty || rows <= tile || each == 0 {
+            return;
+        }
+        let depth: i64 = self.problem.depth.iter().map(|l| l.extent).product();
+        let right = self.problem.right();
+        inner.steps.push(each * depth / tile);
+        outer.steps.push(each * depth / tile * inner.extent);
+        for level in self.around.iter_mut().chain([&mut self.problem.columns]) {
+            level.steps.push(level.steps[right]);
+        }
+        self.ahead = Some(each);
     }
 
     fn write(self) -> KernelPlan {
@@ -299,7 +343,11 @@ impl<'a> Tiling<'a> {
         let count = levels.len();
         let range = nest::shared(&levels);
         let work = around * of_rest * blocked.extent * columns.extent * (depth + self.body.cost());
-        let (mut b, pointers) = frame.open(levels[range].pieces());
+        let (mut b, mut pointers) = frame.open(levels[range].pieces());
+        if self.ahead.is_some() {
+            let right = self.problem.right();
+            pointers.push(b.offset(pointers[right], panel, columns.steps[right]));
+        }
         nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
             let (block, columns) = (sizes[count - 2], sizes[count - 1]);
             let mut rows = self.rows.clone();
@@ -334,11 +382,13 @@ impl<'a> Tiling<'a> {
         let ty = expr::register(self.dtype);
         let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
         let mut sums = vec![zero; rows.len() * parts.len()];
-        let (left, right) = (p[self.problem.left], p[self.problem.right()]);
+        let last = self.last();
         if !self.empty {
-            sums = self.sum(b, &self.problem.depth, (left, right), sums, &rows, &parts);
+            let ahead = self.ahead.map(|_| p[last + 1]);
+            let streams =
+                Streams { left: p[self.problem.left], right: p[self.problem.right()], ahead };
+            sums = self.sum(b, &self.problem.depth, streams, sums, &rows, &parts);
         }
-        let last = p.len() - 1;
         let through_memory = self.body.cost() > INLINE
             && sums.len() > 1
             && self.body.dtype() == self.dtype
@@ -374,8 +424,13 @@ impl<'a> Tiling<'a> {
             + part.0 * self.problem.columns.steps[pointer]
     }
 
+    /// The result's pointer.
+    fn last(&self) -> usize {
+        self.problem.frame.shapes().count() - 1
+    }
+
     fn store(&self, b: &mut Builder, p: &[Value], row: (i64, i64), part: Part, value: Value) {
-        let last = p.len() - 1;
+        let last = self.last();
         let at = self.place(last, row, part);
         expr::store(b, self.problem.frame.result().dtype, value, p[last], at, part.1);
     }
@@ -406,7 +461,7 @@ impl<'a> Tiling<'a> {
 
     /// Applies the epilogue to sums that are in the result already.
     fn finish_in_memory(&self, b: &mut Builder, p: &[Value], rows: &[(i64, i64)], parts: &[Part]) {
-        let last = p.len() - 1;
+        let last = self.last();
         let [outer, inner] = &self.rows;
         let (m, n) = rows.last().map_or((1, 1), |&(i, j)| (i + 1, j + 1));
         let levels = [(m, outer), (n, inner)].map(|(extent, l)| Level { extent, ..l.clone() });
@@ -430,44 +485,44 @@ impl<'a> Tiling<'a> {
         &self,
         b: &mut Builder,
         depth: &[Level],
-        (left, right): (Value, Value),
+        streams: Streams,
         sums: Vec<Value>,
         rows: &[(i64, i64)],
         parts: &[Part],
     ) -> Vec<Value> {
-        let by = |level: &Level| {
-            [(left, level.steps[self.problem.left]), (right, level.steps[self.problem.right()])]
-        };
         let Some((level, inner)) = depth.split_first() else {
             // A depth of one element.
-            return self.products(b, (left, right), (0, 0), 1, sums, rows, parts);
+            return self.products(b, streams, (0, 0), 1, sums, rows, parts);
+        };
+        let within: i64 = inner.iter().map(|l| l.extent).product();
+        let steps = (level.steps[self.problem.left], level.steps[self.problem.right()]);
+        let moving = |times: i64| {
+            let ahead = streams.ahead.zip(self.ahead).map(|(p, step)| (p, step * within * times));
+            [(streams.left, steps.0 * times), (streams.right, steps.1 * times)]
+                .into_iter()
+                .chain(ahead)
+                .collect::<Vec<_>>()
         };
         if !inner.is_empty() {
-            return b.fold(0, level.extent, &by(level), &sums, |b, it| {
-                let pointers = (it.pointers[0], it.pointers[1]);
-                self.sum(b, inner, pointers, it.carried.to_vec(), rows, parts)
+            return b.fold(0, level.extent, &moving(1), &sums, |b, it| {
+                self.sum(b, inner, Streams::of(it.pointers), it.carried.to_vec(), rows, parts)
             });
         }
-        let [(_, left_step), (_, right_step)] = by(level);
-        let steps = (left_step, right_step);
         let at_once = if self.right == Right::Squares { b.lanes() } else { 1 };
         let (whole, rest) = (level.extent / at_once, level.extent % at_once);
         let mut sums = sums;
         if self.right != Right::Squares && level.extent <= WRITTEN_OUT {
-            return self.products(b, (left, right), steps, level.extent, sums, rows, parts);
+            return self.products(b, streams, steps, level.extent, sums, rows, parts);
         }
         if whole > 0 {
-            let moving = [(left, left_step * at_once), (right, right_step * at_once)];
-            sums = b.fold(0, whole, &moving, &sums, |b, it| {
-                let pointers = (it.pointers[0], it.pointers[1]);
-                self.products(b, pointers, steps, at_once, it.carried.to_vec(), rows, parts)
+            sums = b.fold(0, whole, &moving(at_once), &sums, |b, it| {
+                let streams = Streams::of(it.pointers);
+                self.products(b, streams, steps, at_once, it.carried.to_vec(), rows, parts)
             });
         }
         if rest > 0 {
-            let ends = (
-                b.offset(left, whole, left_step * at_once),
-                b.offset(right, whole, right_step * at_once),
-            );
+            let ends = moving(at_once).into_iter().map(|(p, step)| b.offset(p, whole, step));
+            let ends = Streams::of(&ends.collect::<Vec<_>>());
             sums = self.products(b, ends, steps, rest, sums, rows, parts);
         }
         sums
@@ -478,13 +533,16 @@ impl<'a> Tiling<'a> {
     fn products(
         &self,
         b: &mut Builder,
-        (left, right): (Value, Value),
+        Streams { left, right, ahead }: Streams,
         (left_step, right_step): (i64, i64),
         count: i64,
         mut sums: Vec<Value>,
         rows: &[(i64, i64)],
         parts: &[Part],
     ) -> Vec<Value> {
+        if let Some(ahead) = ahead {
+            b.prefetch(ahead, 0);
+        }
         let column_step = self.within_panel()[self.problem.right()];
         let squares = match self.right {
             Right::Squares => parts

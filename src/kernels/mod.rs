@@ -313,7 +313,7 @@ mod tests {
                 .map(|statement| match statement {
                     Statement::Store { .. } => 1,
                     Statement::Loop(l) => stores(&l.body),
-                    Statement::Let(..) => 0,
+                    Statement::Let(..) | Statement::Prefetch(_) => 0,
                 })
                 .sum()
         }

@@ -262,6 +262,11 @@ impl Builder {
     ) {
         self.push(Statement::Store { value, memory, to: address(pointer, offset), lanes });
     }
+
+    /// Says that what lies there is read soon. It may lie outside its operand.
+    pub fn prefetch(&mut self, pointer: Value, offset: i64) {
+        self.push(Statement::Prefetch(address(pointer, offset)));
+    }
 }
 
 /// Vectors, operation by operation.

@@ -145,6 +145,9 @@ pub enum Statement {
         /// How many elements.
         lanes: u32,
     },
+    /// A hint that what lies there is read soon: it is brought into the second-level cache. It may
+    /// lie anywhere, and emitters may leave it out.
+    Prefetch(Address),
     /// Repeats a block.
     Loop(Box<Loop>),
 }

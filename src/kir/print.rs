@@ -27,6 +27,7 @@ fn block(f: &mut Formatter<'_>, statements: &Block, depth: usize) -> fmt::Result
             Statement::Store { value, memory, to, lanes } => {
                 writeln!(f, "store {memory:?} {value} first {lanes} to {to}")?;
             }
+            Statement::Prefetch(at) => writeln!(f, "prefetch {at}")?,
             Statement::Loop(l) => {
                 write!(f, "for {} in {}..{}", l.index, l.from, l.to)?;
                 for Advance { value, start, step } in &l.pointers {

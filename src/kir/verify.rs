@@ -100,6 +100,7 @@ impl Verifier<'_> {
                     self.access(*to, *memory, elements, Access::Write, &what);
                     self.lanes(*lanes, *value);
                 }
+                Statement::Prefetch(at) => self.expect(at.pointer, Type::Pointer),
                 Statement::Loop(l) => self.repeat(l),
             }
         }

@@ -45,6 +45,7 @@ impl Uses {
                     self.count[*value] += 1;
                     self.count[to.pointer] += 1;
                 }
+                Statement::Prefetch(at) => self.count[at.pointer] += 1,
                 Statement::Loop(l) => {
                     far.extend(std::mem::take(&mut near));
                     for bound in [l.from, l.to] {

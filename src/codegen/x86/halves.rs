@@ -32,6 +32,7 @@ impl Halves {
             match statement {
                 Statement::Let(value, op) => self.op(*value, op),
                 Statement::Store { value, lanes, .. } => self.whole[*value] |= *lanes > self.lanes,
+                Statement::Prefetch(_) => {}
                 // What is carried from one iteration to the next may matter in an earlier one.
                 Statement::Loop(l) => loop {
                     for c in &l.carried {

@@ -353,6 +353,10 @@ impl Selector<'_> {
                     self.store(*value, *memory, *to, *lanes);
                     self.half = false;
                 }
+                Statement::Prefetch(at) => {
+                    let at = self.memory(*at);
+                    self.act(both(Prefetcht1_m8), [Any(at)]);
+                }
                 Statement::Loop(l) => self.repeat(l),
             }
         }
