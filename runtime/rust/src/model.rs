@@ -6,7 +6,7 @@ use crate::tensor::{Element, Key, Tensor};
 use crate::{ABI_VERSION, Error, Role, Weights};
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use core::ffi::{CStr, c_void};
+use core::ffi::CStr;
 
 /// A compiled model with an arena of its own.
 ///
