@@ -50,6 +50,14 @@ pub(crate) struct Args {
     /// Give every tensor bytes of its own (for debugging).
     #[arg(long)]
     no_reuse: bool,
+    /// Keep so many bytes free behind every input, output and state: no other tensor lies there while it is
+    /// alive, and no step reads or writes them. [default: 0]
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    guard: u64,
+    /// Give every tensor at least 4 bytes for each element, whatever its type, as RLX's uniform slots do (the
+    /// tensor itself lies dense at its slot's start).
+    #[arg(long)]
+    uniform_slots: bool,
     /// Compute everything in every run, also what depends on parameters only. [default: that once, by <prefix>_prepare]
     #[arg(long)]
     no_prepare: bool,
@@ -125,6 +133,12 @@ impl Args {
         options.plan.alignment = self.align;
         options.plan.no_reuse = self.no_reuse;
         options.plan.prepare = !self.no_prepare;
+        if self.guard > 1 << 30 {
+            let kind = ErrorKind::usage(format!("--guard {}", self.guard));
+            return Err(kind.help("at most 1073741824 bytes"));
+        }
+        options.plan.guard = self.guard;
+        options.plan.uniform = self.uniform_slots;
         options.weights = match self.weights {
             Weights::Embed => WeightsMode::Embedded,
             Weights::Arena => WeightsMode::Arena,

@@ -45,6 +45,7 @@ pub(crate) fn demand(module: &Module, step: &StepInfo) -> Demand {
             BufferKind::Input
             | BufferKind::Parameter
             | BufferKind::Output
+            | BufferKind::State
             | BufferKind::Temporary => demand.read_bytes += bytes,
         }
     }

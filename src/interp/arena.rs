@@ -99,6 +99,7 @@ impl<'a> Arena<'a> {
             BufferKind::Input
             | BufferKind::Parameter
             | BufferKind::Output
+            | BufferKind::State
             | BufferKind::Temporary => ranges[buffer].is_some_and(|range| range.first == 0),
         };
         for (byte, owner) in self.bytes.iter_mut().zip(&mut self.owners) {

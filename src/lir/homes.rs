@@ -159,7 +159,9 @@ impl<'a> Homes<'a> {
     fn is_port(&self, access: &Access) -> bool {
         let info = &self.buffers[access.buffer];
         let known = match info.kind {
-            BufferKind::Input | BufferKind::Parameter | BufferKind::Output => true,
+            BufferKind::Input | BufferKind::Parameter | BufferKind::Output | BufferKind::State => {
+                true
+            }
             BufferKind::Temporary | BufferKind::Constant(_) => false,
         };
         known && is_whole(access, info.bytes)

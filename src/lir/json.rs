@@ -45,6 +45,7 @@ enum Kind {
     Input,
     Parameter,
     Output,
+    State,
     Temporary,
     Constant,
 }
@@ -56,6 +57,7 @@ pub fn to_json(module: &Module, constants: bool) -> String {
             BufferKind::Input => (Kind::Input, None),
             BufferKind::Parameter => (Kind::Parameter, None),
             BufferKind::Output => (Kind::Output, None),
+            BufferKind::State => (Kind::State, None),
             BufferKind::Temporary => (Kind::Temporary, None),
             BufferKind::Constant(tensor) => (Kind::Constant, Some(tensor)),
         };
@@ -97,6 +99,7 @@ pub fn from_json(text: &str) -> Result<Module, ErrorKind> {
             Kind::Input => BufferKind::Input,
             Kind::Parameter => BufferKind::Parameter,
             Kind::Output => BufferKind::Output,
+            Kind::State => BufferKind::State,
             Kind::Temporary => BufferKind::Temporary,
             Kind::Constant => BufferKind::Constant(constant(&storage)?),
         };

@@ -39,7 +39,7 @@ pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
         let range = &mut ranges[buffer];
         match info.kind {
             // The caller may set inputs once and run many times.
-            BufferKind::Input | BufferKind::Parameter => *range = always,
+            BufferKind::Input | BufferKind::Parameter | BufferKind::State => *range = always,
             BufferKind::Output => {
                 let first = range.map_or(end, |r| r.first);
                 *range = Some(Range { first, last: end });

@@ -17,6 +17,7 @@ pub mod liveness;
 pub mod phase;
 pub mod place;
 pub mod print;
+pub mod room;
 pub mod schedule;
 pub mod storage;
 pub mod verify;
@@ -65,6 +66,15 @@ pub struct Options {
     pub alias: bool,
     /// Run what depends on parameters and constants only once, in a function of its own ([`phase`]).
     pub prepare: bool,
+    /// So many bytes behind every input, output and state are no buffer's while it is alive: no step reads or
+    /// writes them.
+    #[serde(default)]
+    pub guard: u64,
+    /// The slot of a tensor has at least 4 bytes for each element, as if all of them were 32 bits wide; the
+    /// tensor lies dense at its start. So tensors of equal shapes have slots of equal sizes, whatever their
+    /// types (but for those of 8 bytes), and a narrow tensor can be made a wide one where it is.
+    #[serde(default)]
+    pub uniform: bool,
 }
 
 impl Default for Options {
@@ -75,6 +85,8 @@ impl Default for Options {
             weights_in_arena: false,
             alias: true,
             prepare: true,
+            guard: 0,
+            uniform: false,
         }
     }
 }
@@ -114,6 +126,8 @@ pub enum BufferKind {
     Parameter,
     /// An output: alive until the end of the run.
     Output,
+    /// An input whose next value each run leaves behind: alive always, and zero at first.
+    State,
     /// Alive from the first step that writes it to the last that uses it.
     Temporary,
     /// Read-only weights.

@@ -66,7 +66,7 @@ pub(super) fn separate(
 ) -> usize {
     let parameters = reached(steps, buffers, |kind| *kind == BufferKind::Parameter);
     let varies = reached(steps, buffers, |kind| match kind {
-        BufferKind::Input => true,
+        BufferKind::Input | BufferKind::State => true,
         BufferKind::Parameter
         | BufferKind::Output
         | BufferKind::Temporary

@@ -52,6 +52,7 @@ impl Display for Module {
                 BufferKind::Input => ("input", "at", plan.slots.get(&buffer)),
                 BufferKind::Parameter => ("parameter", "at", plan.slots.get(&buffer)),
                 BufferKind::Output => ("output", "at", plan.slots.get(&buffer)),
+                BufferKind::State => ("state", "at", plan.slots.get(&buffer)),
                 BufferKind::Temporary => ("temporary", "at", plan.slots.get(&buffer)),
                 BufferKind::Constant(_) => ("constant", "in weights at", plan.weights.get(&buffer)),
             };

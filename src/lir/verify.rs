@@ -9,11 +9,13 @@
 //! 6. What a step or an output reads, the caller or an earlier step has written.
 //! 7. Ports are whole buffers of the kind that they say.
 //! 8. Every buffer that is used has an aligned slot inside the arena, behind the context; constants
-//!    have theirs inside the weights. No two that are alive at the same time overlap.
+//!    have theirs inside the weights. What the plan keeps for two that are alive at the same time
+//!    ([`room`]) does not overlap.
 //! 9. The prologue's steps read nothing that changes between runs, and no later step writes what they
 //!    wrote.
 
 use super::liveness::ranges;
+use super::room::room;
 use super::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, Port, Step, StepInfo};
 use crate::mir::{Contract, Conv, Pool, Rows, Side, Weights, Winograd, windows};
 use crate::types::{DType, Type};
@@ -37,7 +39,10 @@ pub fn verify(module: &Module) -> Result<(), Vec<String>> {
             written[buffer] = info.bytes == 0
                 || matches!(
                     info.kind,
-                    BufferKind::Input | BufferKind::Parameter | BufferKind::Constant(_)
+                    BufferKind::Input
+                        | BufferKind::Parameter
+                        | BufferKind::State
+                        | BufferKind::Constant(_)
                 );
         }
         for (step, info) in &module.steps {
@@ -92,7 +97,8 @@ fn names(module: &Module, broken: &mut Vec<String>) {
             broken.push(format!("the slot of {buffer} at {offset}"));
         }
     }
-    let sizes = [plan.arena_size, plan.weights_size, plan.weights_slot.unwrap_or(0)];
+    let guard = plan.options.guard;
+    let sizes = [plan.arena_size, plan.weights_size, plan.weights_slot.unwrap_or(0), guard];
     if sizes.iter().any(|&size| size > LIMIT) || !plan.options.alignment.is_power_of_two() {
         broken.push(format!("sizes {sizes:?} or alignment {}", plan.options.alignment));
     }
@@ -330,7 +336,7 @@ fn places(
     }
     let result = &info.result;
     match module.buffers[result.buffer].kind {
-        BufferKind::Output | BufferKind::Temporary => {}
+        BufferKind::Output | BufferKind::State | BufferKind::Temporary => {}
         BufferKind::Input | BufferKind::Parameter | BufferKind::Constant(_) => {
             broken.push(format!("{step}: {result} is read-only"));
         }
@@ -373,7 +379,7 @@ fn phases(module: &Module, broken: &mut Vec<String>) {
     }
     let mut varies: SecondaryMap<Buffer, bool> = SecondaryMap::new();
     for (buffer, info) in &module.buffers {
-        varies[buffer] = info.kind == BufferKind::Input;
+        varies[buffer] = matches!(info.kind, BufferKind::Input | BufferKind::State);
     }
     let steps = || module.steps.iter();
     steps().skip(prologue).for_each(|(_, info)| varies[info.result.buffer] = true);
@@ -400,14 +406,16 @@ fn ports(module: &Module, written: &SecondaryMap<Buffer, bool>, broken: &mut Vec
         }
     };
     for port in &module.io.inputs {
-        check("input", port, &|kind| *kind == BufferKind::Input);
+        check("input", port, &|kind| matches!(kind, BufferKind::Input | BufferKind::State));
     }
     for port in &module.io.parameters {
         check("parameter", port, &|kind| *kind == BufferKind::Parameter);
     }
     for port in &module.io.outputs {
         check("output", port, &|kind| match kind {
-            BufferKind::Input | BufferKind::Parameter | BufferKind::Output => true,
+            BufferKind::Input | BufferKind::Parameter | BufferKind::Output | BufferKind::State => {
+                true
+            }
             BufferKind::Temporary | BufferKind::Constant(_) => false,
         });
     }
@@ -417,9 +425,11 @@ fn ports(module: &Module, written: &SecondaryMap<Buffer, bool>, broken: &mut Vec
 fn plan(module: &Module, broken: &mut Vec<String>) {
     let plan = &module.plan;
     let ranges = ranges(module);
+    let room = room(module);
     // What is alive always comes first: it is there before all else.
     let mut slots: Vec<(u32, u32, u64, u64, Buffer)> = vec![];
     for (buffer, info) in &module.buffers {
+        let constant = matches!(info.kind, BufferKind::Constant(_));
         let (place, size) = match info.kind {
             BufferKind::Constant(_) => (plan.weights.get(&buffer), plan.weights_size),
             _ if ranges[buffer].is_none() => continue,
@@ -429,15 +439,15 @@ fn plan(module: &Module, broken: &mut Vec<String>) {
             broken.push(format!("{buffer} has no slot"));
             continue;
         };
-        let constant = matches!(info.kind, BufferKind::Constant(_));
-        if offset + info.bytes > size || !constant && offset < CONTEXT_BYTES {
+        let bytes = if constant { info.bytes } else { room[buffer] };
+        if offset + bytes > size || !constant && offset < CONTEXT_BYTES {
             broken.push(format!("{buffer} lies at {offset}, outside of {size}"));
         }
         if !offset.is_multiple_of(plan.options.alignment) {
             broken.push(format!("{buffer} at {offset} is not aligned"));
         }
         if let Some(range) = ranges[buffer].filter(|_| info.bytes > 0) {
-            slots.push((range.first, range.last, offset, offset + info.bytes, buffer));
+            slots.push((range.first, range.last, offset, offset + bytes, buffer));
         }
     }
     if let Some(offset) = plan.weights_slot {

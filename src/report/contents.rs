@@ -22,9 +22,11 @@ pub(super) fn contents(module: &Module) -> SecondaryMap<Buffer, Contents> {
     let set = set.map(|port| Access::dense(port.buffer, &port.ty));
     let constants = module.buffers.iter().filter_map(|(buffer, info)| match &info.kind {
         BufferKind::Constant(tensor) => Some(Access::dense(buffer, tensor.ty())),
-        BufferKind::Input | BufferKind::Parameter | BufferKind::Output | BufferKind::Temporary => {
-            None
-        }
+        BufferKind::Input
+        | BufferKind::Parameter
+        | BufferKind::Output
+        | BufferKind::State
+        | BufferKind::Temporary => None,
     });
     for access in set.chain(constants) {
         all[access.buffer].see(&access, module);

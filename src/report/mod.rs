@@ -20,6 +20,7 @@ pub use peak::{Holder, Peak};
 use crate::codegen::{Object, Program};
 use crate::lir::liveness::ranges;
 use crate::lir::phase::{Phase, phases};
+use crate::lir::room::room;
 use crate::lir::{Access, BufferInfo, BufferKind, CONTEXT_BYTES, Module, StepInfo};
 use cranelift_entity::EntityRef;
 use serde::Serialize;
@@ -88,7 +89,7 @@ pub struct Buffer {
     pub id: String,
     /// The tensor that it was made for.
     pub name: String,
-    /// What it holds: `input`, `parameter`, `output`, `temporary` or `constant`.
+    /// What it holds: `input`, `parameter`, `output`, `state`, `temporary` or `constant`.
     pub kind: &'static str,
     /// Type of the elements: as the buffer is used whole first, else of the largest tensor in it.
     pub dtype: Option<&'static str>,
@@ -96,6 +97,9 @@ pub struct Buffer {
     pub shape: Vec<usize>,
     /// Its size.
     pub bytes: u64,
+    /// What the plan keeps for it: its size, rounded up to the alignment, with the guard behind it and what makes
+    /// its slot uniform.
+    pub room: u64,
     /// Which region it is in; none for constants that are in flash, and for what no step touches.
     pub region: Option<usize>,
     /// From the region's start, or for a constant from the weights' start.
@@ -263,6 +267,7 @@ fn count(n: usize) -> u32 {
 fn buffers(module: &Module) -> Vec<Buffer> {
     let plan = &module.plan;
     let ranges = ranges(module);
+    let room = room(module);
     let mut contents = contents::contents(module);
     let buffer = |(buffer, info): (crate::lir::Buffer, &BufferInfo)| {
         let constant = matches!(info.kind, BufferKind::Constant(_));
@@ -283,6 +288,7 @@ fn buffers(module: &Module) -> Vec<Buffer> {
             dtype,
             shape,
             bytes: info.bytes,
+            room: room[buffer].next_multiple_of(plan.options.alignment.max(1)),
             region: (slot.is_some() || constant && plan.weights_slot.is_some()).then_some(0),
             offset: if constant { weights.map(in_arena) } else { slot },
             first: ranges[buffer].map(|r| r.first),
@@ -298,6 +304,7 @@ fn kind(kind: &BufferKind) -> &'static str {
         BufferKind::Input => "input",
         BufferKind::Parameter => "parameter",
         BufferKind::Output => "output",
+        BufferKind::State => "state",
         BufferKind::Temporary => "temporary",
         BufferKind::Constant(_) => "constant",
     }
@@ -350,8 +357,8 @@ fn region(module: &Module, buffers: &[Buffer], steps: &[Step]) -> Region {
     let mut go = vec![0; end + 2];
     for buffer in buffers.iter().filter(|b| b.region.is_some()) {
         if let (Some(first), Some(last)) = (buffer.first, buffer.last) {
-            come[first as usize] += round(buffer.bytes);
-            go[last as usize + 1] += round(buffer.bytes);
+            come[first as usize] += buffer.room;
+            go[last as usize + 1] += buffer.room;
         }
     }
     let mut now = reserved;

@@ -29,7 +29,7 @@ pub struct Peak {
 pub struct Holder {
     /// Which.
     pub buffer: usize,
-    /// Its bytes, with those that fill it up to the alignment.
+    /// Its bytes, with all that is kept for it.
     pub bytes: u64,
     /// Whether the step at the peak reads or writes it. If not, it only waits for a later one.
     pub used: bool,
@@ -60,7 +60,6 @@ pub(super) fn peak(
     let time = (1..=steps.len()).find(at).or_else(|| (0..live.len()).find(at)).unwrap_or(0);
     let step = time.checked_sub(1).filter(|&s| s < steps.len());
     let now = count(time);
-    let alignment = module.plan.options.alignment.max(1);
     let uses = |buffer: usize| {
         step.is_some_and(|s| steps[s].writes == buffer || steps[s].reads.contains(&buffer))
     };
@@ -69,11 +68,7 @@ pub(super) fn peak(
         .enumerate()
         .filter(|(_, b)| b.region.is_some() && b.bytes > 0)
         .filter(|(_, b)| b.first.is_some_and(|f| f <= now) && b.last.is_some_and(|l| l >= now))
-        .map(|(buffer, b)| Holder {
-            buffer,
-            bytes: b.bytes.next_multiple_of(alignment),
-            used: uses(buffer),
-        })
+        .map(|(buffer, b)| Holder { buffer, bytes: b.room, used: uses(buffer) })
         .collect();
     holders.sort_by_key(|h| (std::cmp::Reverse(h.bytes), h.buffer));
     let times = live.iter().filter(|&&l| l == most).count();

@@ -20,10 +20,11 @@ const BOTTOM: f64 = 48.0;
 const LETTER: f64 = 6.1;
 
 /// Kinds of buffers, and what they are called.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("input", "inputs"),
     ("parameter", "parameters"),
     ("output", "outputs"),
+    ("state", "states"),
     ("temporary", "temporaries"),
     ("constant", "weights"),
 ];
@@ -33,7 +34,7 @@ svg { color-scheme: light dark; font: 12px system-ui, sans-serif; background: #f
 text { fill: #1f2430 } .small { font-size: 11px; fill: #5b6372 } .title { font-size: 18px; font-weight: 600 }
 .axis { stroke: #c9ced8 } .grid { stroke: #e8ebf0 } rect { stroke-width: .7 }
 .input { fill: #8cc4f2; stroke: #2f7dbd } .parameter { fill: #c4b1f0; stroke: #7a5cc9 } .output { fill: #93d7a5; stroke: #2e8b4a }
-.temporary { fill: #f6cf86; stroke: #b98018 } .constant { fill: #cfd4dd; stroke: #77808f }
+.state { fill: #f2aebf; stroke: #b8476a } .temporary { fill: #f6cf86; stroke: #b98018 } .constant { fill: #cfd4dd; stroke: #77808f }
 .part { fill: #000; fill-opacity: .07; stroke: #000; stroke-opacity: .25 }
 .label { font-size: 10.5px; fill: #16181d; pointer-events: none }
 .live { fill: #5a78d1; fill-opacity: .25; stroke: #3557b7; stroke-width: 1.2 }

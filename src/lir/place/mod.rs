@@ -9,6 +9,7 @@
 mod exact;
 
 use super::liveness::{Range, ranges};
+use super::room::room;
 use super::{Buffer, BufferKind, CONTEXT_BYTES, Module};
 use crate::error::ErrorKind;
 use crate::types::MAX_BYTES;
@@ -73,6 +74,7 @@ pub struct Kept {
 pub fn keep(module: &mut Module, kept: &Kept) -> Result<(), ErrorKind> {
     place(module)?;
     let align = module.plan.options.alignment;
+    let room = room(module);
     // Of an operator's buffers the last one is its result.
     let mut buffers: BTreeMap<&str, Buffer> = BTreeMap::new();
     for (buffer, info) in &module.buffers {
@@ -92,7 +94,7 @@ pub fn keep(module: &mut Module, kept: &Kept) -> Result<(), ErrorKind> {
     };
     for (buffer, slot) in &mut module.plan.slots {
         let offset = kept.get(buffer).copied();
-        *slot = offset.unwrap_or_else(|| behind(module.buffers[*buffer].bytes));
+        *slot = offset.unwrap_or_else(|| behind(room[*buffer]));
     }
     let weights_size = module.plan.weights_size;
     module.plan.weights_slot = module.plan.weights_slot.map(|_| behind(weights_size));
@@ -128,6 +130,7 @@ impl Problem {
         let options = &module.plan.options;
         let round = |bytes: u64| bytes.next_multiple_of(options.alignment.max(1));
         let ranges = ranges(module);
+        let room = room(module);
         let last = u32::try_from(module.steps.len() + 1).unwrap_or(u32::MAX);
         let mut weights = BTreeMap::new();
         let mut weights_size = 0;
@@ -141,9 +144,9 @@ impl Problem {
         let mut slots = BTreeMap::new();
         let mut base = round(CONTEXT_BYTES);
         let (mut items, mut buffers): (Vec<Item>, Vec<Buffer>) = (vec![], vec![]);
-        for (buffer, info) in &module.buffers {
+        for buffer in module.buffers.keys() {
             let Some(range) = ranges[buffer] else { continue };
-            let size = round(info.bytes);
+            let size = round(room[buffer]);
             if size == 0 || range == (Range { first: 0, last }) {
                 slots.insert(buffer, base);
                 base += size;

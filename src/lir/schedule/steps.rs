@@ -1,6 +1,7 @@
 //! The stored steps of a module as a problem.
 
 use super::problem::{Problem, Task};
+use crate::lir::room::room;
 use crate::lir::{Access, Buffer, BufferKind, Module};
 use cranelift_entity::SecondaryMap;
 use std::collections::BTreeSet;
@@ -13,16 +14,19 @@ const TOUCHES: usize = 600;
 pub(super) fn problem(module: &Module) -> Problem {
     let mut problem = Problem::default();
     let align = module.plan.options.alignment.max(1);
+    let room = room(module);
     let mut objects: SecondaryMap<Buffer, Option<usize>> = SecondaryMap::new();
     for (buffer, info) in &module.buffers {
         objects[buffer] = match info.kind {
             // Alive always.
             BufferKind::Input | BufferKind::Parameter | BufferKind::Constant(_) => None,
             BufferKind::Output | BufferKind::Temporary => {
-                let object = problem.object(info.bytes.next_multiple_of(align));
+                let object = problem.object(room[buffer].next_multiple_of(align));
                 problem.kept[object] = info.kind == BufferKind::Output;
                 Some(object)
             }
+            // Alive always, so it counts for nothing; but it is written after it was read.
+            BufferKind::State => Some(problem.object(0)),
         };
     }
     // Who touched each buffer so far, and whether by writing.

@@ -4,7 +4,7 @@ const { buffers, steps } = report;
 const region = report.regions[0];
 const peak = region.peak;
 const TIMES = region.live.length;
-const KINDS = ["input", "parameter", "output", "temporary", "constant"];
+const KINDS = ["input", "parameter", "output", "state", "temporary", "constant"];
 const $ = (id) => document.getElementById(id);
 const make = (tag, text, className) => {
   const element = document.createElement(tag);
