@@ -384,6 +384,7 @@ impl<'a> Tiling<'a> {
         let mut sums = vec![zero; rows.len() * parts.len()];
         let last = self.last();
         if !self.empty {
+            self.call_for_operands(b, p, &rows, &parts);
             let ahead = self.ahead.map(|_| p[last + 1]);
             let streams =
                 Streams { left: p[self.problem.left], right: p[self.problem.right()], ahead };
@@ -412,6 +413,21 @@ impl<'a> Tiling<'a> {
                     n => self.operand(b, p, n + 1, row, part, &mut loaded),
                 });
                 self.store(b, p, row, part, value);
+            }
+        }
+    }
+
+    /// What the epilogue reads of each row is on its way while the products are summed.
+    fn call_for_operands(&self, b: &mut Builder, p: &[Value], rows: &[(i64, i64)], parts: &[Part]) {
+        let moves = |n: usize| self.rows.iter().any(|level| level.steps[n] != 0);
+        for pointer in (2..self.last()).filter(|&n| moves(n)) {
+            let places = rows.iter().flat_map(|&row| parts.iter().map(move |&part| (row, part)));
+            let mut places: Vec<i64> =
+                places.map(|(row, part)| self.place(pointer, row, part)).collect();
+            places.dedup();
+            for at in places {
+                let (pointer, at) = expr::reach(b, p[pointer], at);
+                b.prefetch(pointer, at);
             }
         }
     }
