@@ -45,6 +45,7 @@ const char *rlx_status_string(int32_t status) {
   case RLX_E_THREAD: return "a thread cannot be started or pinned";
   case RLX_E_ARGUMENT: return "an argument is out of its range";
   case RLX_E_NOT_PREPARED: return "the model's parameters were not prepared in this arena";
+  case RLX_E_PROCESSOR: return "the model was compiled for other processors than this one";
   case RLX_E_DATA: return "an index in the model's data is out of range";
   default: return "unknown status";
   }
@@ -140,6 +141,7 @@ static void clear_context(rlx_context *context) {
   context->parallel_for = NULL;
   context->parallel_argument = NULL;
   context->prepared = 0;
+  context->processor = 0;
   for (size_t i = 0; i < sizeof context->reserved / sizeof context->reserved[0]; i++)
     ((volatile uint64_t *)context->reserved)[i] = 0;
 }

@@ -137,7 +137,8 @@ typedef struct rlx_context {
   rlx_parallel_for parallel_for;
   void *parallel_argument;
   uint64_t prepared; /* set by <prefix>_prepare, and waited for by the runs of a model that has it */
-  uint64_t reserved[4];
+  uint64_t processor; /* what the processor can do: noted by the first run of a model with several versions */
+  uint64_t reserved[3];
 } rlx_context;
 
 /* Alignment of weights, and bytes behind the last slot and the last weight
@@ -159,6 +160,7 @@ RLX_STATIC_ASSERT(offsetof(rlx_model, run) == 128, "rlx_model.run");
 RLX_STATIC_ASSERT(offsetof(rlx_model, prepare) == 136, "rlx_model.prepare");
 RLX_STATIC_ASSERT(sizeof(rlx_context) == 64, "rlx_context");
 RLX_STATIC_ASSERT(offsetof(rlx_context, prepared) == 24, "rlx_context.prepared");
+RLX_STATIC_ASSERT(offsetof(rlx_context, processor) == 32, "rlx_context.processor");
 #endif
 
 /* ---- Status ----------------------------------------------------------- */
@@ -185,6 +187,7 @@ enum {
   RLX_E_THREAD = 17,        /* a thread cannot be started or pinned */
   RLX_E_ARGUMENT = 18,      /* an argument is out of its range */
   RLX_E_NOT_PREPARED = 19,  /* from <prefix>_run: <prefix>_prepare was not called on this arena */
+  RLX_E_PROCESSOR = 20,     /* from <prefix>_run: the processor can run none of the model's versions */
   RLX_E_DATA = 64           /* from <prefix>_run: an index in the data is out of range */
 };
 

@@ -108,8 +108,8 @@ pub fn emit(
     options: &Options,
     target: &Target,
 ) -> Result<(Program, Object), Errors> {
-    let machine = &target.machine;
-    let program = codegen::select(module, kernels::key, |step, name| {
+    let machines: Vec<Machine> = target.versions().map(|version| version.machine).collect();
+    let program = codegen::select(module, &machines, kernels::key, |step, machine, name| {
         let KernelPlan { kernel, grain } = kernels::build(step, machine, name)?;
         Ok(KernelInfo { kernel, grain })
     })?;

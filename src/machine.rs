@@ -88,12 +88,28 @@ impl Machine {
     /// all that fit into the registers, with one for each vector of B and where it is needed one for
     /// an element of A, the one that takes least time.
     pub fn tile(&self, rows: usize, columns: usize, distance: u64) -> Tile {
+        self.tile_where(rows, columns, distance, |_| true)
+    }
+
+    /// The same, within panels of so many vectors, which were made for wider ones perhaps.
+    pub fn tile_within(&self, panel: usize, rows: usize, columns: usize, distance: u64) -> Tile {
+        self.tile_where(rows, columns, distance, |vectors| panel.is_multiple_of(vectors))
+    }
+
+    fn tile_where(
+        &self,
+        rows: usize,
+        columns: usize,
+        distance: u64,
+        may: impl Fn(usize) -> bool,
+    ) -> Tile {
         // A row of sums, as many vectors of B, and an element of A must fit.
         let most = ((self.registers as usize).saturating_sub(1) / 2).clamp(1, 8);
-        let tiles = (1..=most).map(|vectors| self.tile_of(rows, vectors, distance));
+        let tiles = (1..=most).filter(|&vectors| may(vectors));
+        let tiles = tiles.map(|vectors| self.tile_of(rows, vectors, distance));
         let time = |tile: &Tile| self.time(*tile, rows, columns);
         let best = tiles.min_by(|a, b| time(a).total_cmp(&time(b)));
-        best.expect("there is one at least")
+        best.expect("one vector always may be")
     }
 
     /// The tallest tile of so many vectors whose tiles share the rows evenly.
@@ -161,6 +177,10 @@ mod tests {
         assert!(tile(7, 512).vectors >= 3);
         // Rows of 3072 floats meet in the same lines.
         assert_eq!(Machine::AVX512.tile(128, 384, 4 * 3072), Tile { rows: 8, vectors: 3 });
+        // In a panel of 32 or 48 columns for wider vectors.
+        assert_eq!(Machine::AVX2.tile_within(4, 128, 384, 1536).vectors, 2);
+        assert!(6 % Machine::AVX2.tile_within(6, 128, 384, 1536).vectors == 0);
+        assert!(8 % Machine::CLIF.tile_within(8, 128, 384, 1536).vectors == 0);
         for machine in [Machine::CLIF, Machine::AVX2, Machine::AVX512] {
             for (rows, columns) in [(1, 1), (1, 4096), (3, 10), (7, 64), (49, 160), (3136, 64)] {
                 let tile = machine.tile(rows, columns, 256);

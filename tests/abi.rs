@@ -12,12 +12,12 @@ use rlx_aot::codegen::{
     self, Contract, EmitOptions, Object, Target, WeightsMode, archive, bundle, header, inspect,
     manifest, module::clif_text, weights,
 };
-use rlx_aot::error::ErrorKind;
 use rlx_aot::kir::build::Builder;
 use rlx_aot::lir::{
     self, Access, Buffer, BufferInfo, BufferKind, CONTEXT_BYTES, Io, Module, Op, Plan, Port,
     StepInfo,
 };
+use rlx_aot::machine::Machine;
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 use std::path::{Path, PathBuf};
@@ -77,8 +77,8 @@ fn model(name: &str, weights_in_arena: bool) -> Module {
 }
 
 /// A row of the result for each iteration.
-fn kernel(target: &Target, name: &str) -> KernelInfo {
-    let mut b = Builder::new(name, target.machine, ROWS as i64);
+fn kernel(machine: &Machine, name: &str) -> KernelInfo {
+    let mut b = Builder::new(name, *machine, ROWS as i64);
     let bytes = (ELEMENTS * 4) as i64;
     let [x, w, p] = ["x", "w", "p"].map(|name| b.input(name, bytes));
     let y = b.output("y", bytes);
@@ -108,8 +108,10 @@ fn options(prefix: &str, external: bool) -> EmitOptions {
 }
 
 fn emit(module: &Module, prefix: &str, external: bool, target: &Target) -> Object {
-    let build = |_: &StepInfo, name: &str| Ok::<_, ErrorKind>(kernel(target, name));
-    let program = codegen::select(module, |step| format!("{:?}", step.op), build).unwrap();
+    let build = |_: &StepInfo, machine: &Machine, name: &str| Ok(kernel(machine, name));
+    let machines: Vec<_> = target.versions().map(|version| version.machine).collect();
+    let key = |step: &StepInfo| format!("{:?}", step.op);
+    let program = codegen::select(module, &machines, key, build).unwrap();
     assert_eq!(program.kernels.len(), 1, "equal kernels are there once");
     assert!(program.to_string().contains("s0 s1"), "{program}");
     codegen::emit(module, &program, &options(prefix, external), target).unwrap()
@@ -352,10 +354,12 @@ fn parameters_are_prepared_once() {
     let outputs = outputs.map(|(name, value)| Output { name: name.into(), value });
     let module = lir::lower(&mir.finish(outputs.into()), lir::Options::default()).unwrap();
     let target = Target::host().unwrap();
-    let program = codegen::select(&module, rlx_aot::kernels::key, |step, name| {
-        let plan = rlx_aot::kernels::build(step, &target.machine, name)?;
-        Ok(KernelInfo { kernel: plan.kernel, grain: plan.grain })
-    });
+    let machines = [target.machine];
+    let program =
+        codegen::select(&module, &machines, rlx_aot::kernels::key, |step, machine, name| {
+            let plan = rlx_aot::kernels::build(step, machine, name)?;
+            Ok(KernelInfo { kernel: plan.kernel, grain: plan.grain })
+        });
     let object =
         codegen::emit(&module, &program.unwrap(), &options("mlp", false), &target).unwrap();
     assert!(object.exports().contains(&"mlp_prepare".to_owned()));
@@ -471,8 +475,9 @@ fn libraries() {
     succeed("./shared", &[], &folder);
     let text = object.listing.as_ref().unwrap();
     assert!(text.contains("mlp_run:") && text.contains("mlp.k0.move"), "{text}");
-    let build = |_: &StepInfo, name: &str| Ok::<_, ErrorKind>(kernel(&target, name));
-    let program = codegen::select(&model("m", false), |_| String::new(), build).unwrap();
+    let build = |_: &StepInfo, machine: &Machine, name: &str| Ok(kernel(machine, name));
+    let key = |_: &StepInfo| String::new();
+    let program = codegen::select(&model("m", false), &[target.machine], key, build).unwrap();
     let text = clif_text(&program, &object.contract, 0, true, &target).unwrap();
     assert!(text.contains("k0") && text.contains("mlp_run_profiled"), "{text}");
 }

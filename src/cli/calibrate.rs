@@ -130,8 +130,9 @@ pub(crate) fn measure(
     let bench = Bench { machine, places };
     let program = codegen::select(
         &module,
+        &[machine],
         |step| step.origins.concat(),
-        |step, _| {
+        |step, _, _| {
             let probe = step.origins.concat().parse().ok().and_then(|i: usize| probes.get(i));
             let probe = probe.ok_or_else(|| ErrorKind::bug("a step without a probe"))?;
             Ok(KernelInfo { kernel: bench.kernel(*probe), grain: 1 })

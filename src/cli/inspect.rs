@@ -72,6 +72,11 @@ fn manifest_text(manifest: &Value) -> String {
         get("weights_size"),
         get("fingerprint"),
     );
+    let versions: Vec<String> =
+        manifest["versions"].as_array().into_iter().flatten().map(text).collect();
+    if !versions.is_empty() {
+        lines += &format!("versions     for {}\n", versions.join(", "));
+    }
     for (kind, label) in [("inputs", "input"), ("params", "parameter"), ("outputs", "output")] {
         for t in manifest[kind].as_array().into_iter().flatten() {
             let dims: Vec<String> = t["shape"].as_array().into_iter().flatten().map(text).collect();

@@ -32,10 +32,12 @@ pub(crate) struct Args {
     /// The machine to compile for, as a target triple. [default: this one]
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
-    /// The processor: native, generic, x86-64, x86-64-v2, x86-64-v3, x86-64-v4. [default: native here, generic elsewhere]
-    #[arg(long, value_name = "CPU")]
+    /// The processor: native, generic, a level such as x86-64-v3, or a name such as haswell, znver4, cortex-a72. Several,
+    /// as x86-64-v2,x86-64-v3,x86-64-v4, make an object with as many versions of its kernels, which takes the best one
+    /// that the processor can run. An unknown name prints all. [default: native here, generic elsewhere]
+    #[arg(long, value_name = "CPU[,CPU...]")]
     cpu: Option<String>,
-    /// Features of the processor that are added or taken away: +avx2,-fma.
+    /// Features of the processor that are added or taken away: +avx2,-fma. An unknown name prints all.
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     features: Option<String>,
     /// Where the weights are: in the object, in a slot of the arena, or in a file beside the object.

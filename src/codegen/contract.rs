@@ -97,6 +97,8 @@ pub struct Contract {
     pub fingerprint: [u8; 32],
     /// Whether there is `<prefix>_prepare`, to be called before the first run and when parameters change.
     pub prepare: bool,
+    /// The processors that a fat object has versions of its kernels for, the best first; else none.
+    pub versions: Vec<String>,
 }
 
 impl Contract {
@@ -143,6 +145,7 @@ impl Contract {
             weights_offset: plan.weights_slot.unwrap_or(0),
             fingerprint,
             prepare: plan.prologue > 0,
+            versions: vec![],
         }
     }
 

@@ -89,13 +89,25 @@ fn run_comment(contract: &Contract) -> String {
     if contract.weights_mode == WeightsMode::External {
         statuses += "; 9: the first 8 bytes of\n   the arena do not point to the weights";
     }
+    if !contract.versions.is_empty() {
+        statuses += "; 20: the processor can run none\n   of the versions";
+    }
     if contract.prepare {
         let _ = write!(statuses, "; 19: {}_prepare was\n   not called", contract.prefix);
     }
-    format!(
+    let mut text = format!(
         "/* One inference. 0, or a status of rlx_rt.h ({statuses}).\n   \
-         Calls on different arenas may run at the same time. */"
-    )
+         Calls on different arenas may run at the same time."
+    );
+    if let [rest @ .., last] = &contract.versions[..] {
+        let _ = write!(
+            text,
+            "\n   There are versions for {} and {last}; the first call on an\n   \
+             arena finds out which one the processor can run.",
+            rest.join(", ")
+        );
+    }
+    text + " */"
 }
 
 fn tensor_macros(h: &mut String, name: &str, kind: &str, index: usize, tensor: &Tensor) {

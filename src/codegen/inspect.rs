@@ -44,12 +44,24 @@ fn descriptors(file: &File<'_>) -> Result<Vec<Contract>, ErrorKind> {
         let Some(section) = symbol.section_index() else { continue };
         if file.symbols().any(|s| s.name() == Ok(&format!("{prefix}_run"))) {
             let reader = Reader::new(file)?;
-            contracts.push(reader.contract(prefix, (section, symbol.address())).ok_or_else(
-                || ErrorKind::wrong(format!("the descriptor {prefix}_model is damaged")),
-            )??);
+            let mut contract =
+                reader.contract(prefix, (section, symbol.address())).ok_or_else(|| {
+                    ErrorKind::wrong(format!("the descriptor {prefix}_model is damaged"))
+                })??;
+            contract.versions = versions(file, prefix);
+            contracts.push(contract);
         }
     }
     Ok(contracts)
+}
+
+/// The processors of a fat object's versions: each has functions `<prefix>.<processor>.part<n>_run`.
+fn versions(file: &File<'_>, prefix: &str) -> Vec<String> {
+    let symbols = file.symbols().filter_map(|symbol| symbol.name().ok());
+    let parts = symbols.filter_map(|name| name.strip_suffix(".part0_run"));
+    parts
+        .filter_map(|name| Some(name.strip_prefix(prefix)?.strip_prefix('.')?.to_owned()))
+        .collect()
 }
 
 /// A place in a section.
@@ -136,6 +148,7 @@ impl<'a> Reader<'a> {
             weights_offset: self.u64(at(88))?,
             fingerprint: self.bytes(at(96), 32)?.try_into().ok()?,
             prepare: self.pointer(at(136)).is_some(),
+            versions: vec![],
         }))
     }
 

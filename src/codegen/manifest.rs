@@ -11,6 +11,7 @@ pub fn object(object: &Object, target: &Target) -> Value {
     manifest["target"] = json!(target.triple().to_string());
     manifest["cpu"] = json!(target.cpu);
     manifest["features"] = json!(target.features);
+    manifest["lesser_features"] = target.lesser.iter().map(|v| json!(v.features)).collect();
     manifest["steps"] = json!(object.steps);
     manifest["kernels"] = json!(object.kernels);
     manifest["code_bytes"] = json!(object.code_bytes);
@@ -31,6 +32,7 @@ pub fn contract(contract: &Contract) -> Value {
         "weights_offset": contract.weights_offset,
         "fingerprint": contract.fingerprint_hex(),
         "prepare": contract.prepare,
+        "versions": contract.versions,
         "inputs": tensors(&contract.inputs),
         "outputs": tensors(&contract.outputs),
         "params": tensors(&contract.params),

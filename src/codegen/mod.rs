@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod manifest;
 pub mod module;
 pub mod object;
+mod processors;
 pub mod program;
 mod run;
 pub mod target;

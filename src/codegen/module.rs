@@ -3,7 +3,7 @@
 use super::contract::{self, Contract, WeightsMode};
 use super::object::{Functions, Object};
 use super::program::Program;
-use super::run::{self, Entry, Symbols};
+use super::run::{self, Entry, Symbols, Version};
 use super::target::Target;
 use super::{clif, parallel_map, x86};
 use crate::error::ErrorKind;
@@ -11,7 +11,7 @@ use crate::kir;
 use crate::kir::verify::{Checked, verify};
 use crate::lir;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::{Context, ir};
 use cranelift_entity::SecondaryMap;
 use cranelift_module::{
@@ -59,7 +59,10 @@ pub fn emit(
             .help("a prefix has letters, digits and underscores, a letter first, and is not rlx"));
     }
     let plan = &module.plan;
-    let contract = Contract::new(module, prefix, *external, *fingerprint);
+    let mut contract = Contract::new(module, prefix, *external, *fingerprint);
+    if target.is_fat() {
+        contract.versions = target.versions().map(|version| version.cpu.clone()).collect();
+    }
     if contract.weights_mode == WeightsMode::Embedded && contract.weights_size > MAX_EMBEDDED {
         return Err(ErrorKind::limit(format!(
             "{} bytes of weights do not fit into an object file",
@@ -67,14 +70,14 @@ pub fn emit(
         ))
         .help("keep them in a file beside it: --weights external"));
     }
+    let isas = Isas::new(target)?;
     let Declared { mut code, jobs, run, prepare, weights } =
-        declare(program, &contract, plan.prologue, *profile, target)?;
-    let isa = target.isa.as_ref();
+        declare(program, &contract, plan.prologue, *profile, target, &isas)?;
     let mut listing = options.listing.then(String::new);
     let mut sizes: Vec<u64> = vec![];
     let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
     let names = options.listing.then_some(names.as_slice());
-    let compiled = parallel_map(&jobs, |job| compile(job, isa, names));
+    let compiled = parallel_map(&jobs, |job| compile(job, names));
     for (job, compiled) in jobs.iter().zip(compiled) {
         let compiled = compiled?;
         sizes.push(compiled.bytes.len() as u64);
@@ -113,15 +116,33 @@ pub fn clif_text(
     target: &Target,
 ) -> Result<String, ErrorKind> {
     let mut text = String::new();
-    for job in declare(program, contract, prologue, profile, target)?.jobs {
-        let _ = match job.body.clif(target.isa.as_ref())? {
+    let isas = Isas::new(target)?;
+    for job in declare(program, contract, prologue, profile, target, &isas)?.jobs {
+        let _ = match job.body.clif(job.isa)? {
             Some(function) => writeln!(text, "; {}\n{}", job.name, function.display()),
-            None => {
-                writeln!(text, "; {} has wide vectors and is made without Cranelift\n", job.name)
-            }
+            None => writeln!(text, "; {} is made without Cranelift\n", job.name),
         };
     }
     Ok(text)
+}
+
+/// What Cranelift makes functions for.
+struct Isas<'a> {
+    /// Each version of the target, the best first.
+    versions: Vec<&'a dyn TargetIsa>,
+    /// What runs before one is chosen: what every processor can do.
+    least: Option<OwnedTargetIsa>,
+}
+
+impl<'a> Isas<'a> {
+    fn new(target: &'a Target) -> Result<Isas<'a>, ErrorKind> {
+        let least = if target.is_fat() { Some(target.least()?) } else { None };
+        Ok(Isas { versions: target.versions().map(|v| v.isa.as_ref()).collect(), least })
+    }
+
+    fn first(&self) -> &dyn TargetIsa {
+        self.least.as_deref().unwrap_or(self.versions[0])
+    }
 }
 
 /// The functions of an object, declared, so that they can be compiled in any order.
@@ -142,6 +163,7 @@ fn declare<'a>(
     prologue: usize,
     profile: bool,
     target: &Target,
+    isas: &'a Isas<'_>,
 ) -> Result<Declared<'a>, ErrorKind> {
     let isa = target.isa.as_ref();
     let builder =
@@ -151,19 +173,33 @@ fn declare<'a>(
     let prefix = &contract.prefix;
     let mut kernels = SecondaryMap::new();
     let mut jobs = vec![];
+    let least = program.least_versions();
     for (kernel, plan) in &program.kernels {
         let name = format!("{prefix}.{kernel:?}.{}", plan.kernel.name);
         let signature = run::kernel_signature(isa);
         let id = code.declare_function(&name, Linkage::Local, &signature).map_err(bug)?;
         kernels[kernel] = Some(id);
-        jobs.push(Job { name, id, body: Body::of(&plan.kernel) });
+        jobs.push(Job {
+            name,
+            id,
+            body: Body::of(&plan.kernel),
+            isa: isas.versions[least[kernel]],
+        });
     }
     let mut weights = None;
     if contract.weights_mode == WeightsMode::Embedded {
         let name = format!("{prefix}.weights");
         weights = Some(code.declare_data(&name, Linkage::Import, false, false).map_err(bug)?);
     }
-    let symbols = Symbols { kernels: &kernels, weights };
+    let mut processor = None;
+    if target.is_fat() {
+        let name = format!("{prefix}.processor");
+        let signature = run::processor_signature(isa);
+        let id = code.declare_function(&name, Linkage::Local, &signature).map_err(bug)?;
+        jobs.push(Job { name, id, body: Body::Processor, isa: isas.first() });
+        processor = Some(id);
+    }
+    let symbols = Symbols { kernels: &kernels, weights, processor };
     let (mut run, mut prepare) = (None, None);
     for entry in [Entry::Prepare, Entry::Run, Entry::Profiled] {
         let there = match entry {
@@ -175,20 +211,33 @@ fn declare<'a>(
             continue;
         }
         let (suffix, profiled) = (entry.suffix(), entry == Entry::Profiled);
-        let mut parts = vec![];
-        for (i, steps) in run::parts(program, entry, prologue).iter().enumerate() {
-            let name = format!("{prefix}.part{i}{suffix}");
-            let signature = run::part_signature(isa, profiled);
-            let id = code.declare_function(&name, Linkage::Local, &signature).map_err(bug)?;
-            let body = run::part_function(&mut code, program, &symbols, steps, profiled);
-            jobs.push(Job { name, id, body: Body::Function(body.into()) });
-            parts.push(id);
+        let mut versions = vec![];
+        for (number, version) in target.versions().enumerate() {
+            // `inspect` reads the names.
+            let of = if target.is_fat() { format!("{}.", version.cpu) } else { String::new() };
+            let mut parts = vec![];
+            for (i, steps) in run::parts(program, entry, prologue).iter().enumerate() {
+                let name = format!("{prefix}.{of}part{i}{suffix}");
+                let signature = run::part_signature(isa, profiled);
+                let id = code.declare_function(&name, Linkage::Local, &signature).map_err(bug)?;
+                let body =
+                    run::part_function(&mut code, program, &symbols, steps, number, profiled);
+                let body = Body::Function(body.into());
+                jobs.push(Job { name, id, body, isa: isas.versions[number] });
+                parts.push(id);
+            }
+            let features = version.features.iter().copied();
+            let needs = match target.is_fat() {
+                true => x86::cpuid::bits(features).ok_or_else(|| bug("a feature without a bit"))?,
+                false => 0,
+            };
+            versions.push(Version { needs, parts });
         }
         let name = format!("{prefix}{suffix}");
         let signature = run::run_signature(isa, profiled);
         let id = code.declare_function(&name, Linkage::Export, &signature).map_err(bug)?;
-        let body = run::run_function(&mut code, contract, &symbols, &parts, entry);
-        jobs.push(Job { name, id, body: Body::Function(body.into()) });
+        let body = run::run_function(&mut code, contract, &symbols, &versions, entry);
+        jobs.push(Job { name, id, body: Body::Function(body.into()), isa: isas.first() });
         match entry {
             Entry::Prepare => prepare = Some(id),
             Entry::Run => run = Some(id),
@@ -207,6 +256,7 @@ struct Job<'a> {
     name: String,
     id: FuncId,
     body: Body<'a>,
+    isa: &'a dyn TargetIsa,
 }
 
 enum Body<'a> {
@@ -214,6 +264,8 @@ enum Body<'a> {
     Wide(&'a kir::Kernel),
     Narrow(&'a kir::Kernel),
     Function(Box<ir::Function>),
+    /// Says what the processor can do.
+    Processor,
 }
 
 impl<'a> Body<'a> {
@@ -224,7 +276,7 @@ impl<'a> Body<'a> {
     /// As Cranelift IR, if it goes through Cranelift.
     fn clif(&self, isa: &dyn TargetIsa) -> Result<Option<ir::Function>, ErrorKind> {
         Ok(match self {
-            Body::Wide(_) => None,
+            Body::Wide(_) | Body::Processor => None,
             Body::Narrow(kernel) => Some(clif::emit(&checked(kernel)?, isa)),
             Body::Function(function) => Some(ir::Function::clone(function)),
         })
@@ -243,11 +295,13 @@ struct Compiled {
 }
 
 /// Makes the code of one function; with `names` (of all functions, by their numbers) its text too.
-fn compile(
-    job: &Job<'_>,
-    isa: &dyn TargetIsa,
-    names: Option<&[&str]>,
-) -> Result<Compiled, ErrorKind> {
+fn compile(job: &Job<'_>, names: Option<&[&str]>) -> Result<Compiled, ErrorKind> {
+    let isa = job.isa;
+    if let Body::Processor = &job.body {
+        let bytes = x86::cpuid::function().map_err(bug)?;
+        let listing = names.map(|names| disassemble(&bytes, &[], names));
+        return Ok(Compiled { bytes, align: 16, relocations: vec![], listing });
+    }
     if let Body::Wide(kernel) = &job.body {
         let emitted = x86::emit(&checked(kernel)?, false);
         let code = &emitted.bytes[..emitted.code];
@@ -255,7 +309,7 @@ fn compile(
         let (bytes, relocations) = (emitted.bytes, vec![]);
         return Ok(Compiled { bytes, align: KERNEL_ALIGN, relocations, listing });
     }
-    let function = job.body.clif(isa)?.ok_or_else(|| bug("only wide kernels have no IR"))?;
+    let function = job.body.clif(isa)?.ok_or_else(|| bug("the others have no IR"))?;
     let mut context = Context::for_function(function);
     let is_x86 = isa.triple().architecture == target_lexicon::Architecture::X86_64;
     context.set_disasm(names.is_some() && !is_x86);

@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, NodeContext};
 use crate::kir;
 use crate::kir::verify::verify;
 use crate::lir::{Access, BufferKind, Module, Step, StepInfo};
+use crate::machine::Machine;
 use cranelift_entity::{PrimaryMap, SecondaryMap, entity_impl};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +18,8 @@ entity_impl!(Kernel, "k");
 /// The kernels of a module, and the call that each step is.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// In the order of their first use.
+    /// Those of the best version of the target in the order of their first use, then what the others
+    /// have besides.
     pub kernels: PrimaryMap<Kernel, KernelInfo>,
     /// `None` for a step that writes no element.
     pub calls: SecondaryMap<Step, Option<Call>>,
@@ -36,8 +38,8 @@ pub struct KernelInfo {
 /// A step as a call.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Of what.
-    pub kernel: Kernel,
+    /// Of what, in every version of the target, the best first.
+    pub kernels: Vec<Kernel>,
     /// The kernel's operands, in its order.
     pub table: Vec<Pointer>,
 }
@@ -51,41 +53,72 @@ pub enum Pointer {
     Weights(i64),
 }
 
-/// The program of a module, with the kernels that `build` makes of its steps, and of a name for each.
-/// Steps with equal `key`s share one; a step that writes no element calls none.
+/// The program of a module for `versions` of a target (one, or those of a fat object), with the kernels
+/// that `build` makes of its steps, for a version's machine and with a name. Steps with equal `key`s
+/// share one, and so do versions whose kernels are equal; a step that writes no element calls none.
 ///
 /// # Errors
 ///
 /// What `build` cannot do. A kernel that its verifier refuses is a bug of ours.
 pub fn select(
     module: &Module,
+    versions: &[Machine],
     key: impl Fn(&StepInfo) -> String,
-    build: impl Fn(&StepInfo, &str) -> Result<KernelInfo, ErrorKind> + Sync,
+    build: impl Fn(&StepInfo, &Machine, &str) -> Result<KernelInfo, ErrorKind> + Sync,
 ) -> Result<Program, Error> {
+    // Steps that share their kernels, and for each step the number of its like.
     let mut keys = BTreeMap::new();
     let mut firsts: Vec<Step> = vec![];
-    let mut calls: SecondaryMap<Step, Option<Call>> = SecondaryMap::new();
+    let mut likes: Vec<(Step, usize)> = vec![];
     for (step, info) in module.steps.iter().filter(|(_, info)| !info.result.is_empty()) {
-        let next = Kernel::from_u32(firsts.len() as u32);
-        let kernel = *keys.entry(key(info)).or_insert(next);
-        if kernel == next {
+        let like = *keys.entry(key(info)).or_insert(firsts.len());
+        if like == firsts.len() {
             firsts.push(step);
         }
-        let table = module.accesses(step).map(|access| pointer(module, access)).collect();
-        calls[step] = Some(Call { kernel, table });
+        likes.push((step, like));
     }
-    let built = parallel_map(&firsts, |&step| {
+    let wanted: Vec<(&Machine, Step)> =
+        versions.iter().flat_map(|machine| firsts.iter().map(move |&s| (machine, s))).collect();
+    let built = parallel_map(&wanted, |&(machine, step)| {
         let info = &module.steps[step];
-        let kernel = build(info, info.op.name()).map_err(|kind| at(module, step, kind))?;
+        let kernel = build(info, machine, info.op.name()).map_err(|kind| at(module, step, kind))?;
         verified(module, step, kernel)
     });
-    let kernels: PrimaryMap<Kernel, KernelInfo> = built.into_iter().collect::<Result<_, _>>()?;
-    for (step, call) in calls.iter() {
-        if let Some(call) = call {
-            fits(module, step, &kernels[call.kernel].kernel)?;
+    let mut kernels: PrimaryMap<Kernel, KernelInfo> = PrimaryMap::new();
+    let mut of_like: Vec<Vec<Kernel>> = vec![vec![]; firsts.len()];
+    for (at, info) in built.into_iter().enumerate() {
+        let (info, known) = (info?, &mut of_like[at % firsts.len()]);
+        let text = (versions.len() > 1).then(|| info.kernel.to_string());
+        let same = |k: &Kernel| Some(kernels[*k].kernel.to_string()) == text;
+        let kernel = match known.iter().copied().find(same) {
+            Some(kernel) => kernel,
+            None => kernels.push(info),
+        };
+        known.push(kernel);
+    }
+    let mut calls: SecondaryMap<Step, Option<Call>> = SecondaryMap::new();
+    for (step, like) in likes {
+        let table = module.accesses(step).map(|access| pointer(module, access)).collect();
+        let kernels_of_step = of_like[like].clone();
+        for &kernel in &kernels_of_step {
+            fits(module, step, &kernels[kernel].kernel)?;
         }
+        calls[step] = Some(Call { kernels: kernels_of_step, table });
     }
     Ok(Program { kernels, calls })
+}
+
+impl Program {
+    /// For every kernel, the last version that calls it: the one with the fewest features.
+    pub fn least_versions(&self) -> SecondaryMap<Kernel, usize> {
+        let mut least = SecondaryMap::new();
+        for call in self.calls.values().flatten() {
+            for (version, &kernel) in call.kernels.iter().enumerate() {
+                least[kernel] = version.max(least[kernel]);
+            }
+        }
+        least
+    }
 }
 
 fn verified(module: &Module, step: Step, kernel: KernelInfo) -> Result<KernelInfo, Error> {
@@ -141,7 +174,7 @@ impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (kernel, plan) in &self.kernels {
             let users =
-                self.calls.iter().filter(|(_, c)| c.as_ref().is_some_and(|c| c.kernel == kernel));
+                self.calls.iter().filter(|(_, c)| c.iter().any(|c| c.kernels.contains(&kernel)));
             let users: Vec<_> = users.map(|(step, _)| format!("{step:?}")).collect();
             writeln!(f, "; {kernel:?}: {}, grain {}", users.join(" "), plan.grain)?;
             writeln!(f, "{}", plan.kernel)?;

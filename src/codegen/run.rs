@@ -8,9 +8,12 @@
 //! `<prefix>_run_profiled` does the same and reads a clock between the steps. `<prefix>_prepare` is there
 //! when the schedule has a prologue: it calls the prologue's parts, the others do not, and notes in the
 //! context that it has, without which they refuse to run.
+//!
+//! In a fat object each version of the target has parts of its own. Which ones are called is decided
+//! by what the processor can do, which the first call notes in the context.
 
 use super::contract::{Contract, WeightsMode};
-use super::program::{Call, Kernel, Pointer, Program};
+use super::program::{Call, Kernel, KernelInfo, Pointer, Program};
 use crate::lir::Step;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -26,19 +29,21 @@ use cranelift_module::{DataId, FuncId, Module};
 /// Steps of a part.
 const PART: usize = 256;
 
-/// `RLX_OK`, `RLX_E_NULL`, `RLX_E_ARENA_ALIGN`, `RLX_E_NO_WEIGHTS` and `RLX_E_NOT_PREPARED` of
-/// `rlx_rt.h`.
+/// `RLX_OK`, `RLX_E_NULL`, `RLX_E_ARENA_ALIGN`, `RLX_E_NO_WEIGHTS`, `RLX_E_NOT_PREPARED` and
+/// `RLX_E_PROCESSOR` of `rlx_rt.h`.
 const OK: i64 = 0;
 const NULL: i64 = 1;
 const MISALIGNED: i64 = 5;
 const NO_WEIGHTS: i64 = 9;
 const NOT_PREPARED: i64 = 19;
+const PROCESSOR: i64 = 20;
 
 /// Where the context's fields are.
 const CONTEXT_WEIGHTS: i32 = 0;
 const CONTEXT_PARALLEL_FOR: i32 = 8;
 const CONTEXT_ARGUMENT: i32 = 16;
 const CONTEXT_PREPARED: i32 = 24;
+const CONTEXT_PROCESSOR: i32 = 32;
 
 /// The arena is the caller's, but that it can be read at all is the caller's promise.
 const FLAGS: MemFlagsData = MemFlagsData::trusted();
@@ -49,6 +54,15 @@ pub(super) struct Symbols<'a> {
     pub(super) kernels: &'a SecondaryMap<Kernel, Option<FuncId>>,
     /// The embedded weights.
     pub(super) weights: Option<DataId>,
+    /// Of a fat object: the function that says what the processor can do.
+    pub(super) processor: Option<FuncId>,
+}
+
+/// The parts of one version of the target.
+pub(super) struct Version {
+    /// What the processor must be able to do, as [`x86::cpuid`](super::x86::cpuid) says it.
+    pub(super) needs: u64,
+    pub(super) parts: Vec<FuncId>,
 }
 
 /// A function that a program calls.
@@ -105,12 +119,19 @@ fn signature(isa: &dyn TargetIsa, parameters: usize) -> ir::Signature {
     signature
 }
 
-/// The body of an entry.
+/// `uint64_t processor(void)`.
+pub(super) fn processor_signature(isa: &dyn TargetIsa) -> ir::Signature {
+    let mut signature = signature(isa, 0);
+    signature.returns.push(AbiParam::new(I64));
+    signature
+}
+
+/// The body of an entry, for one or several versions of the target.
 pub(super) fn run_function(
     module: &mut impl Module,
     contract: &Contract,
     symbols: &Symbols<'_>,
-    parts: &[FuncId],
+    versions: &[Version],
     entry: Entry,
 ) -> ir::Function {
     let mut function = ir::Function::new();
@@ -152,10 +173,32 @@ pub(super) fn run_function(
     let argument = b.ins().load(I64, FLAGS, arena, CONTEXT_ARGUMENT);
     let mut arguments = vec![arena, weights, parallel_for, argument];
     arguments.extend(&parameters[1..]);
-    for &part in parts {
-        let part = module.declare_func_in_func(part, b.func);
-        b.ins().call(part, &arguments);
+    let done = b.create_block();
+    let processor = symbols.processor.map(|f| known_processor(module, &mut b, f, arena));
+    for version in versions {
+        let otherwise = processor.map(|processor| {
+            let (this, otherwise) = (b.create_block(), b.create_block());
+            let needs = b.ins().iconst(I64, version.needs as i64);
+            let has = b.ins().band(processor, needs);
+            let all = b.ins().icmp(IntCC::Equal, has, needs);
+            b.ins().brif(all, this, &[], otherwise, &[]);
+            b.switch_to_block(this);
+            otherwise
+        });
+        for &part in &version.parts {
+            let part = module.declare_func_in_func(part, b.func);
+            b.ins().call(part, &arguments);
+        }
+        b.ins().jump(done, &[]);
+        if let Some(otherwise) = otherwise {
+            b.switch_to_block(otherwise);
+        }
     }
+    if processor.is_some() {
+        let status = b.ins().iconst(I32, PROCESSOR);
+        b.ins().return_(&[status]);
+    }
+    b.switch_to_block(done);
     if entry == Entry::Prepare {
         let yes = b.ins().iconst(I64, 1);
         b.ins().store(FLAGS, yes, arena, CONTEXT_PREPARED);
@@ -165,6 +208,28 @@ pub(super) fn run_function(
     b.seal_all_blocks();
     b.finalize(module.isa().frontend_config());
     function
+}
+
+/// What the processor can do: from the context, where the first call notes what `function` says.
+fn known_processor(
+    module: &mut impl Module,
+    b: &mut FunctionBuilder<'_>,
+    function: FuncId,
+    arena: Value,
+) -> Value {
+    let (ask, known) = (b.create_block(), b.create_block());
+    let answer = b.append_block_param(known, I64);
+    let noted = b.ins().load(I64, FLAGS, arena, CONTEXT_PROCESSOR);
+    b.ins().brif(noted, known, &[noted.into()], ask, &[]);
+    b.switch_to_block(ask);
+    b.set_cold_block(ask);
+    let function = module.declare_func_in_func(function, b.func);
+    let call = b.ins().call(function, &[]);
+    let found = b.inst_results(call)[0];
+    b.ins().store(FLAGS, found, arena, CONTEXT_PROCESSOR);
+    b.ins().jump(known, &[found.into()]);
+    b.switch_to_block(known);
+    answer
 }
 
 fn return_if(
@@ -196,12 +261,13 @@ fn embedded_weights(b: &mut FunctionBuilder<'_>, symbols: &Symbols<'_>) -> Value
     b.ins().symbol_value(I64, symbol)
 }
 
-/// The body of a part.
+/// The body of a part, for the n-th version of the target.
 pub(super) fn part_function(
     module: &mut impl Module,
     program: &Program,
     symbols: &Symbols<'_>,
     steps: &[Step],
+    version: usize,
     profiled: bool,
 ) -> ir::Function {
     let mut function = ir::Function::new();
@@ -224,9 +290,10 @@ pub(super) fn part_function(
     let mut e = PartEmitter { b, parameters, table, parallel_for, now };
     let mut time = profiled.then(|| e.read_clock());
     for (step, call) in calls() {
-        let kernel = symbols.kernels[call.kernel].expect("every kernel is declared");
-        let kernel = module.declare_func_in_func(kernel, e.b.func);
-        e.call(program, call, kernel);
+        let kernel = call.kernels[version];
+        let function = symbols.kernels[kernel].expect("every kernel is declared");
+        let function = module.declare_func_in_func(function, e.b.func);
+        e.call(&program.kernels[kernel], call, function);
         time = time.map(|before| e.add_time(step, before));
     }
     e.b.ins().return_(&[]);
@@ -245,7 +312,7 @@ struct PartEmitter<'a> {
 }
 
 impl PartEmitter<'_> {
-    fn call(&mut self, program: &Program, call: &Call, kernel: FuncRef) {
+    fn call(&mut self, plan: &KernelInfo, call: &Call, kernel: FuncRef) {
         for (i, pointer) in call.table.iter().enumerate() {
             let address = match *pointer {
                 Pointer::Arena(offset) => self.b.ins().iadd_imm_s(self.parameters[0], offset),
@@ -253,7 +320,6 @@ impl PartEmitter<'_> {
             };
             self.b.ins().stack_store(I64, address, self.table, i as i32 * 8);
         }
-        let plan = &program.kernels[call.kernel];
         let extent = plan.kernel.range.extent;
         let table = self.b.ins().stack_addr(I64, self.table, 0);
         let extent_value = self.b.ins().iconst(I64, extent);

@@ -1,10 +1,12 @@
 //! What code is made for: a target triple, a CPU and its features; from them Cranelift's target and
 //! the [`Machine`] that kernels are written for.
 
+use super::processors::{AARCH64, Arch, RISCV64, S390X, X86};
 use crate::error::{ErrorKind, nearest};
 use crate::machine::Machine;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -21,120 +23,10 @@ pub struct Target {
     pub cpu: String,
     /// The features that code may use, sorted.
     pub features: BTreeSet<&'static str>,
+    /// Of a fat object, whose kernels are there in several versions: what the others are made for, the
+    /// best first. This is the best of all, by whose machine layouts are chosen.
+    pub lesser: Vec<Target>,
 }
-
-/// A feature of an architecture.
-struct Feature {
-    /// As compilers call it.
-    name: &'static str,
-    /// Cranelift's setting, if it has one.
-    flag: Option<&'static str>,
-    /// A feature without which there is not this one.
-    needs: &'static [&'static str],
-}
-
-/// A named set of features.
-struct Cpu {
-    name: &'static str,
-    features: &'static [&'static str],
-}
-
-struct Arch {
-    name: &'static str,
-    features: &'static [Feature],
-    /// The first one is the default.
-    cpus: &'static [Cpu],
-}
-
-const fn feature(
-    name: &'static str,
-    flag: &'static str,
-    needs: &'static [&'static str],
-) -> Feature {
-    Feature { name, flag: Some(flag), needs }
-}
-
-/// AVX-512 BW, that Cranelift does not know.
-const AVX512BW: Feature = Feature { name: "avx512bw", flag: None, needs: &["avx512f"] };
-
-const X86: Arch = Arch {
-    name: "x86_64",
-    features: &[
-        feature("sse3", "has_sse3", &[]),
-        feature("ssse3", "has_ssse3", &["sse3"]),
-        feature("sse4.1", "has_sse41", &["ssse3"]),
-        feature("sse4.2", "has_sse42", &["sse4.1"]),
-        feature("popcnt", "has_popcnt", &[]),
-        feature("lzcnt", "has_lzcnt", &[]),
-        feature("bmi1", "has_bmi1", &[]),
-        feature("bmi2", "has_bmi2", &[]),
-        feature("avx", "has_avx", &["sse4.2"]),
-        feature("fma", "has_fma", &["avx"]),
-        feature("avx2", "has_avx2", &["avx"]),
-        feature("avx512f", "has_avx512f", &["avx2", "fma"]),
-        AVX512BW,
-        feature("avx512dq", "has_avx512dq", &["avx512f"]),
-        feature("avx512vl", "has_avx512vl", &["avx512f"]),
-    ],
-    cpus: &[
-        Cpu { name: "generic", features: &[] },
-        Cpu { name: "x86-64", features: &[] },
-        Cpu { name: "x86-64-v2", features: V2 },
-        Cpu { name: "x86-64-v3", features: V3 },
-        Cpu { name: "x86-64-v4", features: V4 },
-    ],
-};
-
-const V2: &[&str] = &["sse4.2", "popcnt"];
-const V3: &[&str] = &["avx2", "fma", "bmi1", "bmi2", "lzcnt", "popcnt"];
-const V4: &[&str] = &["avx512bw", "avx512dq", "avx512vl", "bmi1", "bmi2", "lzcnt", "popcnt"];
-
-const AARCH64: Arch = Arch {
-    name: "aarch64",
-    features: &[feature("lse", "has_lse", &[]), feature("fp16", "has_fp16", &[])],
-    cpus: &[Cpu { name: "generic", features: &[] }],
-};
-
-const RISCV64: Arch = Arch {
-    name: "riscv64",
-    features: &[
-        feature("m", "has_m", &[]),
-        feature("a", "has_a", &[]),
-        feature("f", "has_f", &[]),
-        feature("d", "has_d", &["f"]),
-        feature("zicsr", "has_zicsr", &[]),
-        feature("zifencei", "has_zifencei", &[]),
-        feature("v", "has_v", &["d", "zvl128b"]),
-        feature("zvl32b", "has_zvl32b", &[]),
-        feature("zvl64b", "has_zvl64b", &["zvl32b"]),
-        feature("zvl128b", "has_zvl128b", &["zvl64b"]),
-        feature("zba", "has_zba", &[]),
-        feature("zbb", "has_zbb", &[]),
-        feature("zbs", "has_zbs", &[]),
-        feature("zfa", "has_zfa", &["f"]),
-    ],
-    cpus: &[
-        Cpu { name: "generic", features: RV64GCV },
-        Cpu { name: "rv64gcv", features: RV64GCV },
-        Cpu { name: "rv64gc", features: RV64GC },
-    ],
-};
-
-const RV64GC: &[&str] = &["m", "a", "d", "zicsr", "zifencei"];
-const RV64GCV: &[&str] = &["m", "a", "d", "zicsr", "zifencei", "v"];
-
-const S390X: Arch = Arch {
-    name: "s390x",
-    features: &[
-        feature("miscellaneous-extensions-3", "has_mie3", &[]),
-        feature("vector-enhancements-2", "has_vxrs_ext2", &[]),
-    ],
-    cpus: &[
-        Cpu { name: "generic", features: &[] },
-        Cpu { name: "z14", features: &[] },
-        Cpu { name: "z15", features: &["miscellaneous-extensions-3", "vector-enhancements-2"] },
-    ],
-};
 
 impl Target {
     /// The machine that this program runs on, with all its features.
@@ -147,8 +39,9 @@ impl Target {
     }
 
     /// The target of these names. Without a triple it is the host; without a CPU it is `native` on the
-    /// host and `generic` elsewhere. `features` adds and removes: `+avx2,-fma`; what a feature needs
-    /// comes with it, what needs a removed one goes with it.
+    /// host and `generic` elsewhere; several, with commas between them, are the versions of a fat object.
+    /// `features` adds and removes: `+avx2,-fma`; what a feature needs comes with it, what needs a removed
+    /// one goes with it.
     ///
     /// # Errors
     ///
@@ -173,39 +66,48 @@ impl Target {
             ));
         }
         let cpu = cpu.unwrap_or(if is_host { "native" } else { "generic" });
-        let mut set = BTreeSet::new();
-        if cpu == "native" {
-            if !is_host {
-                let host = host.architecture;
-                return Err(ErrorKind::usage(format!(
-                    "the CPU \"native\" is this machine's ({host}), and the target is {triple}"
-                ))
-                .help(format!(
-                    "the CPUs of {} are {}",
-                    arch.name,
-                    arch.cpu_names()
-                )));
-            }
-            arch.native().into_iter().for_each(|name| arch.add(&mut set, name));
-        } else {
-            let cpu = arch.cpus.iter().find(|c| c.name == cpu).ok_or_else(|| arch.no_cpu(cpu))?;
-            cpu.features.iter().for_each(|name| arch.add(&mut set, name));
+        let version = |cpu: &str| {
+            let features = arch.chosen(&triple, is_host, cpu, features)?;
+            let isa = isa(triple.clone(), arch, &features)?;
+            let machine = machine(isa.as_ref(), &features);
+            Ok::<Target, ErrorKind>(Target {
+                isa,
+                machine,
+                cpu: cpu.to_owned(),
+                features,
+                lesser: vec![],
+            })
+        };
+        let mut versions = cpu.split(',').map(version).collect::<Result<Vec<_>, _>>()?;
+        // What has all features of another is before it.
+        versions.sort_by_key(|v| Reverse((v.machine.lanes, v.features.len())));
+        versions.dedup_by(|a, b| a.features == b.features);
+        if versions.len() > 1 && arch.name != X86.name {
+            return Err(ErrorKind::unsupported(format!("several CPUs for {}", arch.name))
+                .help("objects with several versions of their kernels are for x86_64 only"));
         }
-        for change in features.iter().flat_map(|f| f.split(',')).filter(|c| !c.is_empty()) {
-            match (change.strip_prefix('+'), change.strip_prefix('-')) {
-                (Some(name), _) => arch.add(&mut set, arch.feature(name)?.name),
-                (_, Some(name)) => arch.remove(&mut set, arch.feature(name)?.name),
-                (None, None) => {
-                    return Err(ErrorKind::usage(format!(
-                        "feature \"{change}\" starts neither with + nor with -"
-                    ))
-                    .help(format!("write +{change} or -{change}")));
-                }
-            }
-        }
-        let isa = isa(triple, arch, &set)?;
-        let machine = machine(isa.as_ref(), &set);
-        Ok(Target { isa, machine, cpu: cpu.to_owned(), features: set })
+        let lesser = versions.split_off(1);
+        let best = versions.pop().ok_or_else(|| ErrorKind::bug("no version of a target"))?;
+        Ok(Target { lesser, ..best })
+    }
+
+    /// The versions of its kernels that a fat object has, the best first; else this alone.
+    pub fn versions(&self) -> impl DoubleEndedIterator<Item = &Target> {
+        std::iter::once(self).chain(&self.lesser)
+    }
+
+    /// Whether the object has several versions of its kernels.
+    pub fn is_fat(&self) -> bool {
+        !self.lesser.is_empty()
+    }
+
+    /// Cranelift's view of what every x86-64 processor can do: for what runs before a version is chosen.
+    ///
+    /// # Errors
+    ///
+    /// None that is not a bug of ours.
+    pub(crate) fn least(&self) -> Result<OwnedTargetIsa, ErrorKind> {
+        isa(self.triple().clone(), arch(self.triple())?, &BTreeSet::new())
     }
 
     /// The target triple.
@@ -220,8 +122,11 @@ impl Target {
 
     /// Architecture, system and features in one line: equal lines get equal code.
     pub fn describe(&self) -> String {
-        let features: Vec<_> = self.features.iter().map(|f| format!("+{f}")).collect();
-        format!("{} {}", self.triple(), features.join(",")).trim_end().to_owned()
+        let features = |version: &Target| {
+            version.features.iter().map(|f| format!("+{f}")).collect::<Vec<_>>().join(",")
+        };
+        let versions: Vec<_> = self.versions().map(features).collect();
+        format!("{} {}", self.triple(), versions.join(" or ")).trim_end().to_owned()
     }
 }
 
@@ -324,29 +229,71 @@ fn machine(isa: &dyn isa::TargetIsa, features: &BTreeSet<&str>) -> Machine {
 }
 
 impl Arch {
-    fn feature(&self, name: &str) -> Result<&'static Feature, ErrorKind>
+    /// The features of a processor of this name, after these changes.
+    fn chosen(
+        &'static self,
+        triple: &Triple,
+        is_host: bool,
+        cpu: &str,
+        changes: Option<&str>,
+    ) -> Result<BTreeSet<&'static str>, ErrorKind> {
+        let mut set = BTreeSet::new();
+        if cpu == "native" {
+            if !is_host {
+                let host = Triple::host().architecture;
+                let kind = ErrorKind::usage(format!(
+                    "the CPU \"native\" is this machine's ({host}), and the target is {triple}"
+                ));
+                return Err(kind.help(self.list_of("CPUs", self.cpu_names())));
+            }
+            self.native().into_iter().for_each(|name| self.add(&mut set, name));
+        } else {
+            let known = self.cpus_named(cpu).ok_or_else(|| {
+                let names = || self.cpu_names().chain(["native"]);
+                self.no_such("CPU", cpu, names())
+            })?;
+            known.features.iter().for_each(|name| self.add(&mut set, name));
+        }
+        for change in changes.iter().flat_map(|f| f.split(',')).filter(|c| !c.is_empty()) {
+            match (change.strip_prefix('+'), change.strip_prefix('-')) {
+                (Some(name), _) => self.add(&mut set, self.feature(name)?),
+                (_, Some(name)) => self.remove(&mut set, self.feature(name)?),
+                (None, None) => {
+                    return Err(ErrorKind::usage(format!(
+                        "feature \"{change}\" starts neither with + nor with -"
+                    ))
+                    .help(format!("write +{change} or -{change}")));
+                }
+            }
+        }
+        Ok(set)
+    }
+
+    fn feature(&self, name: &str) -> Result<&'static str, ErrorKind>
     where
         Self: 'static,
     {
-        let features: &'static [Feature] = self.features;
-        features.iter().find(|f| f.name == name).ok_or_else(|| {
-            let names: Vec<_> = features.iter().map(|f| f.name).collect();
-            let near = nearest(name, names.iter().copied());
-            let help = near.map_or_else(
-                || format!("the features of {} are {}", self.name, names.join(", ")),
-                |near| format!("did you mean \"{near}\"?"),
-            );
-            ErrorKind::usage(format!("{} has no feature \"{name}\"", self.name)).help(help)
-        })
+        let known = self.feature_names().find(|&known| known == name);
+        known.ok_or_else(|| self.no_such("feature", name, self.feature_names()))
     }
 
-    fn cpu_names(&self) -> String {
-        self.cpus.iter().map(|c| c.name).collect::<Vec<_>>().join(", ")
+    /// The error, with what there is: the names, or the one that was probably meant before them.
+    fn no_such(
+        &self,
+        what: &str,
+        name: &str,
+        names: impl Iterator<Item = &'static str>,
+    ) -> ErrorKind {
+        let names: Vec<_> = names.collect();
+        let near = nearest(name, names.iter().copied());
+        let near = near.map_or_else(String::new, |near| format!("did you mean \"{near}\"? "));
+        ErrorKind::usage(format!("{} has no {what} \"{name}\"", self.name))
+            .help(near + &self.list_of(&format!("{what}s"), names))
     }
 
-    fn no_cpu(&self, name: &str) -> ErrorKind {
-        ErrorKind::usage(format!("{} has no CPU \"{name}\"", self.name))
-            .help(format!("the CPUs are {}, and native on this machine", self.cpu_names()))
+    fn list_of(&self, what: &str, names: impl IntoIterator<Item = &'static str>) -> String {
+        let names: Vec<_> = names.into_iter().collect();
+        format!("the {what} of {} are {}", self.name, names.join(", "))
     }
 
     /// Adds the feature and all that it needs.
@@ -452,5 +399,46 @@ mod tests {
         assert_eq!(class(Some("x86_64"), None, Some("+avx3")), Class::Usage);
         assert_eq!(class(Some("x86_64"), None, Some("avx2")), Class::Usage);
         assert_eq!(class(Some("s390x"), Some("native"), None), Class::Usage);
+        let help = |cpu, features| {
+            let error = Target::new(Some("x86_64"), Some(cpu), Some(features)).unwrap_err();
+            error.help.unwrap_or_default()
+        };
+        assert!(
+            help("hasvell", "").starts_with("did you mean \"haswell\"? the CPUs of x86_64 are")
+        );
+        assert!(help("x86-64-v3", "+avx3").starts_with("did you mean \"avx\"? the features of"));
+        assert!(help("pentium", "").starts_with("the CPUs of x86_64 are generic, x86-64,"));
+    }
+
+    #[test]
+    fn processors_are_known() {
+        assert_eq!(x86("znver4", "").machine, Machine::AVX512);
+        assert_eq!(x86("skylake-avx512", "").features, x86("x86-64-v4", "").features);
+        assert_eq!(x86("knl", "").machine, Machine::AVX2);
+        assert_eq!(x86("ivybridge", "").machine, x86("nehalem", "").machine);
+        let neoverse = Target::new(Some("aarch64"), Some("neoverse-n1"), None).unwrap();
+        assert!(neoverse.features.contains("lse"));
+        // No name stands for two things, and every feature is one.
+        for arch in [&X86, &AARCH64, &RISCV64, &S390X] {
+            let names: Vec<_> = arch.cpu_names().chain(["native"]).collect();
+            assert_eq!(BTreeSet::from_iter(&names).len(), names.len());
+            for feature in arch.cpus.iter().flat_map(|c| c.features) {
+                assert!(arch.feature_names().any(|name| name == *feature), "{feature}");
+            }
+        }
+    }
+
+    #[test]
+    fn fat_targets_have_versions() {
+        let fat = x86("x86-64-v2,x86-64-v4,haswell,x86-64-v3", "");
+        let names: Vec<_> = fat.versions().map(|v| v.cpu.as_str()).collect();
+        assert_eq!(names, ["x86-64-v4", "haswell", "x86-64-v2"]);
+        assert_eq!(fat.machine, Machine::AVX512);
+        assert!(fat.is_fat() && !x86("haswell,x86-64-v3", "").is_fat());
+        assert!(x86("x86-64-v2,x86-64-v3", "-fma").versions().all(|v| !v.features.contains("fma")));
+        let lines = [&fat, &x86("x86-64-v4", "")].map(Target::describe);
+        assert_ne!(lines[0], lines[1]);
+        assert!(Target::new(Some("aarch64"), Some("generic,neoverse-n1"), None).is_err());
+        assert!(Target::new(Some("x86_64"), Some("x86-64-v2,"), None).is_err());
     }
 }

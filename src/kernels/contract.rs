@@ -263,7 +263,10 @@ impl<'a> Tiling<'a> {
         let vectors = match (right, problem.panel) {
             (Right::Squares, _) => 1,
             (_, None) => fitting(),
-            (_, Some(width)) if lanes > 1 => (width + lanes - 1) / lanes,
+            (_, Some(width)) if lanes > 1 => {
+                let whole = (width as usize).div_ceil(lanes as usize);
+                machine.tile_within(whole, all, columns, distance).vectors as i64
+            }
             (_, Some(width)) => width.min(fitting()),
         };
         // Squares take as many registers as there are lanes.
@@ -299,7 +302,8 @@ impl<'a> Tiling<'a> {
         let Some(width) = self.problem.panel else { return };
         let [outer, inner] = &mut self.rows;
         let (tile, rows) = (self.tile[0] * self.tile[1], outer.extent * inner.extent);
-        let panel = width * expr::size(self.dtype);
+        // A panel that was made for wider vectors is several tiles wide.
+        let panel = width.min(self.vectors * self.problem.frame.lanes()) * expr::size(self.dtype);
         let each = panel * tile / rows;
         if self.problem.frame.machine.lanes == 1 || self.empty || rows <= tile || each == 0 {
             return;

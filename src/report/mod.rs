@@ -333,7 +333,7 @@ fn steps(module: &Module, program: Option<&Program>) -> Vec<Step> {
             live: 0,
             touched: moved.sum(),
             weights: constants.into_iter().map(|b| module.buffers[b].bytes).sum(),
-            kernel: program.and_then(|p| p.calls[step].as_ref()).map(|c| c.kernel.index()),
+            kernel: program.and_then(|p| p.calls[step].as_ref()).map(|c| c.kernels[0].index()),
         }
     };
     module.steps.iter().map(step).collect()
@@ -412,7 +412,8 @@ fn code(module: &Module, compiled: &Compiled<'_>) -> Code {
         .collect();
     for step in module.steps.keys() {
         if let Some(call) = &program.calls[step] {
-            kernels[call.kernel.index()].steps.push(step.index());
+            let called: BTreeSet<_> = call.kernels.iter().collect();
+            called.into_iter().for_each(|k| kernels[k.index()].steps.push(step.index()));
         }
     }
     let in_kernels = kernels.iter().map(|k| k.bytes).sum();

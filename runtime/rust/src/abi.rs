@@ -87,7 +87,8 @@ pub(crate) struct Context {
     pub(crate) parallel_for: Option<ParallelFor>,
     pub(crate) parallel_argument: *mut c_void,
     pub(crate) prepared: u64,
-    pub(crate) reserved: [u64; 4],
+    pub(crate) processor: u64,
+    pub(crate) reserved: [u64; 3],
 }
 
 const _: () = assert!(size_of::<Context>() == 64 || usize::BITS != 64);
@@ -108,7 +109,7 @@ mod tests {
             RawTensor "rlx_tensor": name dims rank dtype offset bytes;
             Descriptor "rlx_model": abi size name arena_size arena_align inputs outputs params input_count output_count
                 param_count weights_mode weights weights_size weights_offset fingerprint run prepare reserved;
-            Context "rlx_context": weights parallel_for parallel_argument prepared reserved;
+            Context "rlx_context": weights parallel_for parallel_argument prepared processor reserved;
         }
     }
 

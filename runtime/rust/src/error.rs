@@ -101,6 +101,8 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
+    /// The model was compiled for several processors, and this is none of them.
+    Processor,
     /// An index in the data, as of Gather, is out of range.
     Data,
     /// A status of the compiled model that this version does not know.
@@ -155,6 +157,9 @@ impl fmt::Display for Error {
             Error::OutOfMemory { bytes } => write!(f, "out of memory: {bytes} bytes"),
             Error::Io { path, reason } => write!(f, "{path}: {reason}"),
             Error::Thread { reason } => write!(f, "a thread cannot be started: {reason}"),
+            Error::Processor => {
+                f.write_str("the model was compiled for other processors than this one")
+            }
             Error::Data => f.write_str("an index in the model's data is out of range"),
             Error::Status(status) => write!(f, "the model failed with status {status}"),
         }

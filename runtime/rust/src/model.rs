@@ -313,7 +313,7 @@ impl Model {
     /// One inference. It does not allocate. After weights or a parameter were set, [`Model::prepare`] is called first.
     ///
     /// # Errors
-    /// [`Error::NoWeights`], [`Error::Data`] and [`Error::Status`].
+    /// [`Error::NoWeights`], [`Error::Processor`], [`Error::Data`] and [`Error::Status`].
     pub fn run(&mut self) -> Result<(), Error> {
         if self.context().prepared == 0 {
             self.prepare()?;
@@ -338,6 +338,7 @@ impl Model {
         // either zero or was set above, and nobody else borrows it.
         match unsafe { function(self.arena.pointer().as_ptr().cast()) } {
             0 => Ok(()),
+            20 => Err(Error::Processor),
             64 => Err(Error::Data),
             status => Err(Error::Status(status)),
         }

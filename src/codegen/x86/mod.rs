@@ -4,6 +4,7 @@
 //! writes bytes. A function's constants stand behind its code, so that it has no relocations.
 
 mod codes;
+pub mod cpuid;
 mod encode;
 mod fold;
 mod halves;
