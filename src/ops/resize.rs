@@ -75,6 +75,98 @@ impl Axis {
     }
 }
 
+/// Neighbouring elements of the result that are made of the operand's elements in the same way: their number,
+/// and the taps of the first; those of the next are one further.
+struct Run {
+    count: usize,
+    taps: Vec<(usize, f64)>,
+}
+
+impl Axis {
+    /// How often each element is repeated, if that is all.
+    fn repeats(&self, extent: usize) -> Option<usize> {
+        let times = self.taps.len().checked_div(extent)?;
+        let mut indices = self.indices()?.into_iter().enumerate();
+        let each = times * extent == self.taps.len() && indices.all(|(o, i)| i == o / times);
+        (each && !self.outside.contains(&true)).then_some(times)
+    }
+
+    /// With a whole scale `s`, the results `r`, `s + r`, `2 s + r`, .. for each `r` below it, as runs. `None`
+    /// where it is no such scale, or the runs are many.
+    fn phases(&self, extent: usize) -> Option<Vec<Vec<Run>>> {
+        const LARGEST: usize = 8;
+        const RUNS: usize = 4;
+        let scale = self.taps.len().checked_div(extent)?;
+        if scale * extent != self.taps.len() || !(2..=LARGEST).contains(&scale) {
+            return None;
+        }
+        let phase = |r: usize| {
+            let mut runs: Vec<Run> = vec![];
+            for taps in self.taps.iter().skip(r).step_by(scale) {
+                match runs.last_mut() {
+                    Some(run) if run.is_continued_by(taps) => run.count += 1,
+                    _ => runs.push(Run { count: 1, taps: taps.clone() }),
+                }
+            }
+            if runs.len() > RUNS {
+                return None;
+            }
+            Some(runs)
+        };
+        (0..scale).map(phase).collect()
+    }
+}
+
+impl Run {
+    fn is_continued_by(&self, taps: &[(usize, f64)]) -> bool {
+        // Of computing the coordinates.
+        const ERROR: f64 = 1e-9;
+        let mut pairs = self.taps.iter().zip(taps);
+        pairs.all(|(a, b)| a.0 + self.count == b.0 && (a.1 - b.1).abs() < ERROR)
+    }
+}
+
+/// Every element so many times along each axis: a view.
+fn repeated(mir: &mut mir::Builder, x: mir::Value, times: &[usize]) -> mir::Value {
+    let dims = mir.dims(x);
+    let (mut single, mut each, mut all) = (vec![], vec![], vec![]);
+    for (&d, &times) in dims.iter().zip(times) {
+        single.push(d);
+        each.push(d);
+        all.push(d * times);
+        if times > 1 {
+            single.push(1);
+            each.push(times);
+        }
+    }
+    let single = mir.reshape(x, single);
+    let each = mir.broadcast(single, each);
+    mir.reshape(each, all)
+}
+
+/// The sums that the runs say, the phases' results in turn.
+fn interleaved(mir: &mut mir::Builder, x: mir::Value, axis: usize, phases: &[Vec<Run>]) -> mir::Value {
+    let dims = mir.dims(x);
+    let [before, behind] = [&dims[..axis], &dims[axis + 1..]];
+    let mut each = vec![];
+    for runs in phases {
+        let mut parts = vec![];
+        for run in runs {
+            let mut sum = None;
+            for &(first, weight) in &run.taps {
+                let elements = mir.narrow(x, axis, first, run.count);
+                let part = mir.binary_scalar(Binary::Mul, elements, weight);
+                sum = Some(sum.map_or(part, |sum| mir.binary(Binary::Add, sum, part)));
+            }
+            parts.extend(sum);
+        }
+        let all = mir.concat(&parts, axis);
+        each.push(mir.reshape(all, [before, &[dims[axis], 1], behind].concat()));
+    }
+    let all = mir.concat(&each, axis + 1);
+    mir.reshape(all, [before, &[dims[axis] * phases.len()], behind].concat())
+}
+
 /// How an axis is scaled.
 #[derive(Clone, Copy)]
 struct Scaled {
@@ -271,8 +363,16 @@ impl Resize {
     }
 
     fn expand_plan(&self, mir: &mut mir::Builder, x: mir::Value, operands: [Option<&Tensor>; 3]) -> mir::Value {
+        let dims = mir.dims(x);
         let Ok(plan) = self.plan(&mir.ty(x).clone(), operands) else { return x };
-        plan.into_iter().fold(x, |x, axis| self.expand_axis(mir, x, &axis))
+        let (repeats, rest): (Vec<_>, Vec<_>) =
+            plan.into_iter().partition(|axis| axis.repeats(dims[axis.axis]).is_some());
+        let mut times = vec![1; dims.len()];
+        for axis in &repeats {
+            times[axis.axis] = axis.repeats(dims[axis.axis]).unwrap_or(1);
+        }
+        let y = if repeats.is_empty() { x } else { repeated(mir, x, &times) };
+        rest.into_iter().fold(y, |y, axis| self.expand_axis(mir, y, &axis))
     }
 
     fn expand_axis(&self, mir: &mut mir::Builder, x: mir::Value, plan: &Axis) -> mir::Value {
@@ -287,16 +387,9 @@ impl Resize {
         };
         let count = plan.taps.first().map_or(1, Vec::len);
         let y = if let Some(indices) = plan.indices() {
-            let times = result / ty.dims[axis].max(1);
-            if times * ty.dims[axis] == result && indices.iter().enumerate().all(|(o, &i)| i == o / times) {
-                // Every element some times: a view.
-                let [before, behind] = [&ty.dims[..=axis], &ty.dims[axis + 1..]];
-                let single = mir.reshape(x, [before, &[1], behind].concat());
-                let repeated = mir.broadcast(single, [before, &[times], behind].concat());
-                mir.reshape(repeated, [&ty.dims[..axis], &[result], behind].concat())
-            } else {
-                gathered(mir, indices)
-            }
+            gathered(mir, indices)
+        } else if count <= 4 && let Some(phases) = plan.phases(ty.dims[axis]) {
+            interleaved(mir, x, axis, &phases)
         } else if count <= 4 {
             let mut sum = None;
             for t in 0..count {

@@ -1,12 +1,14 @@
 //! Permutations move towards the outputs until they meet their inverse.
 //!
 //! Operators of models with channels in the second place come as `permute, convolution, permute back`.
-//! Element-wise work, padding, concatenation, slices and reductions between two of them do not care
-//! about the order of axes: they are done before the permutation instead, which then meets the next
-//! one and both are gone (`simplify`). What is left stands at the edges of the model.
+//! Element-wise work, padding, concatenation, slices, repetitions, gathers along an axis, reductions, and
+//! reshapes that split axes or join neighbours do not care about the order of axes: they are done before the
+//! permutation instead, which then meets the next one and both are gone (`simplify`). What is left
+//! stands at the edges of the model.
 
 use super::rewrite::Rewriter;
 use crate::mir::{Graph, Op, Value};
+use std::ops::Range;
 
 /// See the module's text.
 pub fn propagate(graph: Graph) -> Graph {
@@ -30,6 +32,11 @@ pub fn propagate(graph: Graph) -> Graph {
             | Op::Pad { .. }
             | Op::Slice { .. }
             | Op::Reduce { .. } => sunk(&mut r, old, &operands).unwrap_or_else(|| r.copy(old)),
+            Op::Reshape => reshaped(&mut r, old, operands[0]).unwrap_or_else(|| r.copy(old)),
+            Op::Broadcast => repeated(&mut r, old, operands[0]).unwrap_or_else(|| r.copy(old)),
+            Op::Gather { axis } => {
+                gathered(&mut r, old, &operands, *axis).unwrap_or_else(|| r.copy(old))
+            }
             Op::Input { .. }
             | Op::Constant(_)
             | Op::ArgReduce { .. }
@@ -37,10 +44,7 @@ pub fn propagate(graph: Graph) -> Graph {
             | Op::Contract(_)
             | Op::Conv(_)
             | Op::Winograd(_)
-            | Op::Pool(_)
-            | Op::Gather { .. }
-            | Op::Reshape
-            | Op::Broadcast => r.copy(old),
+            | Op::Pool(_) => r.copy(old),
         };
         r.set(old, new);
     }
@@ -89,6 +93,95 @@ fn sunk(r: &mut Rewriter<'_>, old: Value, operands: &[Value]) -> Option<Value> {
     };
     let ty = node.ty.with_dims(back(&node.ty.dims));
     let value = r.push(op, sources, ty, node.origins.clone());
+    Some(r.permute(value, &perm))
+}
+
+/// The operand and the order of its axes, when a value is a permutation.
+fn permutation(r: &Rewriter<'_>, value: Value) -> Option<(Value, Vec<usize>)> {
+    let node = &r.new.nodes[value];
+    match &node.op {
+        Op::Permute(perm) => Some((node.operands[0], perm.clone())),
+        _ => None,
+    }
+}
+
+/// A reshape of a permutation as a permutation of a reshape: every axis becomes some axes, or some that
+/// were neighbours before the permutation become one.
+fn reshaped(r: &mut Rewriter<'_>, old: Value, operand: Value) -> Option<Value> {
+    let node = &r.old.nodes[old];
+    let (source, perm) = permutation(r, operand)?;
+    let pieces = pieces(&r.new.ty(operand).dims, &node.ty.dims)?;
+    // The pieces in the order in which the source has them.
+    let mut order: Vec<usize> = (0..pieces.len()).collect();
+    order.sort_by_key(|&piece| perm[pieces[piece].0.start]);
+    let axes = order.iter().flat_map(|&piece| pieces[piece].0.clone());
+    if !axes.map(|axis| perm[axis]).is_sorted() {
+        return None;
+    }
+    let from: Vec<usize> = order.iter().flat_map(|&piece| pieces[piece].1.clone()).collect();
+    let mut back = vec![0; from.len()];
+    from.iter().enumerate().for_each(|(at, &axis)| back[axis] = at);
+    let ty = node.ty.with_dims(from.iter().map(|&axis| node.ty.dims[axis]).collect::<Vec<_>>());
+    let value = r.push(Op::Reshape, vec![source], ty, node.origins.clone());
+    Some(r.permute(value, &back))
+}
+
+/// How a reshape cuts the axes on both sides into pieces of as many elements: all of them have axes on the
+/// left side. `None` where there is nothing to cut.
+fn pieces(from: &[usize], to: &[usize]) -> Option<Vec<(Range<usize>, Range<usize>)>> {
+    if from.contains(&0) {
+        return None;
+    }
+    let mut pieces: Vec<(Range<usize>, Range<usize>)> = vec![];
+    let (mut i, mut j) = (0, 0);
+    while i < from.len() {
+        let (start, first) = (i, j);
+        let (mut left, mut right) = (from[i], 1);
+        i += 1;
+        if left == 1 && to.get(j) == Some(&1) {
+            j += 1;
+        }
+        while left != right {
+            if left < right {
+                left *= *from.get(i)?;
+                i += 1;
+            } else {
+                right *= *to.get(j)?;
+                j += 1;
+            }
+        }
+        pieces.push((start..i, first..j));
+    }
+    // What is left on the right has one element.
+    pieces.last_mut()?.1.end = to.len();
+    Some(pieces)
+}
+
+/// A repetition of a permutation as a permutation of a repetition.
+fn repeated(r: &mut Rewriter<'_>, old: Value, operand: Value) -> Option<Value> {
+    let node = &r.old.nodes[old];
+    let (source, perm) = permutation(r, operand)?;
+    let dims = &node.ty.dims;
+    let new = dims.len() - perm.len();
+    let mut inner = dims.clone();
+    perm.iter().enumerate().for_each(|(axis, &p)| inner[new + p] = dims[new + axis]);
+    let perm: Vec<usize> = (0..new).chain(perm.iter().map(|&p| new + p)).collect();
+    let value = r.push(Op::Broadcast, vec![source], node.ty.with_dims(inner), node.origins.clone());
+    Some(r.permute(value, &perm))
+}
+
+/// A gather along one axis of a permutation as a permutation of a gather.
+fn gathered(r: &mut Rewriter<'_>, old: Value, operands: &[Value], axis: usize) -> Option<Value> {
+    let node = &r.old.nodes[old];
+    let (source, perm) = permutation(r, operands[0])?;
+    if r.new.ty(operands[1]).rank() != 1 {
+        return None;
+    }
+    let mut dims = node.ty.dims.clone();
+    perm.iter().enumerate().for_each(|(axis, &p)| dims[p] = node.ty.dims[axis]);
+    let op = Op::Gather { axis: perm[axis] };
+    let ty = node.ty.with_dims(dims);
+    let value = r.push(op, vec![source, operands[1]], ty, node.origins.clone());
     Some(r.permute(value, &perm))
 }
 

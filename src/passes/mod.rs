@@ -204,4 +204,50 @@ mod tests {
         };
         assert_eq!(epilogue.nodes.iter().filter(is).count(), 0, "{graph}");
     }
+
+    /// Repetitions and reshapes of images with their channels in the second place.
+    #[test]
+    fn upsampling_keeps_channels_last() {
+        let mut b = Builder::new("upsampled");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 3, 6, 5]));
+        let small = conv(&mut b, x, &[8, 3, 3, 3], 1);
+        let single = b.reshape(small, [1, 8, 6, 1, 5, 1]);
+        let each = b.broadcast(single, [1, 8, 6, 2, 5, 2]);
+        let large = b.reshape(each, [1, 8, 12, 10]);
+        let places = b.constant(Tensor::from_i64s([3], &[11, 0, 4]));
+        let rows = b.gather(large, places, 2);
+        let y = conv(&mut b, rows, &[4, 8, 3, 3], 3);
+        let flat = b.reshape(y, [1, 4, 30]);
+        let y = b.permute(flat, &[0, 2, 1]);
+        let graph = optimized(b, &[y]);
+        assert_eq!(count(&graph, |op| matches!(op, Op::Permute(_))), 1, "{graph}");
+    }
+
+    /// Groups of channels that change places stay as they are.
+    #[test]
+    fn shuffled_channels() {
+        let mut b = Builder::new("shuffled");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [2, 3, 6, 5]));
+        let y = conv(&mut b, x, &[8, 3, 3, 3], 1);
+        let groups = b.reshape(y, [2, 2, 4, 6, 5]);
+        let swapped = b.permute(groups, &[0, 2, 1, 3, 4]);
+        let y = b.reshape(swapped, [2, 8, 6, 5]);
+        let y = conv(&mut b, y, &[4, 8, 3, 3], 3);
+        let y = b.reshape(y, [2, 4, 30, 1]);
+        optimized(b, &[y]);
+    }
+
+    /// What was split and is concatenated again is whole.
+    #[test]
+    fn split_and_joined() {
+        let mut b = Builder::new("joined");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [3, 12]));
+        let [first, second, third] = [0, 4, 8].map(|start| b.narrow(x, 1, start, 4));
+        let other = b.unary(Unary::Exp, third);
+        let all = b.concat(&[first, second, third, other], 1);
+        let some = b.concat(&[first, second, other, third, first], 1);
+        let graph = optimized(b, &[all, some]);
+        let concats = graph.nodes.values().filter(|n| matches!(n.op, Op::Concat { .. }));
+        assert_eq!(concats.map(|n| n.operands.len()).collect::<Vec<_>>(), [2, 4], "{graph}");
+    }
 }

@@ -1,5 +1,6 @@
-//! Views: compositions become one, what changes nothing goes, and element-wise work moves in front of
-//! reshapes, so that it meets the product that made its operand.
+//! Views: compositions become one, what changes nothing goes, what was split and stands together again
+//! is whole, and element-wise work moves in front of reshapes, so that it meets the product that made
+//! its operand.
 
 use super::rewrite::{Rewriter, merged};
 use crate::mir::{Expr, Graph, Op, Value};
@@ -44,7 +45,13 @@ pub fn simplify(graph: Graph) -> Graph {
                 }
                 None => r.copy(old),
             },
-            Op::Concat { .. } if operands.len() == 1 => operands[0],
+            Op::Concat { axis } => {
+                let parts = joined(&mut r, operands, *axis);
+                match parts[..] {
+                    [part] => part,
+                    _ => r.push(node.op.clone(), parts, node.ty.clone(), node.origins.clone()),
+                }
+            }
             Op::Input { .. }
             | Op::Constant(_)
             | Op::ArgReduce { .. }
@@ -55,7 +62,6 @@ pub fn simplify(graph: Graph) -> Graph {
             | Op::Pool(_)
             | Op::Gather { .. }
             | Op::Pad { .. }
-            | Op::Concat { .. }
             | Op::Broadcast => r.copy(old),
         };
         r.set(old, new);
@@ -86,6 +92,69 @@ fn permute(r: &mut Rewriter<'_>, x: Value, perm: &[usize]) -> Value {
         return reshape(r, source, &ty);
     }
     r.permute(source, &perm)
+}
+
+/// The operands of a concatenation, neighbouring slices of one value as one slice.
+fn joined(r: &mut Rewriter<'_>, operands: Vec<Value>, axis: usize) -> Vec<Value> {
+    let mut parts: Vec<Value> = vec![];
+    for operand in operands {
+        let both = parts.last().and_then(|&last| Some((section(r, last)?, section(r, operand)?)));
+        match both {
+            Some((first, second)) if first.continued_by(&second, axis) => {
+                let Section { of, starts, dims } = first.with(&second, axis);
+                parts.pop();
+                parts.push(narrowed(r, of, starts, dims));
+            }
+            _ => parts.push(operand),
+        }
+    }
+    parts
+}
+
+/// A slice without steps.
+struct Section {
+    of: Value,
+    starts: Vec<usize>,
+    dims: Vec<usize>,
+}
+
+impl Section {
+    /// Whether `next` begins along `axis` where this one ends, and is the same along the other axes.
+    fn continued_by(&self, next: &Section, axis: usize) -> bool {
+        let mut starts = self.starts.clone();
+        starts[axis] += self.dims[axis];
+        self.of == next.of && starts == next.starts
+    }
+
+    /// Both as one.
+    fn with(self, next: &Section, axis: usize) -> Section {
+        let mut dims = self.dims;
+        dims[axis] += next.dims[axis];
+        Section { dims, ..self }
+    }
+}
+
+fn section(r: &Rewriter<'_>, value: Value) -> Option<Section> {
+    let node = &r.new.nodes[value];
+    match &node.op {
+        Op::Slice { starts, steps } if steps.iter().all(|&step| step == 1) => Some(Section {
+            of: node.operands[0],
+            starts: starts.clone(),
+            dims: node.ty.dims.clone(),
+        }),
+        _ => None,
+    }
+}
+
+/// Part of a value, or itself where that is all.
+fn narrowed(r: &mut Rewriter<'_>, of: Value, starts: Vec<usize>, dims: Vec<usize>) -> Value {
+    let node = &r.new.nodes[of];
+    if node.ty.dims == dims {
+        return of;
+    }
+    let (ty, origins, steps) =
+        (node.ty.with_dims(dims), node.origins.clone(), vec![1; starts.len()]);
+    r.push(Op::Slice { starts, steps }, vec![of], ty, origins)
 }
 
 /// The operands without broadcasts that the others make needless.
