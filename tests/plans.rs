@@ -172,7 +172,9 @@ fn check(graph: &Graph, seed: u64) {
     for (alias, no_reuse, weights_in_arena) in
         [(false, false, false), (true, false, false), (true, true, true)]
     {
-        let options = Options { alias, no_reuse, weights_in_arena, ..Options::default() };
+        let (guard, uniform) = (if seed % 3 == 0 { 100 } else { 0 }, seed % 2 == 0);
+        let options =
+            Options { alias, no_reuse, weights_in_arena, guard, uniform, ..Options::default() };
         let module =
             lir::lower(graph, options.clone()).unwrap_or_else(|e| panic!("{seed}: {e}\n{graph}"));
         let context = || format!("seed {seed}, {options:?}\n{graph}\n{module}");
@@ -194,6 +196,90 @@ fn check(graph: &Graph, seed: u64) {
         let text = lir::json::to_json(&module, true);
         let again = lir::json::from_json(&text).unwrap_or_else(|e| panic!("{e}\n{}", context()));
         assert_eq!(lir::json::to_json(&again, true), text);
+    }
+}
+
+/// The graph with an output for each input of a type that some value has, and which belong together.
+fn with_states(mut graph: Graph, noise: &mut Noise) -> (Graph, Vec<(String, String)>) {
+    let mut states = vec![];
+    for (i, &input) in graph.inputs.iter().enumerate() {
+        let mir::Op::Input { name, role: Role::Input } = &graph.nodes[input].op else { continue };
+        let values = graph.nodes.keys().filter(|&value| graph.ty(value) == graph.ty(input));
+        let mut values: Vec<Value> = values.collect();
+        // The input itself is seldom of interest.
+        if values.len() > 1 && noise.below(4) > 0 {
+            values.retain(|&value| value != input);
+        }
+        let value = noise.pick(&values);
+        states.push((name.clone(), format!("next{i}")));
+        graph.outputs.push(Output { name: format!("next{i}"), value });
+    }
+    (graph, states)
+}
+
+/// Runs with states against the graph, whose outputs are fed back by hand.
+fn check_states(graph: &Graph, states: &[(String, String)], seed: u64) {
+    let name = |value: Value| match &graph.nodes[value].op {
+        mir::Op::Input { name, .. } => name.clone(),
+        _ => String::new(),
+    };
+    let parameter = |value: Value| {
+        matches!(graph.nodes[value].op, mir::Op::Input { role: Role::Parameter, .. })
+    };
+    for alias in [false, true] {
+        let options = Options { alias, states: states.to_vec(), ..Options::default() };
+        let module =
+            lir::lower(graph, options.clone()).unwrap_or_else(|e| panic!("{seed}: {e}\n{graph}"));
+        let context = || format!("seed {seed}, {options:?}\n{graph}\n{module}");
+        if let Err(broken) = lir::verify::verify(&module) {
+            panic!("{}\n{}", broken.join("\n"), context());
+        }
+        let all = graph.inputs.iter().enumerate().map(|(i, &v)| (v, numbers(graph.ty(v), i)));
+        let parameters: Vec<Tensor> =
+            all.clone().filter(|(v, _)| parameter(*v)).map(|(_, t)| t).collect();
+        let mut tensors: Vec<Tensor> = all.map(|(_, t)| t).collect();
+        for (&value, tensor) in graph.inputs.iter().zip(&mut tensors) {
+            if states.iter().any(|(input, _)| *input == name(value)) {
+                *tensor = Tensor::zeros(tensor.ty().clone());
+            }
+        }
+        let mut session = Session::new(&module, &parameters).expect("they fit");
+        for turn in 0..3 {
+            let expected = mir::eval::graph(graph, &tensors);
+            let fed = graph.inputs.iter().zip(&tensors).filter(|(v, _)| {
+                !parameter(**v) && !states.iter().any(|(input, _)| *input == name(**v))
+            });
+            let fed: Vec<Tensor> = fed.map(|(_, t)| t.clone()).collect();
+            let results = session.next(&fed).unwrap_or_else(|e| panic!("{e}\n{}", context()));
+            for (i, (result, expected)) in results.iter().zip(&expected).enumerate() {
+                let same = result.ty() == expected.ty() && result.bytes() == expected.bytes();
+                assert!(
+                    same,
+                    "turn {turn}, output {i} is {result:?}, not {expected:?}\n{}",
+                    context()
+                );
+            }
+            for (&value, tensor) in graph.inputs.iter().zip(&mut tensors) {
+                if let Some((_, output)) = states.iter().find(|(input, _)| *input == name(value)) {
+                    let index = graph.outputs.iter().position(|o| o.name == *output);
+                    *tensor = expected[index.expect("it was added")].clone();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn random_graphs_with_states() {
+    for seed in 0..400 {
+        let mut noise = Noise(seed * 104_729 + 3);
+        let (graph, states) = {
+            let graph = random_graph(&mut noise);
+            with_states(graph, &mut noise)
+        };
+        check_states(&graph, &states, seed);
+        let graph = passes::run(graph, Level::Speed, Filtering::Auto, &Machine::AVX2);
+        check_states(&graph, &states, seed);
     }
 }
 

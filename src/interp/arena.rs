@@ -44,15 +44,36 @@ impl<'a> Session<'a> {
         Ok(Session { arena, prepared: false })
     }
 
-    /// The outputs for these inputs; before the first run, the prologue is run.
+    /// The outputs for these inputs, states set too; before the first run, the prologue is run.
     ///
     /// # Errors
     ///
     /// As [`run`].
     pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, ErrorKind> {
+        self.arena.set("input", &self.arena.module.io.inputs, inputs)?;
+        self.run_as_set()
+    }
+
+    /// The outputs for these inputs, which are those that are no states; states are as the last run left them,
+    /// zero before the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`].
+    pub fn next(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, ErrorKind> {
+        let io = &self.arena.module.io;
+        let fed = |(index, port): (usize, &Port)| {
+            let state = io.states.iter().any(|state| state.input == index);
+            (!state).then(|| port.clone())
+        };
+        let ports: Vec<Port> = io.inputs.iter().enumerate().filter_map(fed).collect();
+        self.arena.set("input", &ports, inputs)?;
+        self.run_as_set()
+    }
+
+    fn run_as_set(&mut self) -> Result<Vec<Tensor>, ErrorKind> {
         let module = self.arena.module;
         self.arena.forget();
-        self.arena.set("input", &module.io.inputs, inputs)?;
         let done = if self.prepared { module.plan.prologue } else { 0 };
         for (step, info) in module.steps.iter().skip(done) {
             self.arena.step(info).map_err(|e| ErrorKind::bug(format!("{step}: {}", e.message)))?;
@@ -81,6 +102,11 @@ impl<'a> Arena<'a> {
         let mut arena = Arena { module, bytes: vec![0xff; size], owners: vec![None; size] };
         let context = size.min(CONTEXT_BYTES as usize);
         arena.bytes[..context].fill(0);
+        for state in &module.io.states {
+            let port = module.io.inputs.get(state.input);
+            let port = port.ok_or_else(|| ErrorKind::bug("a state of no input"))?;
+            arena.write(&port_access(port), &Tensor::zeros(port.ty.clone()))?;
+        }
         if module.plan.weights_slot.is_some() {
             for (buffer, info) in &module.buffers {
                 if let BufferKind::Constant(tensor) = &info.kind {

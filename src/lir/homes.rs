@@ -7,6 +7,7 @@
 //! that some user asks for. The place that leads to the fewest copied bytes wins.
 
 use super::accepts::{accepts, accepts_result, accepts_window};
+use super::state::{Link, Reader, readers};
 use super::storage::{operand_dims, step_op};
 use super::views::{has_interior, is_view, unview, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Op, Options};
@@ -27,6 +28,9 @@ const CONSTANT_COPY: usize = 1 << 26;
 pub(super) struct Homes<'a> {
     graph: &'a Graph,
     options: &'a Options,
+    links: &'a [Link],
+    /// The buffer of each state, and who reads its old value.
+    states: Vec<(Buffer, Vec<Reader>)>,
     /// What is computed once. It lies nowhere where something else is written in every run.
     invariant: SecondaryMap<Value, bool>,
     /// A window is written at most so long before its user.
@@ -60,6 +64,8 @@ enum User {
     Node(Value, usize),
     /// It is a result of the model, by this index.
     Output(usize),
+    /// It is the next value of this state.
+    State(usize),
 }
 
 /// A place that a root might take.
@@ -77,12 +83,15 @@ impl<'a> Homes<'a> {
     pub(super) fn new(
         graph: &'a Graph,
         order: &[Value],
+        links: &'a [Link],
         invariant: SecondaryMap<Value, bool>,
         options: &'a Options,
         reach: usize,
     ) -> Homes<'a> {
         let mut homes = Homes {
             graph,
+            links,
+            states: vec![],
             invariant,
             options,
             reach,
@@ -97,7 +106,19 @@ impl<'a> Homes<'a> {
         let mut needed: SecondaryMap<Value, bool> = SecondaryMap::new();
         for (index, output) in graph.outputs.iter().enumerate() {
             needed[output.value] = true;
-            homes.users[output.value].push(User::Output(index));
+            let states = (0..links.len()).filter(|&state| links[state].output == index);
+            let users = &mut homes.users[output.value];
+            let count = users.len();
+            users.extend(states.map(User::State));
+            if users.len() == count {
+                users.push(User::Output(index));
+            }
+        }
+        for &Link { input, .. } in links {
+            let (name, bytes) = (homes.name(input), graph.ty(input).bytes() as u64);
+            let info = BufferInfo { name, bytes, kind: BufferKind::State };
+            let buffer = homes.buffers.push(info);
+            homes.states.push((buffer, readers(graph, order, links, input, buffer)));
         }
         for (position, &value) in order.iter().enumerate().rev() {
             homes.position[value] = position;
@@ -118,6 +139,11 @@ impl<'a> Homes<'a> {
     /// Where a value lies; `None` when nothing needs it.
     pub(super) fn access(&self, value: Value) -> Option<&Access> {
         self.places[value].as_ref().map(|p| &p.access)
+    }
+
+    /// The buffers of the states.
+    pub(super) fn states(&self) -> Vec<Buffer> {
+        self.states.iter().map(|(buffer, _)| *buffer).collect()
     }
 
     /// Whether a view is computed by a copy.
@@ -192,6 +218,12 @@ impl<'a> Homes<'a> {
                 return;
             }
         };
+        if let Some(state) = self.links.iter().position(|link| link.input == value) {
+            // It is overwritten when all have read it.
+            let access = Access::dense(self.states[state].0, &node.ty);
+            self.settle(value, Place { access, until: usize::MAX - 1, copied: false });
+            return;
+        }
         let access = match (kind, &node.op) {
             (None, mir::Op::Constant(tensor)) => self.constant(self.name(value), tensor),
             (kind, _) => {
@@ -226,7 +258,7 @@ impl<'a> Homes<'a> {
     fn views_of(&self, value: Value) -> Vec<Value> {
         let views = self.users[value].iter().filter_map(|user| match *user {
             User::Node(user, _) if is_view(&self.graph.nodes[user].op) => Some(user),
-            User::Node(..) | User::Output(_) => None,
+            User::Node(..) | User::Output(_) | User::State(_) => None,
         });
         views.collect()
     }
@@ -243,7 +275,8 @@ impl<'a> Homes<'a> {
     fn choose(&mut self, root: Value) -> Place {
         let copied = is_view(&self.graph.nodes[root].op);
         let candidates = self.candidates(root).into_iter();
-        let fitting = candidates.filter(|c| self.fits(root, &c.access));
+        let fitting = candidates
+            .filter(|c| self.fits(root, &c.access) && self.leaves_states(root, &c.access));
         let weighed = fitting.filter_map(|c| Some((self.cost(root, &c)?, c)));
         // The first of the cheapest. The last candidate, a buffer of its own, is always possible.
         let best = weighed.min_by_key(|(cost, _)| *cost).map(|(_, candidate)| candidate);
@@ -288,6 +321,14 @@ impl<'a> Homes<'a> {
                         outputs.extend(
                             access.map(|a| self.fresh(a, BufferKind::Output, output(index))),
                         );
+                        continue;
+                    }
+                    User::State(state) => {
+                        let whole = Access::dense(self.states[state].0, self.graph.ty(value));
+                        let access = self.pull_back(root, value, whole);
+                        outputs.extend(access.filter(|_| self.options.alias).map(|access| {
+                            Candidate { access, until: usize::MAX, in_place: None, fresh: None }
+                        }));
                         continue;
                     }
                     User::Node(user, index) => (user, index),
@@ -408,6 +449,24 @@ impl<'a> Homes<'a> {
         }
     }
 
+    /// Whether all who need the old value of a state have read it, or read it just then, when what computes a
+    /// root writes there.
+    fn leaves_states(&self, root: Value, access: &Access) -> bool {
+        let Some((_, readers)) = self.states.iter().find(|(buffer, _)| *buffer == access.buffer)
+        else {
+            return true;
+        };
+        let in_place = |reader: &Reader| match (&reader.operand, &self.ops[root]) {
+            (Some((user, index, read)), Some(op)) if *user == root => {
+                let dims = operand_dims(self.graph, root, *index);
+                op.in_place(*index) && read.broadcast(&dims).same(access)
+            }
+            _ => false,
+        };
+        let now = self.position[root];
+        !self.invariant[root] && readers.iter().all(|r| r.at < now || in_place(r))
+    }
+
     /// Bytes of the operands of a concatenation or border that their producers cannot write straight
     /// into windows of `access`.
     fn refused_windows(&self, root: Value, access: &Access) -> u64 {
@@ -450,6 +509,18 @@ impl<'a> Homes<'a> {
                         cost += bytes(value);
                         if self.position[value] >= candidate.until {
                             return None;
+                        }
+                        continue;
+                    }
+                    User::State(state) => {
+                        let there = access.buffer == self.states[state].0
+                            && is_whole(&access, bytes(value));
+                        if !there || candidate.fresh.is_some() {
+                            // The copy is made at the end.
+                            cost += bytes(value);
+                            if candidate.until < usize::MAX {
+                                return None;
+                            }
                         }
                         continue;
                     }

@@ -19,6 +19,7 @@ pub mod place;
 pub mod print;
 pub mod room;
 pub mod schedule;
+pub mod state;
 pub mod storage;
 pub mod verify;
 pub mod views;
@@ -75,6 +76,9 @@ pub struct Options {
     /// types (but for those of 8 bytes), and a narrow tensor can be made a wide one where it is.
     #[serde(default)]
     pub uniform: bool,
+    /// Inputs and outputs by name: the output's bytes become the input of the next run ([`state`]).
+    #[serde(default)]
+    pub states: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -87,6 +91,7 @@ impl Default for Options {
             prepare: true,
             guard: 0,
             uniform: false,
+            states: vec![],
         }
     }
 }
@@ -234,6 +239,9 @@ pub struct Io {
     pub parameters: Vec<Port>,
     /// Results.
     pub outputs: Vec<Port>,
+    /// Which inputs have the value that an output had in the last run. Both are one buffer.
+    #[serde(default)]
+    pub states: Vec<state::State>,
 }
 
 /// A tensor at the border of the model: dense, from the start of its buffer.
@@ -282,14 +290,16 @@ impl Module {
 ///
 /// # Errors
 ///
-/// A plan that is over a limit. In debug builds, a broken invariant (our bug) panics.
+/// States that are none ([`state::links`]), and a plan that is over a limit. In debug builds, a broken
+/// invariant (our bug) panics.
 pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::error::ErrorKind> {
+    let links = state::links(graph, &options)?;
     // Without aliases, the listing follows the model.
     let tried = if options.alias { usize::MAX } else { 1 };
     let orders: Vec<_> = schedule::orders(graph).into_iter().take(tried).collect();
     // The first of the lowest, so that the model's own order wins where it is as good.
     let lowest = |reach: usize| {
-        let all = orders.iter().map(|order| storage::assign(graph, order, &options, reach));
+        let all = orders.iter().map(|order| storage::assign(graph, order, &links, &options, reach));
         all.map(|module| (place::bound(&module), module)).min_by_key(|(bound, _)| *bound)
     };
     let no_order = || crate::error::ErrorKind::bug("no schedule");
@@ -317,7 +327,7 @@ pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::erro
 ///
 /// # Errors
 ///
-/// Slots that this order of the steps cannot live in, and a plan that is over a limit.
+/// States that are none, slots that this order of the steps cannot live in, and a plan that is over a limit.
 pub fn lower_kept(
     graph: &mir::Graph,
     options: Options,
@@ -326,7 +336,8 @@ pub fn lower_kept(
     let order: Vec<_> = graph.nodes.keys().collect();
     // Its slots are for one run from the first step to the last.
     let options = Options { alias: false, prepare: false, ..options };
-    let mut module = storage::assign(graph, &order, &options, usize::MAX);
+    let links = state::links(graph, &options)?;
+    let mut module = storage::assign(graph, &order, &links, &options, usize::MAX);
     place::keep(&mut module, kept)?;
     match verify::verify(&module) {
         Ok(()) => Ok(module),
@@ -362,7 +373,7 @@ mod tests {
         let graph = mir.finish(vec![Output { name: "y".into(), value: sum }]);
         let order: Vec<_> = graph.nodes.keys().collect();
         let bound = |reach: usize| {
-            place::bound(&storage::assign(&graph, &order, &Options::default(), reach))
+            place::bound(&storage::assign(&graph, &order, &[], &Options::default(), reach))
         };
         let module = lower(&graph, Options::default()).expect("it is small");
         assert!(bound(NEAR) < bound(usize::MAX));

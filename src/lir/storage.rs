@@ -9,6 +9,7 @@ use super::accepts::accepts;
 use super::collapse::{collapse, sort_axes};
 use super::homes::Homes;
 use super::phase;
+use super::state::{Link, State};
 use super::views::{borders, is_view, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Io, Module, Op, Options, Plan, Port, Step};
 use super::{Rows, StepInfo};
@@ -20,12 +21,19 @@ use std::collections::BTreeMap;
 /// Steps over buffers for the values in this order, without places for the buffers. A value is written
 /// straight into a concatenation or border when at most `reach` values lie between in the order: from
 /// then on there is room for all of it.
-pub fn assign(graph: &Graph, order: &[Value], options: &Options, reach: usize) -> Module {
+pub fn assign(
+    graph: &Graph,
+    order: &[Value],
+    links: &[Link],
+    options: &Options,
+    reach: usize,
+) -> Module {
     let invariant = phase::invariants(graph, options);
     let order = &phase::invariants_first(order, &invariant);
-    let homes = Homes::new(graph, order, invariant, options, reach);
+    let homes = Homes::new(graph, order, links, invariant, options, reach);
     let mut writer = Writer {
         graph,
+        links,
         homes,
         steps: PrimaryMap::new(),
         copies: SecondaryMap::new(),
@@ -33,7 +41,9 @@ pub fn assign(graph: &Graph, order: &[Value], options: &Options, reach: usize) -
     };
     let mut outputs: SecondaryMap<Value, Vec<usize>> = SecondaryMap::new();
     for (index, output) in graph.outputs.iter().enumerate() {
-        outputs[output.value].push(index);
+        if !links.iter().any(|link| link.output == index) {
+            outputs[output.value].push(index);
+        }
     }
     for &value in order {
         if writer.homes.access(value).is_some() {
@@ -41,6 +51,7 @@ pub fn assign(graph: &Graph, order: &[Value], options: &Options, reach: usize) -
             writer.write_outputs(value, &outputs[value]);
         }
     }
+    writer.write_states();
     writer.finish(options)
 }
 
@@ -93,6 +104,7 @@ pub(super) fn operand_dims(graph: &Graph, user: Value, index: usize) -> Vec<usiz
 
 struct Writer<'a> {
     graph: &'a Graph,
+    links: &'a [Link],
     homes: Homes<'a>,
     steps: PrimaryMap<Step, StepInfo>,
     /// Dense copies that were made of values for steps that refuse their accesses.
@@ -206,17 +218,54 @@ impl Writer<'_> {
         let from = self.access(value);
         let copy = if node.op == mir::Op::Broadcast {
             self.dense(node.operands[0]).broadcast(&node.ty.dims)
-        } else if let Some(copy) = self.homes.constant_copy(name.clone(), &from) {
+        } else if let Some(copy) = self.homes.constant_copy(name, &from) {
             copy
         } else {
-            let (bytes, kind) = (node.ty.bytes() as u64, BufferKind::Temporary);
-            let buffer = self.homes.buffers.push(BufferInfo { name, bytes, kind });
-            let copy = Access::dense(buffer, &node.ty);
-            self.push(value, Op::Move, vec![from], copy.clone());
-            copy
+            self.copied(value, from)
         };
         self.copies[value] = Some(copy.clone());
         copy
+    }
+
+    /// A dense copy in a buffer of its own.
+    fn copied(&mut self, value: Value, from: Access) -> Access {
+        let (name, ty) = (self.homes.name(value), self.graph.ty(value));
+        let (bytes, kind) = (ty.bytes() as u64, BufferKind::Temporary);
+        let buffer = self.homes.buffers.push(BufferInfo { name, bytes, kind });
+        let copy = Access::dense(buffer, ty);
+        self.push(value, Op::Move, vec![from], copy.clone());
+        copy
+    }
+
+    /// Copies the next values of the states that do not lie there yet, each when no other copy needs the old one
+    /// any more.
+    fn write_states(&mut self) {
+        let mut open: Vec<(Value, Access, Access)> = vec![];
+        for (link, buffer) in self.links.iter().zip(self.homes.states().to_vec()) {
+            let value = self.graph.outputs[link.output].value;
+            self.outputs[link.output].get_or_insert(buffer);
+            let (from, to) = (self.access(value), Access::dense(buffer, self.graph.ty(value)));
+            if !from.same(&to) && !to.is_empty() {
+                open.push((value, from, to));
+            }
+        }
+        // A state that is read in another order than it is written.
+        for copy in &mut open {
+            if copy.1.buffer == copy.2.buffer {
+                copy.1 = self.copied(copy.0, copy.1.clone());
+            }
+        }
+        while !open.is_empty() {
+            let needed = |buffer: Buffer| open.iter().any(|(_, from, _)| from.buffer == buffer);
+            match open.iter().position(|(.., to)| !needed(to.buffer)) {
+                Some(next) => {
+                    let (value, from, to) = open.remove(next);
+                    self.push(value, Op::Move, vec![from], to);
+                }
+                // States that change places.
+                None => open[0].1 = self.copied(open[0].0, open[0].1.clone()),
+            }
+        }
     }
 
     /// Gives the outputs that are this value their buffers.
@@ -238,7 +287,7 @@ impl Writer<'_> {
 
     /// The module, its buffers numbered in the order in which they are met.
     fn finish(self, options: &Options) -> Module {
-        let Writer { graph, homes, mut steps, outputs, .. } = self;
+        let Writer { graph, links, homes, mut steps, outputs, .. } = self;
         let mut io = Io::default();
         for &input in &graph.inputs {
             let (mir::Op::Input { name, role }, Some(access)) =
@@ -249,7 +298,12 @@ impl Writer<'_> {
             let ty = graph.ty(input).clone();
             let port = Port { name: name.clone(), ty, buffer: access.buffer };
             match role {
-                Role::Input => io.inputs.push(port),
+                Role::Input => {
+                    let index = io.inputs.len();
+                    let mine = links.iter().filter(|link| link.input == input);
+                    io.states.extend(mine.map(|l| State { input: index, output: l.output }));
+                    io.inputs.push(port);
+                }
                 Role::Parameter => io.parameters.push(port),
             }
         }
@@ -264,7 +318,7 @@ impl Writer<'_> {
             *buffer =
                 *renamed.entry(old).or_insert_with(|| buffers.push(homes.buffers[old].clone()));
         };
-        let Io { inputs, parameters, outputs } = &mut io;
+        let Io { inputs, parameters, outputs, states: _ } = &mut io;
         inputs.iter_mut().chain(parameters).for_each(|port| rename(&mut port.buffer));
         for step in steps.values_mut() {
             step.operands.iter_mut().for_each(|access| rename(&mut access.buffer));

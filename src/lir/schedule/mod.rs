@@ -39,11 +39,16 @@ pub fn orders(graph: &Graph) -> Vec<Vec<Value>> {
 /// they are if none is found. Whether it is known that no order of these steps needs less.
 pub fn improve(module: &mut Module) -> bool {
     let problem = steps::problem(module);
-    let own: Vec<usize> = (0..module.steps.len()).collect();
+    let own: Vec<usize> = (0..problem.tasks.len()).collect();
     let found = search::search(&problem, search::EXACT_WORK);
     if problem.cost(&found.order) < problem.cost(&own) {
-        let steps = module.steps.values().cloned().collect::<Vec<_>>();
-        module.steps = found.order.into_iter().map(|step| steps[step].clone()).collect();
+        let prologue = module.plan.prologue;
+        let mut steps: Vec<_> = module.steps.values().cloned().map(Some).collect();
+        // The task behind the prologue is no step.
+        if problem.tasks.len() > steps.len() {
+            steps.insert(prologue, None);
+        }
+        module.steps = found.order.into_iter().filter_map(|task| steps[task].take()).collect();
     }
     found.exact
 }

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 const TOUCHES: usize = 600;
 
 /// The steps as tasks, the buffers as objects. A step must follow those that wrote what it reads, and
-/// those that touched what it writes.
+/// those that touched what it writes. Behind the prologue's steps, if there are any, is one more task that waits
+/// for all of them and for which all others wait.
 pub(super) fn problem(module: &Module) -> Problem {
     let mut problem = Problem::default();
     let align = module.plan.options.alignment.max(1);
@@ -31,8 +32,14 @@ pub(super) fn problem(module: &Module) -> Problem {
     }
     // Who touched each buffer so far, and whether by writing.
     let mut touched: SecondaryMap<Buffer, Vec<(usize, &Access, bool)>> = SecondaryMap::new();
-    for (index, info) in module.steps.values().enumerate() {
+    let prologue = module.plan.prologue;
+    for (step, info) in module.steps.values().enumerate() {
+        if step == prologue && prologue > 0 {
+            problem.tasks.push(Task { after: (0..prologue).collect(), ..Task::default() });
+        }
+        let index = problem.tasks.len();
         let (mut after, mut touches) = (BTreeSet::new(), BTreeSet::new());
+        after.extend((index > prologue && prologue > 0).then_some(prologue));
         let accesses = info.operands.iter().map(|access| (access, false));
         for (access, writes) in accesses.clone().chain([(&info.result, true)]) {
             let Some(object) = objects[access.buffer] else { continue };
