@@ -66,6 +66,17 @@ static void copy(void *to, const void *from, uint64_t bytes) {
 #endif
 }
 
+/* Zeros. */
+static void clear(void *data, uint64_t bytes) {
+#ifndef RLX_RT_FREESTANDING
+  memset(data, 0, (size_t)bytes);
+#else
+  volatile unsigned char *target = data;
+  for (uint64_t i = 0; i < bytes; i++)
+    target[i] = 0;
+#endif
+}
+
 static bool same_text(const char *a, const char *b) {
   for (; *a == *b; a++, b++)
     if (*a == 0)
@@ -102,6 +113,23 @@ static bool check_tensors(const rlx_tensor *tensors, uint32_t count, uint64_t ar
   return true;
 }
 
+static bool check_states(const rlx_model *model) {
+  if (!HAS(model, state_count))
+    return true;
+  if (model->states == NULL)
+    return false;
+  for (uint32_t i = 0; i < model->state_count; i++) {
+    const rlx_state *state = &model->states[i];
+    if (state->input >= model->input_count || state->output >= model->output_count)
+      return false;
+    const rlx_tensor *input = &model->inputs[state->input], *output = &model->outputs[state->output];
+    /* The output of a second state is the first one's. */
+    if (input->bytes != output->bytes)
+      return false;
+  }
+  return true;
+}
+
 static int32_t check_model(const rlx_model *model) {
   int32_t status = check_abi(model);
   if (status != RLX_OK)
@@ -111,7 +139,7 @@ static int32_t check_model(const rlx_model *model) {
                model->arena_size >= sizeof(rlx_context) && model->arena_size <= SIZE_MAX - align &&
                check_tensors(model->inputs, model->input_count, model->arena_size) &&
                check_tensors(model->outputs, model->output_count, model->arena_size) &&
-               check_tensors(model->params, model->param_count, model->arena_size);
+               check_tensors(model->params, model->param_count, model->arena_size) && check_states(model);
   switch (model->weights_mode) {
   case RLX_WEIGHTS_NONE:
   case RLX_WEIGHTS_EXTERNAL: break;
@@ -146,6 +174,14 @@ static void clear_context(rlx_context *context) {
     ((volatile uint64_t *)context->reserved)[i] = 0;
 }
 
+static void clear_states(const rlx_instance *instance) {
+  const rlx_model *model = instance->model;
+  for (uint32_t i = 0; HAS(model, state_count) && i < model->state_count; i++) {
+    const rlx_tensor *tensor = &model->inputs[model->states[i].input];
+    clear((unsigned char *)instance->arena + tensor->offset, tensor->bytes);
+  }
+}
+
 int32_t rlx_create_in(rlx_instance *instance, const rlx_model *model, void *arena, uint64_t bytes) {
   if (instance == NULL)
     return RLX_E_NULL;
@@ -162,6 +198,7 @@ int32_t rlx_create_in(rlx_instance *instance, const rlx_model *model, void *aren
   clear_context(arena);
   instance->model = model;
   instance->arena = arena;
+  clear_states(instance);
   return RLX_OK;
 }
 
@@ -240,6 +277,13 @@ int32_t rlx_prepare(rlx_instance *instance) {
   if (status == RLX_OK)
     status = check_weights(instance);
   return status == RLX_OK && HAS(instance->model, prepare) ? instance->model->prepare(instance->arena) : status;
+}
+
+int32_t rlx_reset(rlx_instance *instance) {
+  int32_t status = check_instance(instance);
+  if (status == RLX_OK)
+    clear_states(instance);
+  return status;
 }
 
 /* ---- Tensors ----------------------------------------------------------- */

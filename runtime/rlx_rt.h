@@ -95,6 +95,14 @@ typedef struct rlx_tensor {
   uint64_t bytes;
 } rlx_tensor;
 
+/* An input that has in each run the value that an output had in the run before:
+   both are one tensor at one offset. It is zero at first (rlx_create_in and
+   rlx_reset see to it; so does a zeroed arena), and may be set as any input. */
+typedef struct rlx_state {
+  uint32_t input;  /* index in `inputs` */
+  uint32_t output; /* index in `outputs` */
+} rlx_state;
+
 /* What the symbol <prefix>_model is. */
 typedef struct rlx_model {
   uint32_t abi;  /* RLX_ABI_VERSION of the producer */
@@ -116,7 +124,10 @@ typedef struct rlx_model {
   int32_t (*run)(void *arena);
   /* From here on only if `size` says so. */
   int32_t (*prepare)(void *arena); /* null: a run needs no preparation */
-  uint64_t reserved[3];
+  const rlx_state *states;
+  uint32_t state_count;
+  uint32_t reserved;
+  uint64_t reserved_too;
 } rlx_model;
 
 /* Runs iterations begin..end of a kernel's outermost loop. */
@@ -158,6 +169,8 @@ RLX_STATIC_ASSERT(offsetof(rlx_model, weights) == 72, "rlx_model.weights");
 RLX_STATIC_ASSERT(offsetof(rlx_model, fingerprint) == 96, "rlx_model.fingerprint");
 RLX_STATIC_ASSERT(offsetof(rlx_model, run) == 128, "rlx_model.run");
 RLX_STATIC_ASSERT(offsetof(rlx_model, prepare) == 136, "rlx_model.prepare");
+RLX_STATIC_ASSERT(sizeof(rlx_state) == 8, "rlx_state");
+RLX_STATIC_ASSERT(offsetof(rlx_model, states) == 144, "rlx_model.states");
 RLX_STATIC_ASSERT(sizeof(rlx_context) == 64, "rlx_context");
 RLX_STATIC_ASSERT(offsetof(rlx_context, prepared) == 24, "rlx_context.prepared");
 RLX_STATIC_ASSERT(offsetof(rlx_context, processor) == 32, "rlx_context.processor");
@@ -216,7 +229,7 @@ RLX_NODISCARD RLX_API int32_t rlx_create(rlx_instance *instance, const rlx_model
 #endif
 
 /* Makes an instance in the caller's buffer of `bytes` bytes and clears its
-   context, nothing else. Fills `instance` (with zeros on failure), keeps
+   context and its states, nothing else. Fills `instance` (with zeros on failure), keeps
    `model` and `arena`. Pure. */
 RLX_NODISCARD RLX_API int32_t rlx_create_in(rlx_instance *instance, const rlx_model *model, void *arena,
                                             uint64_t bytes);
@@ -237,6 +250,10 @@ RLX_NODISCARD RLX_API int32_t rlx_run(rlx_instance *instance);
    parameter through a pointer that it got from rlx_param before the last run,
    or that wants its first run to be as fast as the others. Per instance. */
 RLX_NODISCARD RLX_API int32_t rlx_prepare(rlx_instance *instance);
+
+/* Sets all states to zero: the next run is the first of a new sequence. Inputs,
+   parameters and what was prepared from them stay. Per instance. */
+RLX_API int32_t rlx_reset(rlx_instance *instance);
 
 /* ---- Tensors ---------------------------------------------------------- */
 

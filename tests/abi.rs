@@ -72,6 +72,7 @@ fn model(name: &str, weights_in_arena: bool) -> Module {
         inputs: vec![port("x", x)],
         parameters: vec![port("p*/ \"p\"\n", p)],
         outputs: vec![port("z/0", z), port("z:0", z)],
+        states: vec![],
     };
     Module { name: name.to_owned(), buffers, steps, io, plan }
 }

@@ -160,6 +160,34 @@ static void test_prepared(void) {
   EXPECT(rlx_prepare(&instance) == RLX_E_NO_WEIGHTS);
 }
 
+static void test_states(void) {
+  rlx_instance instance;
+  static const rlx_state states[] = {{0, 0}};
+  rlx_model m = fake_model;
+  m.states = states;
+  m.state_count = 1;
+  memset(buffer, 0xff, sizeof buffer);
+  EXPECT(rlx_create_in(&instance, &m, buffer, FAKE_ARENA_SIZE) == RLX_OK);
+  for (unsigned i = 0; i < sizeof buffer; i++)
+    EXPECT(buffer[i] == (i < sizeof(rlx_context) || (i >= FAKE_X && i < FAKE_X + 24) ? 0 : 0xff));
+  expect_inference(&instance);
+  EXPECT(memcmp(buffer + FAKE_X, x, sizeof x) == 0);
+  EXPECT(rlx_reset(&instance) == RLX_OK);
+  for (unsigned i = FAKE_X; i < FAKE_X + 24; i++)
+    EXPECT(buffer[i] == 0);
+  EXPECT(rlx_reset(NULL) == RLX_E_NULL);
+  m.states = NULL;
+  EXPECT(rlx_create_in(&instance, &m, buffer, FAKE_ARENA_SIZE) == RLX_E_MODEL);
+  static const rlx_state wrong[] = {{2, 0}, {0, 2}, {0, 1}};
+  for (unsigned i = 0; i < 3; i++) {
+    m.states = &wrong[i];
+    EXPECT(rlx_create_in(&instance, &m, buffer, FAKE_ARENA_SIZE) == RLX_E_MODEL);
+  }
+  /* An older object has none. */
+  m.size = offsetof(rlx_model, states);
+  EXPECT(rlx_create_in(&instance, &m, buffer, FAKE_ARENA_SIZE) == RLX_OK);
+}
+
 static void test_tensors(void) {
   rlx_instance instance;
   float y[7] = {0};
@@ -549,6 +577,7 @@ int main(int argument_count, char **arguments) {
   test_descriptors();
   test_arena();
   test_prepared();
+  test_states();
   test_tensors();
   test_bound_weights();
   test_parallel();

@@ -72,7 +72,7 @@ int32_t fake_run_profiled(void *arena, uint64_t (*now)(void *argument), void *ar
 /* clang-format off */
 #define MODEL(mode, data, bytes, place, function, once)                                                                \
   {RLX_ABI_VERSION, sizeof(rlx_model), "fake", FAKE_ARENA_SIZE, 64, inputs, outputs, params, 2, 2, 1, mode, data,      \
-   bytes, place, {0x00, 0x1f, 0xa5, 0xff}, function, once, {0}}
+   bytes, place, {0x00, 0x1f, 0xa5, 0xff}, function, once, NULL, 0, 0, 0}
 /* clang-format on */
 
 const rlx_model fake_model = MODEL(RLX_WEIGHTS_EMBEDDED, fake_weights, FAKE_WEIGHTS_SIZE, 0, run_embedded, NULL);

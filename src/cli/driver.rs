@@ -120,13 +120,14 @@ impl Driver {
         Ok(Driver { folder, runner, big_endian: target.big_endian(), weights, outputs })
     }
 
-    /// One run: the outputs for these values of the inputs and then the parameters.
+    /// So many runs, one after the other: the outputs of the last for these values of the inputs and then the
+    /// parameters. States are set for the first run only.
     ///
     /// # Errors
     ///
     /// A driver that ends with a status, or crashes.
-    pub(crate) fn run(&self, values: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-        self.start("run", values, &[])?;
+    pub(crate) fn run(&self, values: &[Tensor], runs: usize) -> Result<Vec<Tensor>, Error> {
+        self.start("run", values, &["--repeat".to_owned(), runs.to_string()])?;
         self.outputs()
     }
 

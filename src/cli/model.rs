@@ -52,6 +52,10 @@ pub(crate) struct Args {
     /// Give every tensor bytes of its own (for debugging).
     #[arg(long)]
     no_reuse: bool,
+    /// Let an output become an input of the next run: both are one buffer, which lives between runs and is zero at
+    /// first (hidden states of a recurrent network, caches of a decoder). May be repeated.
+    #[arg(long = "state", value_name = "INPUT=OUTPUT")]
+    states: Vec<String>,
     /// Keep so many bytes free behind every input, output and state: no other tensor lies there while it is
     /// alive, and no step reads or writes them. [default: 0]
     #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
@@ -138,6 +142,13 @@ impl Args {
         if self.guard > 1 << 30 {
             let kind = ErrorKind::usage(format!("--guard {}", self.guard));
             return Err(kind.help("at most 1073741824 bytes"));
+        }
+        for text in &self.states {
+            let Some((input, output)) = text.split_once('=') else {
+                let kind = ErrorKind::usage(format!("--state {text} names no output"));
+                return Err(kind.help("write --state INPUT=OUTPUT"));
+            };
+            options.plan.states.push((input.to_owned(), output.to_owned()));
         }
         options.plan.guard = self.guard;
         options.plan.uniform = self.uniform_slots;

@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// What random values are made from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Run so many times, with the same inputs; states (--state) go on from run to run. The outputs are the last ones.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: u32,
     /// Write the outputs to DIR/out_<i>.npy instead of printing them.
     #[arg(long, value_name = "DIR")]
     out_dir: Option<PathBuf>,
@@ -53,7 +56,8 @@ pub(crate) fn ports(compiled: &Compiled) -> Vec<&Port> {
     compiled.module.io.inputs.iter().chain(&compiled.module.io.parameters).collect()
 }
 
-/// The outputs for these values of [`ports`].
+/// The outputs for these values of [`ports`], after so many runs: in each but the first, states have the values
+/// that their outputs had in the last one.
 ///
 /// # Errors
 ///
@@ -62,17 +66,35 @@ pub(crate) fn execute(
     compiled: &Compiled,
     engine: Engine,
     values: &[Tensor],
+    steps: u32,
     driver: &driver::Args,
     progress: &Progress,
 ) -> Result<Vec<Tensor>, Errors> {
     progress.phase("running");
-    let (inputs, parameters) = values.split_at(compiled.module.io.inputs.len());
+    let io = &compiled.module.io;
+    let (inputs, parameters) = values.split_at(io.inputs.len());
     Ok(match engine {
         Engine::Reference => {
-            interp::reference::run(&compiled.checked, &in_model_order(compiled, values))
+            let mut values = values.to_vec();
+            let mut outputs = vec![];
+            for _ in 0..steps {
+                let ordered = in_model_order(compiled, &values);
+                outputs = interp::reference::run(&compiled.checked, &ordered);
+                for state in &io.states {
+                    values[state.input] = outputs[state.output].clone();
+                }
+            }
+            outputs
         }
-        Engine::Arena => interp::arena::run(&compiled.module, inputs, parameters)?,
-        Engine::Object => Driver::build(compiled, driver, progress)?.run(values)?,
+        Engine::Arena => {
+            let is_state = |index: usize| io.states.iter().any(|state| state.input == index);
+            let fed = inputs.iter().enumerate().filter(|(index, _)| !is_state(*index));
+            let fed: Vec<Tensor> = fed.map(|(_, tensor)| tensor.clone()).collect();
+            let mut session = interp::arena::Session::new(&compiled.module, parameters)?;
+            let first = session.run(inputs)?;
+            (1..steps).try_fold(first, |_, _| session.next(&fed))?
+        }
+        Engine::Object => Driver::build(compiled, driver, progress)?.run(values, steps as usize)?,
     })
 }
 
@@ -91,7 +113,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let progress = Progress::new(quiet);
     let compiled = args.model.compile(false, &progress)?;
     let values = inputs::collect(&ports(&compiled), &args.inputs, args.seed)?;
-    let outputs = execute(&compiled, args.engine, &values, &args.driver, &progress)?;
+    let outputs = execute(&compiled, args.engine, &values, args.steps, &args.driver, &progress)?;
     drop(progress);
     let named = || compiled.module.io.outputs.iter().zip(&outputs);
     if let Some(folder) = &args.out_dir {

@@ -30,10 +30,17 @@ pub(crate) struct Args {
     /// What seeded inputs are made from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Run so many times, with the same inputs; states (--state) go on from run to run, and the last outputs count.
+    /// [default: 1, and 3 for a model with states without --data]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: Option<u32>,
     /// What runs the model.
     #[arg(long, value_enum, default_value_t = Engine::Object)]
     engine: Engine,
 }
+
+/// Runs of a model with states, unless it is said how many.
+const STATEFUL_STEPS: u32 = 3;
 
 /// Recorded inputs (a value for each port) and outputs.
 struct Record {
@@ -46,14 +53,17 @@ struct Record {
 pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let progress = Progress::new(quiet);
     let compiled = args.model.compile(false, &progress)?;
+    let stateful = !compiled.module.io.states.is_empty() && args.data.is_none();
+    let steps = args.steps.unwrap_or(if stateful { STATEFUL_STEPS } else { 1 });
     let records = match &args.data {
         Some(data) => recorded(&compiled, data)?,
-        None => vec![reference(&compiled, args, &progress)?],
+        None => vec![reference(&compiled, args, steps, &progress)?],
     };
     let bounds = Bounds { relative: args.rtol, absolute: args.atol };
     let (mut wrong, mut worst) = (vec![], 0f64);
     for record in &records {
-        let outputs = execute(&compiled, args.engine, &record.inputs, &args.driver, &progress)?;
+        let outputs =
+            execute(&compiled, args.engine, &record.inputs, steps, &args.driver, &progress)?;
         if outputs.len() != record.outputs.len() {
             let (got, want) = (outputs.len(), record.outputs.len());
             wrong.push(format!("outputs of {}: {got} and not {want}", record.name));
@@ -83,9 +93,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     ))
 }
 
-fn reference(compiled: &Compiled, args: &Args, progress: &Progress) -> Result<Record, Errors> {
+fn reference(
+    compiled: &Compiled,
+    args: &Args,
+    steps: u32,
+    progress: &Progress,
+) -> Result<Record, Errors> {
     let inputs = inputs::collect(&ports(compiled), &[], args.seed)?;
-    let outputs = execute(compiled, Engine::Reference, &inputs, &args.driver, progress)?;
+    let outputs = execute(compiled, Engine::Reference, &inputs, steps, &args.driver, progress)?;
     Ok(Record { name: format!("seed {}", args.seed), inputs, outputs })
 }
 

@@ -1,6 +1,7 @@
 //! What an object promises to the program that links it: names, shapes, places and sizes. The
 //! descriptor in the object, the header and the manifest are three spellings of it.
 
+use crate::lir::state::State;
 use crate::lir::{self, CONTEXT_BYTES, SLACK_BYTES};
 use crate::types::DType;
 use std::fmt;
@@ -87,6 +88,8 @@ pub struct Contract {
     pub outputs: Vec<Tensor>,
     /// Set once.
     pub params: Vec<Tensor>,
+    /// Inputs that have the value that an output had in the last run: both are in one place. Zero at first.
+    pub states: Vec<State>,
     /// Where the weights are.
     pub weights_mode: WeightsMode,
     /// Bytes of the weights, with slack behind them unless they are in the arena; 0 if there are none.
@@ -140,6 +143,7 @@ impl Contract {
             inputs: module.io.inputs.iter().map(tensor).collect(),
             outputs: module.io.outputs.iter().map(tensor).collect(),
             params: module.io.parameters.iter().map(tensor).collect(),
+            states: module.io.states.clone(),
             weights_mode,
             weights_size,
             weights_offset: plan.weights_slot.unwrap_or(0),

@@ -80,6 +80,7 @@ pub fn text(contract: &Contract, profile: Option<usize>) -> String {
             tensor_macros(&mut h, &format!("{macros}_{kind}_{name}"), kind, i, tensor);
         }
     }
+    states(&mut h, contract);
     line(&mut h, "\n#ifdef __cplusplus\n}\n#endif\n\n#endif");
     h
 }
@@ -108,6 +109,31 @@ fn run_comment(contract: &Contract) -> String {
         );
     }
     text + " */"
+}
+
+/// What lives between runs. A state has the macros of its input and of its output; these are for all of them.
+fn states(h: &mut String, contract: &Contract) {
+    let macros = contract.prefix.to_uppercase();
+    if contract.states.is_empty() {
+        return;
+    }
+    line(
+        h,
+        "\n/* Inputs that each run leaves the next value of, at the same place as an output. They are zero at",
+    );
+    line(h, "   first, in a zeroed arena; to start anew, set them to zero. */");
+    define(h, &format!("{macros}_STATES"), contract.states.len() as u64);
+    for (i, state) in contract.states.iter().enumerate() {
+        let [input, output] =
+            [contract.inputs.get(state.input), contract.outputs.get(state.output)];
+        let (Some(input), Some(output)) = (input, output) else { continue };
+        let (from, to) = (comment(&input.name), comment(&output.name));
+        line(h, &format!("\n/* state {i}: input {from} is output {to} of the last run */"));
+        define(h, &format!("{macros}_STATE_{i}_INPUT"), state.input as u64);
+        define(h, &format!("{macros}_STATE_{i}_OUTPUT"), state.output as u64);
+        define(h, &format!("{macros}_STATE_{i}_OFFSET"), input.offset);
+        define(h, &format!("{macros}_STATE_{i}_BYTES"), input.bytes);
+    }
 }
 
 fn tensor_macros(h: &mut String, name: &str, kind: &str, index: usize, tensor: &Tensor) {

@@ -1,8 +1,9 @@
 //! The contract of an object file, read back from its descriptor.
 
 use super::contract::{ABI_VERSION, Contract, Tensor, WeightsMode};
-use super::object::{DESCRIPTOR_BYTES, TENSOR_BYTES};
+use super::object::{DESCRIPTOR_BYTES, STATE_BYTES, TENSOR_BYTES};
 use crate::error::ErrorKind;
+use crate::lir::state::State;
 use crate::types::{DType, Type};
 use object::ObjectKind;
 use object::read::{File, Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionIndex};
@@ -134,6 +135,13 @@ impl<'a> Reader<'a> {
             let tensor = |i| self.tensor((first?.0, first?.1 + i * TENSOR_BYTES));
             (0..u64::from(count)).map(tensor).collect::<Option<Vec<_>>>()
         };
+        let first = self.pointer(at(144));
+        let state = |i: u64| {
+            let at = |field: u64| Some((first?.0, first?.1 + i * STATE_BYTES + field));
+            let [input, output] = [self.u32(at(0)?)?, self.u32(at(4)?)?];
+            Some(State { input: input as usize, output: output as usize })
+        };
+        let states = 0..u64::from(self.u32(at(152))?);
         let mode = self.u32(at(68))?;
         Some(Ok(Contract {
             prefix: prefix.to_owned(),
@@ -143,6 +151,7 @@ impl<'a> Reader<'a> {
             inputs: tensors(32, 56)?,
             outputs: tensors(40, 60)?,
             params: tensors(48, 64)?,
+            states: states.map(state).collect::<Option<_>>()?,
             weights_mode: *WeightsMode::ALL.get(mode as usize)?,
             weights_size: self.u64(at(80))?,
             weights_offset: self.u64(at(88))?,

@@ -36,6 +36,7 @@ pub fn contract(contract: &Contract) -> Value {
         "inputs": tensors(&contract.inputs),
         "outputs": tensors(&contract.outputs),
         "params": tensors(&contract.params),
+        "states": contract.states,
     })
 }
 

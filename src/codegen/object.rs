@@ -163,8 +163,10 @@ fn export(
 /// `sizeof(rlx_model)` and `sizeof(rlx_tensor)`.
 pub(super) const DESCRIPTOR_BYTES: u64 = 168;
 pub(super) const TENSOR_BYTES: u64 = 40;
+/// `sizeof(rlx_state)`.
+pub(super) const STATE_BYTES: u64 = 8;
 
-/// The descriptor, the tensors that it points to, their dimensions and names.
+/// The descriptor, the tensors that it points to, their dimensions, the states and all names.
 struct Descriptor {
     big_endian: bool,
     bytes: Vec<u8>,
@@ -184,11 +186,12 @@ impl Descriptor {
     fn new(contract: &Contract, big_endian: bool) -> Descriptor {
         let lists = [&contract.inputs, &contract.outputs, &contract.params];
         let mut d = Descriptor { big_endian, bytes: vec![], pointers: vec![] };
-        // What is pointed to lies behind the fixed part: tensors, then dimensions, then names.
+        // What is pointed to lies behind the fixed part: tensors, dimensions, states, names.
         let mut tensors = DESCRIPTOR_BYTES;
         let mut dims = tensors + TENSOR_BYTES * lists.iter().map(|l| l.len() as u64).sum::<u64>();
         let ranks = lists.iter().flat_map(|l| l.iter()).map(|t| t.dims.len() as u64);
-        let mut names = dims + 8 * ranks.sum::<u64>();
+        let states = dims + 8 * ranks.sum::<u64>();
+        let mut names = states + STATE_BYTES * contract.states.len() as u64;
         let mut name = |d: &mut Descriptor, text: &str| {
             d.pointer(Pointee::Here(names));
             names += text.len() as u64 + 1;
@@ -210,8 +213,11 @@ impl Descriptor {
         d.bytes.extend(contract.fingerprint);
         d.pointer(Pointee::Run);
         d.pointer(Pointee::Prepare);
-        // No states and no second region.
-        (0..3).for_each(|_| d.u64(0));
+        d.pointer(Pointee::Here(states));
+        d.u32(contract.states.len() as u32);
+        d.u32(0);
+        // No second region.
+        d.u64(0);
         for tensor in lists.into_iter().flatten() {
             let Tensor { dtype, offset, bytes, .. } = tensor;
             name(&mut d, &c_string(&tensor.name));
@@ -224,6 +230,10 @@ impl Descriptor {
         }
         let tensors = || lists.into_iter().flatten();
         tensors().flat_map(|t| &t.dims).for_each(|&dim| d.u64(dim as u64));
+        for state in &contract.states {
+            d.u32(state.input as u32);
+            d.u32(state.output as u32);
+        }
         for text in std::iter::once(&contract.name).chain(tensors().map(|t| &t.name)) {
             d.bytes.extend(c_string(text).bytes());
             d.bytes.push(0);

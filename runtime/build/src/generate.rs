@@ -79,7 +79,17 @@ struct Names {
 impl Default for Names {
     /// With the methods that every model has, and the constants of every module.
     fn default() -> Names {
-        let taken = ["new", "run", "inner", "inner_mut", "name", "fingerprint", "arena", "weights"];
+        let taken = [
+            "new",
+            "run",
+            "reset",
+            "inner",
+            "inner_mut",
+            "name",
+            "fingerprint",
+            "arena",
+            "weights",
+        ];
         Names { taken: taken.into_iter().map(str::to_owned).collect() }
     }
 }
@@ -220,6 +230,16 @@ fn write_module(
         out,
         "        pub fn run(&mut self) -> Result<(), Error> {{\n            self.inner.run()\n        }}\n"
     )?;
+    if manifest.states > 0 {
+        writeln!(
+            out,
+            "        /// Sets all states to zero: the next run is the first of a new sequence."
+        )?;
+        writeln!(
+            out,
+            "        pub fn reset(&mut self) {{\n            self.inner.reset();\n        }}\n"
+        )?;
+    }
     writeln!(out, "        /// The model by names instead of types.")?;
     writeln!(
         out,

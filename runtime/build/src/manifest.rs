@@ -10,6 +10,8 @@ pub(crate) struct Manifest {
     pub(crate) inputs: Vec<Tensor>,
     pub(crate) outputs: Vec<Tensor>,
     pub(crate) params: Vec<Tensor>,
+    /// How many inputs live between runs.
+    pub(crate) states: usize,
     /// Whether the program binds weights.
     pub(crate) binds_weights: bool,
     pub(crate) fingerprint: [u8; 32],
@@ -45,6 +47,8 @@ impl Manifest {
             inputs: tensors("inputs")?,
             outputs: tensors("outputs")?,
             params: tensors("params")?,
+            // Older compilers know of none.
+            states: root.get("states").map_or(Ok(0), |s| s.array().map(<[Value]>::len))?,
             binds_weights: match mode {
                 "none" | "embedded" => false,
                 "external" | "arena" => true,

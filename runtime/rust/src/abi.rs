@@ -32,6 +32,14 @@ pub(crate) struct RawTensor {
     pub(crate) bytes: u64,
 }
 
+/// `rlx_state`: an input that has the value that an output had in the last run.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawState {
+    pub(crate) input: u32,
+    pub(crate) output: u32,
+}
+
 /// What a compiled object says about its model: the symbol `<prefix>_model`.
 ///
 /// It cannot be made in Rust; the way to one is to declare the object's symbol,
@@ -65,7 +73,10 @@ pub struct Descriptor {
     pub(crate) fingerprint: [u8; 32],
     pub(crate) run: Option<Function>,
     pub(crate) prepare: Option<Function>,
-    pub(crate) reserved: [u64; 3],
+    pub(crate) states: *const RawState,
+    pub(crate) state_count: u32,
+    pub(crate) reserved: u32,
+    pub(crate) reserved_too: u64,
 }
 
 // SAFETY: a descriptor and all that it points to is constant data of the object.
@@ -108,7 +119,8 @@ mod tests {
         fields! {
             RawTensor "rlx_tensor": name dims rank dtype offset bytes;
             Descriptor "rlx_model": abi size name arena_size arena_align inputs outputs params input_count output_count
-                param_count weights_mode weights weights_size weights_offset fingerprint run prepare reserved;
+                param_count weights_mode weights weights_size weights_offset fingerprint run prepare states state_count reserved reserved_too;
+            RawState "rlx_state": input output;
             Context "rlx_context": weights parallel_for parallel_argument prepared processor reserved;
         }
     }

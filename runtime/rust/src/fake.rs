@@ -1,7 +1,7 @@
 //! Models written by hand as the compiler writes them: `y[r][c] = x[r][c] * weights[c] + p[c]`, negated if `negate` is set; and
 //! an empty output.
 
-use crate::abi::{Body, Context, Descriptor, RawTensor, weights_mode};
+use crate::abi::{Body, Context, Descriptor, RawState, RawTensor, weights_mode};
 use crate::{Dtype, Error, Model, Pool, Role, Weights};
 use core::ffi::c_void;
 use core::ptr::null;
@@ -120,7 +120,10 @@ fn descriptor(mode: u32) -> Descriptor {
             _ => run_embedded,
         }),
         prepare: None,
-        reserved: [0; 3],
+        states: null(),
+        state_count: 0,
+        reserved: 0,
+        reserved_too: 0,
     }
 }
 
@@ -222,6 +225,27 @@ fn parameters_are_prepared() {
     model.prepare().unwrap();
     let mut waiting = self::model(weights_mode::EXTERNAL);
     assert_eq!(waiting.prepare(), Err(Error::NoWeights));
+}
+
+#[test]
+fn states_are_reset() {
+    let state = |input, output| leak_state(RawState { input, output });
+    let descriptor =
+        Descriptor { states: state(0, 0), state_count: 1, ..descriptor(weights_mode::EMBEDDED) };
+    let mut model = Model::new(leak(descriptor)).unwrap();
+    assert_eq!(model.states(), [0]);
+    expect_inference(&mut model);
+    model.reset();
+    assert_eq!(model.input::<f32>("x").unwrap(), [0.0; 6]);
+    for (states, state_count) in [(null(), 1), (state(2, 0), 1), (state(0, 2), 1)] {
+        let damaged =
+            Descriptor { states, state_count, ..self::descriptor(weights_mode::EMBEDDED) };
+        assert!(matches!(Model::new(leak(damaged)), Err(Error::Descriptor { .. })));
+    }
+}
+
+fn leak_state(state: RawState) -> *const RawState {
+    Box::leak(Box::new(state))
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A model with its arena.
 
-use crate::abi::{Context, Descriptor, Function, RawTensor, weights_mode};
+use crate::abi::{Context, Descriptor, Function, RawState, RawTensor, weights_mode};
 use crate::arena::Memory;
 use crate::tensor::{Element, Key, Tensor};
 use crate::{ABI_VERSION, Error, Role, Weights};
@@ -19,6 +19,8 @@ pub struct Model {
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
     params: Vec<Tensor>,
+    /// Indices of the inputs whose next value each run leaves behind.
+    states: Vec<usize>,
     bound: bool,
     /// What the arena's context points to.
     weights: Option<Weights>,
@@ -86,6 +88,7 @@ impl Model {
                 tensors(descriptor.params, descriptor.param_count, size)?,
             )
         };
+        let states = states(descriptor, &inputs, &outputs)?;
         // Elements have up to 8 bytes, which any alignment here allows.
         Ok(Model {
             descriptor,
@@ -94,6 +97,7 @@ impl Model {
             inputs,
             outputs,
             params,
+            states,
             bound: false,
             weights: None,
             #[cfg(feature = "std")]
@@ -333,6 +337,22 @@ impl Model {
         self.descriptor.prepare.map_or(Ok(()), |prepare| self.call(prepare))
     }
 
+    /// Sets all states to zero: the next run is the first of a new sequence.
+    ///
+    /// A state is an input that has in each run the value that an output had in the run before, and is zero at first. It can
+    /// be set as any input.
+    pub fn reset(&mut self) {
+        for index in 0..self.states.len() {
+            let tensor = self.inputs[self.states[index]];
+            self.arena.bytes_mut()[tensor.offset..][..tensor.bytes()].fill(0);
+        }
+    }
+
+    /// Indices of the inputs that are states ([`Model::reset`]).
+    pub fn states(&self) -> &[usize] {
+        &self.states
+    }
+
     fn call(&mut self, function: Function) -> Result<(), Error> {
         // SAFETY: the function is the descriptor's, the arena is as long and as aligned as the descriptor asks, its context is
         // either zero or was set above, and nobody else borrows it.
@@ -387,6 +407,29 @@ impl Model {
 
 fn wrong_length(tensor: Tensor, given: usize) -> Error {
     Error::Length { name: tensor.name.to_string(), elements: tensor.elements(), given }
+}
+
+/// The inputs of a descriptor that are states.
+fn states(
+    descriptor: &Descriptor,
+    inputs: &[Tensor],
+    outputs: &[Tensor],
+) -> Result<Vec<usize>, Error> {
+    let wrong = Error::Descriptor { reason: "states are missing" };
+    if descriptor.state_count == 0 {
+        return Ok(Vec::new());
+    }
+    if descriptor.states.is_null() {
+        return Err(wrong);
+    }
+    // SAFETY: a descriptor points to as many states as it counts, which are constant data.
+    let raw =
+        unsafe { core::slice::from_raw_parts(descriptor.states, descriptor.state_count as usize) };
+    let input = |state: &RawState| {
+        let (input, output) = (state.input as usize, state.output as usize);
+        (input < inputs.len() && output < outputs.len()).then_some(input)
+    };
+    raw.iter().map(input).collect::<Option<_>>().ok_or(wrong)
 }
 
 /// # Safety
