@@ -71,6 +71,7 @@ pub mod machine;
 pub mod mir;
 pub mod ops;
 pub mod passes;
+pub mod placement;
 pub mod report;
 pub mod tensor;
 pub mod types;

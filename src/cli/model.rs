@@ -70,6 +70,10 @@ pub(crate) struct Args {
     /// Make a new plan, or keep the one in the file (RLX modules have one).
     #[arg(long, value_enum, default_value_t = Plan::New)]
     plan: Plan,
+    /// How many steps (looks at a tensor, about 0.2 us each) the search for a smaller arena may take, where
+    /// it is not known to be the smallest. [default: 1000000]
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) plan_budget: Option<u64>,
 }
 
 /// Where the weights are.
@@ -152,6 +156,7 @@ impl Args {
         }
         options.plan.guard = self.guard;
         options.plan.uniform = self.uniform_slots;
+        options.plan.budget = self.plan_budget.unwrap_or(options.plan.budget);
         options.weights = match self.weights {
             Weights::Embed => WeightsMode::Embedded,
             Weights::Arena => WeightsMode::Arena,

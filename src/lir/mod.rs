@@ -41,6 +41,9 @@ pub const CONTEXT_BYTES: u64 = 64;
 /// Bytes behind the arena and behind the weights that may be read and mean nothing.
 pub const SLACK_BYTES: u64 = 64;
 
+/// Looks at an item for a search, where nothing else is asked for: some tenths of a second.
+pub const PLAN_BUDGET: u64 = 1_000_000;
+
 /// A window that is written more than so many values before its user is a long-lived one.
 const NEAR: usize = 24;
 
@@ -79,6 +82,9 @@ pub struct Options {
     /// Inputs and outputs by name: the output's bytes become the input of the next run ([`state`]).
     #[serde(default)]
     pub states: Vec<(String, String)>,
+    /// Looks at an item that the search for a lower placement may take ([`crate::placement`]).
+    #[serde(default)]
+    pub budget: u64,
 }
 
 impl Default for Options {
@@ -92,6 +98,7 @@ impl Default for Options {
             guard: 0,
             uniform: false,
             states: vec![],
+            budget: PLAN_BUDGET,
         }
     }
 }

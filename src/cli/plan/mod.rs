@@ -1,15 +1,36 @@
-//! `rlx-aot plan`: how a model's tensors share one arena, as text, JSON, a picture and a page.
+//! `rlx-aot plan`: how a model's tensors share one arena, as text, JSON, a picture and a page; and placement
+//! problems in files.
+
+mod problem;
 
 use super::progress::Progress;
 use super::{Outcome, model, output};
 use rlx_aot::compile::{self, Options};
 use rlx_aot::error::{Class, ErrorKind, Errors};
-use rlx_aot::lir::Module;
+use rlx_aot::lir::{Module, place};
+use rlx_aot::placement::csv;
 use rlx_aot::report::{Compiled, Report};
 use std::path::{Path, PathBuf};
 
+/// What the file of a problem looks like.
+const FORMAT: &str = "\
+Placement problems: a MODEL whose name ends in .csv is a problem to be solved, with the columns of MiniMalloc.
+The first line names the columns, in any order, each other line is a buffer:
+
+  id         its name
+  lower      when it comes to life, a whole number (or: start, begin)
+  upper      the first time at which it is no longer alive (or: end, the last time at which it is)
+  size       how many bytes it needs
+  alignment  what its offset has to be a multiple of [default: 1]
+  offset     where it has to lie; may be empty
+
+Every buffer gets an offset, so that no two that are alive at the same time share bytes and the highest
+end is as low as can be. -o writes the same lines with the offsets in the last column. Of the other options only
+--json, --capacity and --plan-budget [default: 5000000] apply to problems.";
+
 /// Arguments of `rlx-aot plan`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = FORMAT)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: model::Args,
@@ -22,18 +43,54 @@ pub(crate) struct Args {
     /// Write a picture of the arena over time. - is standard output.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Write the model's slots as a placement problem, which can be solved anew. - is standard output.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write the placement of a problem. - is standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Of a problem: a height that is low enough. It is an error if none so low is found.
+    #[arg(long, value_name = "BYTES")]
+    capacity: Option<u64>,
     /// Compile too, for the sizes of the kernels (--html does so where the model can be compiled).
     #[arg(long)]
     code: bool,
 }
 
+impl Args {
+    /// Whether the options are those for a problem, or else for a model.
+    fn applies(&self, is_problem: bool) -> Result<(), ErrorKind> {
+        let of_models = [
+            ("--html", self.html.is_some()),
+            ("--svg", self.svg.is_some()),
+            ("--csv", self.csv.is_some()),
+            ("--code", self.code),
+        ];
+        let of_problems = [("-o", self.output.is_some()), ("--capacity", self.capacity.is_some())];
+        let (what, wrong) = if is_problem {
+            ("problem", of_models.iter().find(|(_, given)| *given))
+        } else {
+            ("model", of_problems.iter().find(|(_, given)| *given))
+        };
+        wrong.map_or(Ok(()), |(name, _)| {
+            let kind = ErrorKind::usage(format!("{name} does not apply to a {what}"));
+            Err(kind.help("problems are files whose names end in .csv"))
+        })
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
-    let files = [&args.html, &args.svg];
+    let is_problem = args.model.model.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv"));
+    args.applies(is_problem)?;
+    let files = [&args.html, &args.svg, &args.csv, &args.output];
     let printed = files.iter().filter(|f| f.as_deref() == Some(Path::new("-"))).count();
     if printed + usize::from(args.json) > 1 {
-        let kind = ErrorKind::usage("only one of --json, --html and --svg can be printed");
+        let kind = ErrorKind::usage("only one of --json and the files can be standard output");
         return Err(kind.help("give the others a file").into());
+    }
+    if is_problem {
+        return problem::run(args, printed == 0, quiet);
     }
     let progress = Progress::new(quiet);
     let source = args.model.read(&progress)?;
@@ -54,6 +111,10 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         if let Some(path) = file {
             output::write(path, |to| to.write_all(text(&report).as_bytes()))?;
         }
+    }
+    if let Some(path) = &args.csv {
+        let text = csv::write(&place::table(&module), None);
+        output::write(path, |to| to.write_all(text.as_bytes()))?;
     }
     drop(progress);
     if let Some(errors) = left_out.filter(|_| !quiet) {

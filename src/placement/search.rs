@@ -1,4 +1,4 @@
-//! Exact search for a placement below a given height.
+//! Exact search for a placement of at most a given height.
 //!
 //! Items are placed from the bottom up. Of every item that is left the search knows how low it can lie
 //! at best; of every section of time, how low the lowest of those alive in it can. At each node a
@@ -7,7 +7,8 @@
 //! least sum of offsets everything rests on something), so it can be raised to the end of the lowest of
 //! these. A section may be chosen only when nothing that is left fits under its lowest items: then
 //! whatever meets an item that was placed lies above it, and the state is no more than how low each item
-//! can lie.
+//! can lie. Alignment rounds that up; what is fixed can only lie where it has to, which ends a branch
+//! that would raise it.
 //!
 //! A branch ends when a section's floor and what is left in it go over the height, when something fits
 //! into the room that it leaves empty, or in a state that is known to fail. Items that no longer meet, by
@@ -18,55 +19,15 @@
 //! Moffitt, "MiniMalloc: A Lightweight Memory Allocator for Hardware-Accelerated Machine Learning",
 //! ASPLOS 2023.
 
-use super::{Item, height};
+use super::{Item, Sections};
 use std::cmp::Reverse;
 use std::ops::Range;
-
-/// More items than this are not searched: the depth of the search is their number.
-const MOST_ITEMS: usize = 800;
 
 /// Entries of the table of states that fail. A power of two.
 const TABLE: usize = 1 << 14;
 
-/// A lower placement than one of height `upper`, at best of height `lower`, found in about `steps`
-/// looks at an item; `None` if there is none to be found.
-pub(super) fn improve(items: &[Item], lower: u64, upper: u64, steps: u64) -> Option<Vec<u64>> {
-    if items.len() > MOST_ITEMS {
-        return None;
-    }
-    let mut search = Search::new(items);
-    let (mut lower, mut upper, mut best) = (lower, upper, None);
-    let mut quota = (items.len() * items.len()) as u64 + 1000;
-    let mut noise = 1;
-    while lower < upper && search.steps < steps {
-        // The lowest at first; what fails is above the rest of the round.
-        let (mut failed, mut target) = (lower, lower);
-        while target < upper {
-            let tries = search.tries(target, quota, steps, &mut noise);
-            match tries {
-                Outcome::Placed => {
-                    upper = height(items, &search.lows);
-                    best = Some(search.lows.clone());
-                    search.undo(0, 0);
-                }
-                Outcome::Impossible => {
-                    lower = target + 1;
-                    failed = failed.max(target);
-                }
-                Outcome::Stopped => failed = failed.max(target),
-            }
-            if search.steps >= steps || upper - failed <= upper / 256 {
-                break;
-            }
-            target = failed + (upper - failed) / 2;
-        }
-        quota *= 2;
-    }
-    best
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Outcome {
+pub(super) enum Outcome {
     /// Everything is placed: the lowest offsets are those of the placement.
     Placed,
     /// There is no placement of this height.
@@ -111,7 +72,7 @@ struct Failure {
     capacity: u64,
 }
 
-struct Search<'a> {
+pub(super) struct Search<'a> {
     items: &'a [Item],
     /// The sections in which each is alive.
     spans: Vec<Range<usize>>,
@@ -140,23 +101,25 @@ struct Search<'a> {
     /// How many lie at the floor at best; whether something fits under one of them.
     cases: Vec<(u64, bool)>,
     failures: Vec<Failure>,
+    /// A number that looks random.
+    noise: u64,
     steps: u64,
     limit: u64,
 }
 
 impl<'a> Search<'a> {
-    fn new(items: &'a [Item]) -> Search<'a> {
-        let (spans, sections) = sections(items);
-        let mut live = vec![0; sections];
-        for (item, span) in items.iter().zip(&spans) {
-            live[span.clone()].iter_mut().for_each(|sum| *sum += item.size);
-        }
+    /// A search among items that take bytes.
+    pub(super) fn new(items: &'a [Item]) -> Search<'a> {
+        let sections = Sections::new(items);
+        let (live, count) = (sections.live(items), sections.count);
+        let spans = sections.spans;
         let others = |i: usize| {
-            let meets = |&j: &usize| j != i && items[i].range.meets(items[j].range);
+            let meets = |&j: &usize| j != i && items[i].meets(&items[j]);
             (0..items.len()).filter(meets).collect()
         };
         let twin = |i: usize| {
-            let same = |&j: &usize| spans[i] == spans[j] && items[i].size == items[j].size;
+            let sort = |i: usize| (&spans[i], items[i].size, items[i].alignment, items[i].fixed);
+            let same = |&j: &usize| sort(i) == sort(j) && items[i].fixed.is_none();
             (0..i).rev().find(same)
         };
         Search {
@@ -167,14 +130,15 @@ impl<'a> Search<'a> {
             capacity: 0,
             pivot: Pivot::Cases,
             ranks: vec![0; items.len()],
-            lows: vec![0; items.len()],
+            lows: items.iter().map(|item| item.fixed.unwrap_or(0)).collect(),
             placed: vec![false; items.len()],
             raised: vec![],
             stack: vec![],
-            floors: vec![0; sections],
-            tops: vec![0; sections],
-            cases: vec![(0, false); sections],
+            floors: vec![0; count],
+            tops: vec![0; count],
+            cases: vec![(0, false); count],
             failures: vec![Failure::default(); TABLE],
+            noise: 1,
             steps: 0,
             limit: 0,
             items,
@@ -182,11 +146,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Searches with every choice for so many steps each.
-    fn tries(&mut self, capacity: u64, quota: u64, steps: u64, noise: &mut u64) -> Outcome {
+    /// Searches for a placement of at most this height with every choice in turn, for `quota` steps each
+    /// while fewer than `steps` are done in all. If it is placed, [`Search::take`] has to follow.
+    pub(super) fn tries(&mut self, capacity: u64, quota: u64, steps: u64) -> Outcome {
         for turn in 0..PIVOTS.len() * FIRSTS.len() {
             self.pivot = PIVOTS[turn % PIVOTS.len()];
-            self.rank(FIRSTS[(turn / PIVOTS.len() + turn) % FIRSTS.len()], noise);
+            self.rank(FIRSTS[(turn / PIVOTS.len() + turn) % FIRSTS.len()]);
             self.capacity = capacity;
             self.limit = (self.steps + quota).min(steps);
             let mut all: Vec<usize> = (0..self.items.len()).collect();
@@ -202,10 +167,22 @@ impl<'a> Search<'a> {
         Outcome::Stopped
     }
 
+    /// The offsets that were found; all items are then free again.
+    pub(super) fn take(&mut self) -> Vec<u64> {
+        let offsets = self.lows.clone();
+        self.undo(0, 0);
+        offsets
+    }
+
+    /// Steps that were done so far: looks at an item.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// Ranks the items. Those that are alike in what counts change places from time to time.
-    fn rank(&mut self, first: First, noise: &mut u64) {
-        let Search { items, spans, live, .. } = self;
-        let length = |i: usize| u64::from(items[i].range.last - items[i].range.first) + 1;
+    fn rank(&mut self, first: First) {
+        let Search { items, spans, live, noise, .. } = self;
+        let length = |i: usize| items[i].lower.abs_diff(items[i].upper);
         let crowd = |i: usize| live[spans[i].clone()].iter().copied().max().unwrap_or(0);
         let mut weigh = |i: usize| {
             let (one, two) = match first {
@@ -421,11 +398,15 @@ impl<'a> Search<'a> {
         self.fits(sections) && !self.raised[raised..].iter().any(fits_below)
     }
 
-    /// Notes that an item lies no lower; `false` if it then ends above the height.
+    /// Notes that an item lies no lower; `false` if it then cannot lie anywhere.
     fn raise(&mut self, i: usize, low: u64) -> bool {
+        let item = &self.items[i];
         self.raised.push((i, self.lows[i]));
-        self.lows[i] = low;
-        low.saturating_add(self.items[i].size) <= self.capacity
+        if low > self.capacity || item.fixed.is_some_and(|fixed| fixed < low) {
+            return false;
+        }
+        self.lows[i] = item.aligned(low);
+        self.lows[i] + item.size <= self.capacity
     }
 
     /// Back to when so much had been raised and placed.
@@ -441,107 +422,9 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The sections in which each item is alive, and how many there are. Of the moments between two changes
-/// only those count at which no other has all that is alive at them: items meet if they share one.
-fn sections(items: &[Item]) -> (Vec<Range<usize>>, usize) {
-    let mut changes: Vec<(u32, bool, usize)> = vec![];
-    for (i, item) in items.iter().enumerate() {
-        changes.push((item.range.first, true, i));
-        changes.push((item.range.last + 1, false, i));
-    }
-    changes.sort_unstable();
-    let (mut spans, mut section, mut grows) = (vec![0..0; items.len()], 0, false);
-    for (_, starts, i) in changes {
-        if starts {
-            spans[i].start = section;
-        } else {
-            section += usize::from(grows);
-            spans[i].end = section;
-        }
-        grows = starts;
-    }
-    (spans, section)
-}
-
 /// A number that looks random, from another; none comes from two.
 fn mix(mut x: u64) -> u64 {
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ x >> 31
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::{check, items, noise};
-    use super::super::{in_order, peak};
-    use super::*;
-
-    /// The lowest height, from all orders: the lowest placement is that of one of them.
-    fn lowest(items: &[Item], order: &mut Vec<usize>) -> u64 {
-        if order.len() == items.len() {
-            let meets: Vec<Vec<u32>> = (0..items.len())
-                .map(|i| {
-                    let meets = |&j: &usize| j != i && items[i].range.meets(items[j].range);
-                    (0..items.len()).filter(meets).map(|j| j as u32).collect()
-                })
-                .collect();
-            return height(items, &in_order(items, &meets, order, false));
-        }
-        let mut least = u64::MAX;
-        for i in 0..items.len() {
-            if !order.contains(&i) {
-                order.push(i);
-                least = least.min(lowest(items, order));
-                order.pop();
-            }
-        }
-        least
-    }
-
-    #[test]
-    fn finds_what_all_orders_find() {
-        let mut state = 5;
-        for _ in 0..150 {
-            let count = 2 + noise(&mut state) % 5;
-            let item = |_| {
-                let first = (noise(&mut state) % 6) as u32;
-                (64 * (1 + noise(&mut state) % 5), first, first + (noise(&mut state) % 4) as u32)
-            };
-            let list = items(&(0..count).map(item).collect::<Vec<_>>());
-            let all = lowest(&list, &mut vec![]);
-            let upper = list.iter().map(|item| item.size).sum::<u64>() + 1;
-            let offsets = improve(&list, peak(&list), upper, 1_000_000).unwrap();
-            check(&list, &offsets);
-            assert_eq!(height(&list, &offsets), all, "{list:?}");
-            assert_eq!(improve(&list, peak(&list), all, 1_000_000), None);
-        }
-    }
-
-    /// A packing without any empty room, cut out of a rectangle: no order by size or time finds it.
-    #[test]
-    fn finds_packings_without_room() {
-        let mut state = 11;
-        for _ in 0..5 {
-            let mut blocks = vec![(0u32, 60u32, 0u64, 64 * 64u64)];
-            while blocks.len() < 40 {
-                let at = (noise(&mut state) % blocks.len() as u64) as usize;
-                let (first, behind, low, high) = blocks[at];
-                if noise(&mut state) % 2 == 0 && behind - first > 1 {
-                    let cut = first + 1 + noise(&mut state) as u32 % (behind - first - 1);
-                    blocks[at].1 = cut;
-                    blocks.push((cut, behind, low, high));
-                } else if high - low > 64 {
-                    let cut = low + 64 * (1 + noise(&mut state) % ((high - low) / 64 - 1));
-                    blocks[at].3 = cut;
-                    blocks.push((first, behind, cut, high));
-                }
-            }
-            let list: Vec<_> = blocks.iter().map(|b| (b.3 - b.2, b.0, b.1 - 1)).collect();
-            let list = items(&list);
-            let offsets = improve(&list, peak(&list), u64::MAX / 2, 2_000_000).unwrap();
-            check(&list, &offsets);
-            assert_eq!(height(&list, &offsets), 64 * 64);
-            assert_eq!(Some(offsets), improve(&list, peak(&list), u64::MAX / 2, 2_000_000));
-        }
-    }
 }

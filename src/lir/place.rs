@@ -1,0 +1,231 @@
+//! Byte offsets in one arena.
+//!
+//! What lives for the whole run is put side by side behind the context, the rest as low as can be: here
+//! the buffers become items of a [`placement`] problem, which is solved there.
+
+use super::liveness::{Range, ranges};
+use super::room::room;
+use super::{Buffer, BufferKind, CONTEXT_BYTES, Module};
+use crate::error::ErrorKind;
+use crate::placement::csv::Table;
+use crate::placement::{self, Effort, Item};
+use crate::types::MAX_BYTES;
+use std::collections::BTreeMap;
+
+/// Fills in the module's plan.
+///
+/// # Errors
+///
+/// An arena or weights that are over the limit.
+pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
+    let no_reuse = module.plan.options.no_reuse;
+    let effort = Effort { steps: module.plan.options.budget, enough: 0 };
+    let Problem { mut slots, weights, weights_size, weights_slot, base, problem, buffers } =
+        Problem::new(module);
+    let unshared = base + problem.items.iter().map(|item| item.size).sum::<u64>();
+    let (offsets, bound) = if no_reuse {
+        (side_by_side(&problem.items), unshared - base)
+    } else {
+        let solution = placement::solve(&problem, effort);
+        (solution.offsets, solution.bound)
+    };
+    slots.extend(buffers.iter().zip(&offsets).map(|(&buffer, &offset)| (buffer, base + offset)));
+    let arena_size = base + problem.height(&offsets);
+    for (what, size) in [("arena", arena_size), ("weights", weights_size)] {
+        if size > MAX_BYTES {
+            return Err(ErrorKind::limit(format!("the {what} would have {size} bytes"))
+                .help(format!("at most {MAX_BYTES}")));
+        }
+    }
+    let plan = &mut module.plan;
+    (plan.slots, plan.arena_size, plan.bound, plan.unshared) =
+        (slots, arena_size, base + bound, unshared);
+    (plan.weights, plan.weights_size, plan.weights_slot) = (weights, weights_size, weights_slot);
+    Ok(())
+}
+
+/// Slots that a model file brings along, by the names of its tensors.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Kept {
+    /// Offset and size of each, in bytes. The context is not counted: it comes before.
+    pub slots: BTreeMap<String, (u64, u64)>,
+    /// Bytes of the arena, without the context.
+    pub arena_size: u64,
+}
+
+/// Fills in the module's plan with the slots in the file. What the file has no slot for, because it
+/// comes from expanding an operator or is a view there, lies behind them.
+///
+/// # Errors
+///
+/// An arena that is over the limit.
+pub fn keep(module: &mut Module, kept: &Kept) -> Result<(), ErrorKind> {
+    place(module)?;
+    let align = module.plan.options.alignment;
+    let room = room(module);
+    // Of an operator's buffers the last one is its result.
+    let mut buffers: BTreeMap<&str, Buffer> = BTreeMap::new();
+    for (buffer, info) in &module.buffers {
+        let fits = |&(_, size): &(u64, u64)| info.bytes > 0 && info.bytes <= size;
+        if module.plan.slots.contains_key(&buffer) && kept.slots.get(&info.name).is_some_and(fits) {
+            buffers.insert(&info.name, buffer);
+        }
+    }
+    let start = CONTEXT_BYTES.next_multiple_of(align);
+    let mut end = (start + kept.arena_size).next_multiple_of(align);
+    let kept: BTreeMap<Buffer, u64> =
+        buffers.into_iter().map(|(name, buffer)| (buffer, start + kept.slots[name].0)).collect();
+    let mut behind = |bytes: u64| {
+        let offset = end;
+        end += bytes.next_multiple_of(align);
+        offset
+    };
+    for (buffer, slot) in &mut module.plan.slots {
+        let offset = kept.get(buffer).copied();
+        *slot = offset.unwrap_or_else(|| behind(room[*buffer]));
+    }
+    let weights_size = module.plan.weights_size;
+    module.plan.weights_slot = module.plan.weights_slot.map(|_| behind(weights_size));
+    module.plan.arena_size = end;
+    if end > MAX_BYTES {
+        return Err(ErrorKind::limit(format!("the arena would have {end} bytes")));
+    }
+    Ok(())
+}
+
+/// The largest sum of what is alive at one time, with the context: no arena for this schedule is
+/// smaller.
+pub fn bound(module: &Module) -> u64 {
+    let problem = Problem::new(module);
+    problem.base + problem.problem.bound()
+}
+
+/// The whole arena as a placement problem: the context, weights that have a slot, and the buffers by their
+/// handles. Its lowest height is the size of the arena.
+pub fn table(module: &Module) -> Table {
+    let round = |bytes: u64| bytes.next_multiple_of(module.plan.options.alignment.max(1));
+    let end = i64::from(last(module)) + 1;
+    let mut table = Table::default();
+    let mut row = |id: String, item: Item| {
+        table.ids.push(id);
+        table.problem.items.push(item);
+    };
+    row("context".to_owned(), Item::new(round(CONTEXT_BYTES), 0, end));
+    if module.plan.weights_slot.is_some() {
+        row("weights".to_owned(), Item::new(module.plan.weights_size, 0, end));
+    }
+    let (ranges, room) = (ranges(module), room(module));
+    for buffer in module.buffers.keys() {
+        if let Some(range) = ranges[buffer] {
+            row(buffer.to_string(), item(round(room[buffer]), range));
+        }
+    }
+    table
+}
+
+/// A buffer alive at these times.
+fn item(size: u64, range: Range) -> Item {
+    Item::new(size, i64::from(range.first), i64::from(range.last) + 1)
+}
+
+/// The time behind the last step.
+fn last(module: &Module) -> u32 {
+    u32::try_from(module.steps.len() + 1).unwrap_or(u32::MAX)
+}
+
+/// What is placed at once, and what is to be placed.
+struct Problem {
+    slots: BTreeMap<Buffer, u64>,
+    weights: BTreeMap<Buffer, u64>,
+    weights_size: u64,
+    weights_slot: Option<u64>,
+    /// The bytes before the first item.
+    base: u64,
+    /// Its sizes are multiples of the alignment.
+    problem: placement::Problem,
+    /// Whose each item is.
+    buffers: Vec<Buffer>,
+}
+
+impl Problem {
+    fn new(module: &Module) -> Problem {
+        let options = &module.plan.options;
+        let round = |bytes: u64| bytes.next_multiple_of(options.alignment.max(1));
+        let (ranges, room) = (ranges(module), room(module));
+        let mut weights = BTreeMap::new();
+        let mut weights_size = 0;
+        for (buffer, info) in &module.buffers {
+            if let BufferKind::Constant(_) = info.kind {
+                weights.insert(buffer, weights_size);
+                weights_size += round(info.bytes);
+            }
+        }
+        // What lives always, behind the context.
+        let mut slots = BTreeMap::new();
+        let mut base = round(CONTEXT_BYTES);
+        let (mut items, mut buffers): (Vec<Item>, Vec<Buffer>) = (vec![], vec![]);
+        for buffer in module.buffers.keys() {
+            let Some(range) = ranges[buffer] else { continue };
+            let size = round(room[buffer]);
+            if size == 0 || range == (Range { first: 0, last: last(module) }) {
+                slots.insert(buffer, base);
+                base += size;
+            } else {
+                items.push(item(size, range));
+                buffers.push(buffer);
+            }
+        }
+        let weights_slot = options.weights_in_arena.then_some(base);
+        if weights_slot.is_some() {
+            base += weights_size;
+        }
+        let problem = placement::Problem { items };
+        Problem { slots, weights, weights_size, weights_slot, base, problem, buffers }
+    }
+}
+
+fn side_by_side(items: &[Item]) -> Vec<u64> {
+    let place = |next: &mut u64, item: &Item| {
+        let offset = *next;
+        *next += item.size;
+        Some(offset)
+    };
+    items.iter().scan(0, place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_kept() {
+        use crate::lir::{Options, lower_kept};
+        use crate::mir::{Builder, Output, Role, Unary};
+        use crate::types::{DType, Type};
+
+        let mut mir = Builder::new("m");
+        let x = mir.input("x", Role::Input, Type::new(DType::F32, [16]));
+        mir.set_origin("a");
+        let a = mir.unary(Unary::Exp, x);
+        mir.set_origin("b");
+        let b = mir.unary(Unary::Neg, a);
+        let b = mir.unary(Unary::Sqrt, b);
+        let graph = mir.finish(vec![Output { name: "b".to_owned(), value: b }]);
+        let lowered = |a: u64| {
+            let slots = [("x", 128), ("a", a), ("b", 0)];
+            let slots = slots.map(|(name, offset)| (name.to_owned(), (offset, 64))).into();
+            lower_kept(&graph, Options::default(), &Kept { slots, arena_size: 192 })
+        };
+        let module = lowered(64).unwrap();
+        let slot = |name: &str| {
+            let found = module.buffers.iter().filter(|(_, info)| info.name == name);
+            let slots: Vec<_> = found.map(|(buffer, _)| module.plan.slots[&buffer]).collect();
+            slots
+        };
+        assert_eq!((slot("x"), slot("a")), (vec![192], vec![128]));
+        // What comes before the result of "b" lies behind.
+        assert_eq!(slot("b"), [256, 64]);
+        assert_eq!(module.plan.arena_size, 320);
+        assert!(lowered(128).is_err(), "x and a are alive at the same time");
+    }
+}
