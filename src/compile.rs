@@ -3,6 +3,7 @@
 use crate::codegen::program::KernelInfo;
 use crate::codegen::{self, EmitOptions, Object, Program, Target, WeightsMode};
 use crate::error::{ErrorKind, Errors};
+use crate::fit::{self, Fitted, Price};
 use crate::front::Source;
 use crate::front::rlx::{Plan, Slot};
 use crate::hir::{self, Checked};
@@ -28,6 +29,9 @@ pub struct Options {
     /// Of the plan. Whether the weights are in the arena follows from `weights`, and views are aliases
     /// unless `level` is [`Level::None`].
     pub plan: lir::Options,
+    /// The most bytes that the arena may have ([`crate::codegen::contract::Contract::arena_size`]). What does not fit is
+    /// computed in bands, at the cost of time.
+    pub max_arena: Option<u64>,
     /// Where the weights are. (There may be none.)
     pub weights: WeightsMode,
     /// The target triple; else this machine.
@@ -52,6 +56,7 @@ impl Default for Options {
             dims: BTreeMap::new(),
             limits: hir::Limits::default(),
             plan: lir::Options::default(),
+            max_arena: None,
             weights: WeightsMode::Embedded,
             target: None,
             cpu: None,
@@ -74,6 +79,8 @@ pub struct Compiled {
     pub mir: mir::Graph,
     /// Scheduled and placed.
     pub module: lir::Module,
+    /// What it cost to fit into the arena that was asked for; `None` if nothing.
+    pub price: Option<Price>,
     /// The kernels and their calls.
     pub program: Program,
     /// The object file.
@@ -92,9 +99,9 @@ pub fn compile(source: Source, options: &Options) -> Result<Compiled, Errors> {
     let target = target(options)?;
     let machine = &target.machine;
     let checked = hir::check::check(graph, &options.dims, options.limits)?;
-    let (mir, module) = lowered(&checked, plan.as_ref(), options, machine)?;
+    let Fitted { graph: mir, module, price } = lowered(&checked, plan.as_ref(), options, machine)?;
     let (program, object) = emit(&module, options, &target)?;
-    Ok(Compiled { target, checked, mir, module, program, object, files })
+    Ok(Compiled { target, checked, mir, module, price, program, object, files })
 }
 
 /// The kernels of a module, and its object.
@@ -129,10 +136,10 @@ pub fn emit(
 /// # Errors
 ///
 /// As [`compile`].
-pub fn plan(source: Source, options: &Options) -> Result<lir::Module, Errors> {
+pub fn plan(source: Source, options: &Options) -> Result<Fitted, Errors> {
     let machine = target(options)?.machine;
     let checked = hir::check::check(source.graph, &options.dims, options.limits)?;
-    Ok(lowered(&checked, source.plan.as_ref(), options, &machine)?.1)
+    Ok(lowered(&checked, source.plan.as_ref(), options, &machine)?)
 }
 
 /// To a placed module; with the file's plan, every operator by itself, since the plan is of those.
@@ -141,11 +148,16 @@ fn lowered(
     plan: Option<&Plan>,
     options: &Options,
     machine: &Machine,
-) -> Result<(mir::Graph, lir::Module), ErrorKind> {
+) -> Result<Fitted, ErrorKind> {
     let level = if plan.is_some() { Level::None } else { options.level };
     let mir = passes::run(lower::expand(checked), level, options.filtering, machine);
+    // Of the arena as the program sees it.
+    let limit = options.max_arena.map(|bytes| bytes.saturating_sub(lir::SLACK_BYTES));
     let module = match plan {
-        None => lir::lower(&mir, options.plan())?,
+        None => match limit.filter(|_| level != Level::None) {
+            Some(limit) => return fit::fit(mir, &options.plan(), machine, limit),
+            None => lir::lower(&mir, options.plan())?,
+        },
         Some(plan) if plan.alignment < 16 => {
             let found = plan.alignment;
             let kind = ErrorKind::unsupported(format!("the plan in the file aligns to {found}"));
@@ -163,7 +175,10 @@ fn lowered(
             lir::lower_kept(&mir, options, &kept)?
         }
     };
-    Ok((mir, module))
+    if let Some(limit) = limit.filter(|&limit| module.plan.arena_size > limit) {
+        return Err(fit::refused(&module, limit));
+    }
+    Ok(Fitted { graph: mir, module, price: None })
 }
 
 /// The target of these options.

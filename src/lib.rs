@@ -33,6 +33,7 @@
 //! | [`mir`] | tensors of known type under a small closed set of kinds |
 //! | [`passes`] | MIR to better MIR: one list of functions |
 //! | [`lir`] | a schedule of steps over buffers, and the plan that gives each buffer its bytes |
+//! | [`fit`] | a graph in bands of rows, so that its plan fits into a given arena |
 //! | [`kernels`] | a loop program for each step |
 //! | [`kir`] | the language of loop programs over vectors, and the proof that they stay inside their operands |
 //! | [`codegen`] | loop programs to machine code, and the object file with all that belongs to it |
@@ -60,6 +61,7 @@
 pub mod codegen;
 pub mod compile;
 pub mod error;
+pub mod fit;
 pub mod front;
 pub mod hir;
 pub mod interp;

@@ -18,6 +18,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("passes", &["machine", "mir", "tensor", "types"]),
     ("placement", &["error"]),
     ("lir", &["error", "mir", "placement", "tensor", "types"]),
+    ("fit", &["error", "lir", "machine", "mir", "passes"]),
     ("kir", &["machine", "types"]),
     ("kernels", &["error", "kir", "lir", "machine", "tensor", "types"]),
     ("codegen", &["error", "kir", "lir", "machine", "types"]),
@@ -26,7 +27,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "compile",
         &[
-            "codegen", "error", "front", "hir", "kernels", "lir", "lower", "machine", "mir",
+            "codegen", "error", "fit", "front", "hir", "kernels", "lir", "lower", "machine", "mir",
             "passes", "report",
         ],
     ),

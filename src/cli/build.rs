@@ -156,6 +156,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
             bytes(compiled.object.code_bytes),
             duration(start.elapsed().as_secs_f64()),
         );
+        if let Some(price) = &compiled.price {
+            eprintln!("{to}: {}", output::price(price));
+        }
     }
     Ok(())
 }

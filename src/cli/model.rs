@@ -64,6 +64,10 @@ pub(crate) struct Args {
     /// tensor itself lies dense at its slot's start).
     #[arg(long)]
     uniform_slots: bool,
+    /// The most bytes that the arena may have: 3400000, 256K, 3.3M (K is 1024). What does not fit is
+    /// computed in bands of rows, which costs time.
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    max_arena: Option<u64>,
     /// Compute everything in every run, also what depends on parameters only. [default: that once, by <prefix>_prepare]
     #[arg(long)]
     no_prepare: bool,
@@ -74,6 +78,17 @@ pub(crate) struct Args {
     /// it is not known to be the smallest. [default: 1000000]
     #[arg(long, value_name = "STEPS")]
     pub(crate) plan_budget: Option<u64>,
+}
+
+/// Bytes, with a suffix or without.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [("K", 10), ("M", 20), ("G", 30)];
+    let upper = text.to_ascii_uppercase();
+    let found = units.iter().find_map(|&(unit, bits)| Some((upper.strip_suffix(unit)?, bits)));
+    let (number, bits) = found.unwrap_or((&upper, 0));
+    let number = number.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
+    let bytes = number.map(|n| n * (1u64 << bits) as f64).filter(|n| *n < 9e18);
+    bytes.map(|n| n as u64).ok_or_else(|| "a size is 3400000, 256K, 3.3M or 1G".to_owned())
 }
 
 /// Where the weights are.
@@ -142,6 +157,7 @@ impl Args {
         options.dims = self.bindings()?;
         options.plan.alignment = self.align;
         options.plan.no_reuse = self.no_reuse;
+        options.max_arena = self.max_arena;
         options.plan.prepare = !self.no_prepare;
         if self.guard > 1 << 30 {
             let kind = ErrorKind::usage(format!("--guard {}", self.guard));

@@ -2,6 +2,8 @@
 
 use super::{Failure, Outcome};
 use rlx_aot::error::ErrorKind;
+use rlx_aot::fit::Price;
+use rlx_aot::lir::SLACK_BYTES;
 pub(crate) use rlx_aot::report::bytes;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -60,6 +62,17 @@ fn permit(file: &std::fs::File) -> io::Result<()> {
 #[cfg(not(unix))]
 fn permit(_: &std::fs::File) -> io::Result<()> {
     Ok(())
+}
+
+/// What it cost to fit into an arena, in one line.
+pub(crate) fn price(price: &Price) -> String {
+    let Price { plain, regions, steps: [before, after], time } = price;
+    let chains = if *regions == 1 { "chain of steps" } else { "chains of steps" };
+    format!(
+        "{regions} {chains} in bands, for an arena of less than {}: {after} steps instead of {before}, some {:.0} % more work",
+        bytes(plain + SLACK_BYTES),
+        (time - 1.0).max(0.0) * 100.0,
+    )
 }
 
 /// A time for people.

@@ -9,7 +9,7 @@
 use super::accepts::{accepts, accepts_result, accepts_window};
 use super::state::{Link, Reader, readers};
 use super::storage::{operand_dims, step_op};
-use super::views::{has_interior, is_view, unview, view, window};
+use super::views::{has_interior, unview, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Op, Options};
 use crate::mir::{self, Graph, Role, Value};
 use crate::tensor::Tensor;
@@ -210,7 +210,7 @@ impl<'a> Homes<'a> {
             mir::Op::Input { role: Role::Input, .. } => Some(BufferKind::Input),
             mir::Op::Input { role: Role::Parameter, .. } => Some(BufferKind::Parameter),
             mir::Op::Constant(_) => None,
-            op if is_view(op) => return,
+            op if op.is_view() => return,
             _ => {
                 self.ops[value] = step_op(node);
                 let place = self.choose(value);
@@ -257,7 +257,7 @@ impl<'a> Homes<'a> {
 
     fn views_of(&self, value: Value) -> Vec<Value> {
         let views = self.users[value].iter().filter_map(|user| match *user {
-            User::Node(user, _) if is_view(&self.graph.nodes[user].op) => Some(user),
+            User::Node(user, _) if self.graph.nodes[user].op.is_view() => Some(user),
             User::Node(..) | User::Output(_) | User::State(_) => None,
         });
         views.collect()
@@ -273,7 +273,7 @@ impl<'a> Homes<'a> {
 
     /// The best place for a root: a value that a step computes, or a view that is copied.
     fn choose(&mut self, root: Value) -> Place {
-        let copied = is_view(&self.graph.nodes[root].op);
+        let copied = self.graph.nodes[root].op.is_view();
         let candidates = self.candidates(root).into_iter();
         let fitting = candidates
             .filter(|c| self.fits(root, &c.access) && self.leaves_states(root, &c.access));
@@ -337,7 +337,7 @@ impl<'a> Homes<'a> {
                 if !self.options.alias {
                     continue;
                 }
-                if is_view(&node.op) {
+                if node.op.is_view() {
                     // Only through views that show each element once.
                     let Some(access) = self.pull_back(root, user, dense(user)) else { continue };
                     if !access.is_dense() {
@@ -356,6 +356,8 @@ impl<'a> Homes<'a> {
                     }
                     Some(_) => continue,
                     None if has_interior(node, self.graph) => continue,
+                    // It is there to wait in less room than that.
+                    None if self.graph.nodes[root].is_copy() => continue,
                     // It would keep room for all of its neighbours meanwhile.
                     None if self.position[user] - self.position[root] > self.reach => continue,
                     None => (window(self.graph, user, index, &place.access), place.until, None),
@@ -381,7 +383,7 @@ impl<'a> Homes<'a> {
 
     /// Whether a root is a concatenation or a border.
     fn is_composed(&self, root: Value) -> bool {
-        self.ops[root].is_none() && !is_view(&self.graph.nodes[root].op)
+        self.ops[root].is_none() && !self.graph.nodes[root].op.is_view()
     }
 
     /// How an input, a constant or a view of one lies, in a buffer that is not said.
@@ -391,7 +393,7 @@ impl<'a> Homes<'a> {
             mir::Op::Input { .. } | mir::Op::Constant(_) => {
                 Some(Access::dense(self.buffers.next_key(), &node.ty))
             }
-            op if is_view(op) => view(node, &self.given(node.operands[0])?),
+            op if op.is_view() => view(node, &self.given(node.operands[0])?),
             _ => None,
         }
     }
@@ -440,7 +442,7 @@ impl<'a> Homes<'a> {
         match &self.ops[root] {
             Some(op) => accepts_result(op, access),
             // A reshape that is copied is written with the dimensions that its operand has.
-            None if is_view(&node.op) => {
+            None if node.op.is_view() => {
                 unview(node, &self.graph.ty(node.operands[0]).dims, access).is_some()
                     || access.is_dense()
             }
@@ -471,12 +473,12 @@ impl<'a> Homes<'a> {
     /// into windows of `access`.
     fn refused_windows(&self, root: Value, access: &Access) -> u64 {
         let node = &self.graph.nodes[root];
-        if self.ops[root].is_some() || is_view(&node.op) || accepts_window(access) {
+        if self.ops[root].is_some() || node.op.is_view() || accepts_window(access) {
             return 0;
         }
         let computed = |value: Value| {
             let mut root = value;
-            while is_view(&self.graph.nodes[root].op) {
+            while self.graph.nodes[root].op.is_view() {
                 root = self.graph.nodes[root].operands[0];
             }
             !matches!(self.graph.nodes[root].op, mir::Op::Input { .. } | mir::Op::Constant(_))
@@ -526,7 +528,7 @@ impl<'a> Homes<'a> {
                     }
                 };
                 let node = &self.graph.nodes[user];
-                if is_view(&node.op) {
+                if node.op.is_view() {
                     match view(node, &access).filter(|_| self.options.alias) {
                         Some(access) => open.push((user, access)),
                         None if readable(user) => cost += bytes(user),

@@ -300,24 +300,38 @@ impl Module {
 /// States that are none ([`state::links`]), and a plan that is over a limit. In debug builds, a broken
 /// invariant (our bug) panics.
 pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::error::ErrorKind> {
+    Ok(lower_traced(graph, options)?.0)
+}
+
+/// As [`lower`], with the buffer of every value.
+///
+/// # Errors
+///
+/// As [`lower`].
+pub fn lower_traced(
+    graph: &mir::Graph,
+    options: Options,
+) -> Result<(Module, storage::Traces), crate::error::ErrorKind> {
     let links = state::links(graph, &options)?;
     // Without aliases, the listing follows the model.
     let tried = if options.alias { usize::MAX } else { 1 };
     let orders: Vec<_> = schedule::orders(graph).into_iter().take(tried).collect();
     // The first of the lowest, so that the model's own order wins where it is as good.
     let lowest = |reach: usize| {
-        let all = orders.iter().map(|order| storage::assign(graph, order, &links, &options, reach));
-        all.map(|module| (place::bound(&module), module)).min_by_key(|(bound, _)| *bound)
+        let stored = |order| storage::traced(graph, order, &links, &options, reach);
+        let all = orders.iter().map(|order| stored(order));
+        all.map(|stored| (place::bound(&stored.0), stored)).min_by_key(|(bound, _)| *bound)
     };
     let no_order = || crate::error::ErrorKind::bug("no schedule");
-    let (bound, mut module) = lowest(usize::MAX).ok_or_else(no_order)?;
+    let (bound, mut stored) = lowest(usize::MAX).ok_or_else(no_order)?;
     if options.alias {
         // Copies into windows that wait for long are paid for by a good deal of memory only.
         let (near_bound, near) = lowest(NEAR).ok_or_else(no_order)?;
         if near_bound < bound - bound / 16 {
-            module = near;
+            stored = near;
         }
     }
+    let (mut module, traces) = stored;
     if options.alias {
         schedule::improve(&mut module);
     }
@@ -327,7 +341,7 @@ pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::erro
     {
         panic!("after lowering: {}\n{module}", broken.join("\n"));
     }
-    Ok(module)
+    Ok((module, traces))
 }
 
 /// Stores a graph as it stands and places it as its file says.

@@ -8,7 +8,7 @@
 
 use super::Options;
 use super::access::Access;
-use super::views::{is_view, view};
+use super::views::view;
 use crate::error::{ErrorKind, nearest};
 use crate::mir::{Graph, Op, Role, Value};
 use cranelift_entity::SecondaryMap;
@@ -113,7 +113,7 @@ pub(super) fn readers(
         for (index, &operand) in node.operands.iter().enumerate() {
             let Some(access) = shown[operand].clone() else { continue };
             // A view that is no access is a copy.
-            match view(node, &access).filter(|_| is_view(&node.op)) {
+            match view(node, &access).filter(|_| node.op.is_view()) {
                 Some(seen) => shown[value] = Some(seen),
                 None => {
                     readers.push(Reader { at: position, operand: Some((value, index, access)) });

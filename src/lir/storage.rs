@@ -10,7 +10,7 @@ use super::collapse::{collapse, sort_axes};
 use super::homes::Homes;
 use super::phase;
 use super::state::{Link, State};
-use super::views::{borders, is_view, view, window};
+use super::views::{borders, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Io, Module, Op, Options, Plan, Port, Step};
 use super::{Rows, StepInfo};
 use crate::mir::Stage;
@@ -28,6 +28,20 @@ pub fn assign(
     options: &Options,
     reach: usize,
 ) -> Module {
+    traced(graph, order, links, options, reach).0
+}
+
+/// The buffer in which each value lies, if something needs it.
+pub type Traces = SecondaryMap<Value, Option<Buffer>>;
+
+/// As [`assign`], with the buffers of all values.
+pub fn traced(
+    graph: &Graph,
+    order: &[Value],
+    links: &[Link],
+    options: &Options,
+    reach: usize,
+) -> (Module, Traces) {
     let invariant = phase::invariants(graph, options);
     let order = &phase::invariants_first(order, &invariant);
     let homes = Homes::new(graph, order, links, invariant, options, reach);
@@ -165,7 +179,7 @@ impl Writer<'_> {
             let read = |(index, &operand): (usize, &Value)| self.read(&op, value, index, operand);
             let operands = operands.map(read).collect();
             self.push(value, op, operands, result);
-        } else if is_view(&node.op) {
+        } else if node.op.is_view() {
             if self.homes.is_copied(value) {
                 self.copy_view(value, result);
             }
@@ -286,7 +300,7 @@ impl Writer<'_> {
     }
 
     /// The module, its buffers numbered in the order in which they are met.
-    fn finish(self, options: &Options) -> Module {
+    fn finish(self, options: &Options) -> (Module, Traces) {
         let Writer { graph, links, homes, mut steps, outputs, .. } = self;
         let mut io = Io::default();
         for &input in &graph.inputs {
@@ -327,6 +341,11 @@ impl Writer<'_> {
         outputs.iter_mut().for_each(|port| rename(&mut port.buffer));
         let prologue = phase::separate(&mut steps, &buffers, options);
         let plan = Plan { options: options.clone(), prologue, ..Plan::default() };
-        Module { name: graph.name.clone(), buffers, steps, io, plan }
+        let mut traces = Traces::with_capacity(graph.nodes.len());
+        for value in graph.nodes.keys() {
+            let access = homes.access(value);
+            traces[value] = access.and_then(|access| renamed.get(&access.buffer)).copied();
+        }
+        (Module { name: graph.name.clone(), buffers, steps, io, plan }, traces)
     }
 }

@@ -3,26 +3,6 @@
 use super::Access;
 use crate::mir::{Graph, Node, Op, Value};
 
-/// Whether a node of this kind only looks at its operand.
-pub fn is_view(op: &Op) -> bool {
-    match op {
-        Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast => true,
-        Op::Input { .. }
-        | Op::Constant(_)
-        | Op::Map(_)
-        | Op::Reduce { .. }
-        | Op::ArgReduce { .. }
-        | Op::Rows(_)
-        | Op::Contract(_)
-        | Op::Conv(_)
-        | Op::Winograd(_)
-        | Op::Pool(_)
-        | Op::Gather { .. }
-        | Op::Pad { .. }
-        | Op::Concat { .. } => false,
-    }
-}
-
 /// The result of a view node as an access to its operand's storage; `None` when there is no such
 /// access, or the node is no view.
 pub fn view(node: &Node, operand: &Access) -> Option<Access> {

@@ -265,6 +265,35 @@ pub fn windows(extent: usize, window: usize, stride: usize, dilation: usize) -> 
     }
 }
 
+impl Op {
+    /// Whether a node of this kind only looks at its operand.
+    pub fn is_view(&self) -> bool {
+        match self {
+            Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast => true,
+            Op::Input { .. }
+            | Op::Constant(_)
+            | Op::Map(_)
+            | Op::Reduce { .. }
+            | Op::ArgReduce { .. }
+            | Op::Rows(_)
+            | Op::Contract(_)
+            | Op::Conv(_)
+            | Op::Winograd(_)
+            | Op::Pool(_)
+            | Op::Gather { .. }
+            | Op::Pad { .. }
+            | Op::Concat { .. } => false,
+        }
+    }
+}
+
+impl Node {
+    /// Whether the result is the operand, which is to be copied: kept apart from it.
+    pub fn is_copy(&self) -> bool {
+        matches!(&self.op, Op::Map(expr) if expr.nodes == [Scalar::Operand(0)])
+    }
+}
+
 impl Graph {
     /// Type of a value.
     pub fn ty(&self, value: Value) -> &Type {

@@ -1,5 +1,6 @@
 //! Passes over MIR: each a function from graph to graph, one file, one exported function.
 
+pub mod bands;
 pub mod dce;
 pub mod epilogue;
 pub mod fold;

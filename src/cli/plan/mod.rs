@@ -7,6 +7,7 @@ use super::progress::Progress;
 use super::{Outcome, model, output};
 use rlx_aot::compile::{self, Options};
 use rlx_aot::error::{Class, ErrorKind, Errors};
+use rlx_aot::fit::Fitted;
 use rlx_aot::lir::{Module, place};
 use rlx_aot::placement::csv;
 use rlx_aot::report::{Compiled, Report};
@@ -97,7 +98,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     progress.phase("planning");
     let options = args.model.options(&args.model.stem())?;
     let in_file = |e: Errors| e.in_file(&args.model.model.display().to_string());
-    let module = compile::plan(source, &options).map_err(in_file)?;
+    let Fitted { module, price, .. } = compile::plan(source, &options).map_err(in_file)?;
     let (report, left_out) = if args.code || args.html.is_some() {
         progress.phase("compiling");
         with_code(&module, &options, args.code).map_err(in_file)?
@@ -117,6 +118,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         output::write(path, |to| to.write_all(text.as_bytes()))?;
     }
     drop(progress);
+    if let Some(price) = price.filter(|_| !quiet) {
+        eprintln!("{}", output::price(&price));
+    }
     if let Some(errors) = left_out.filter(|_| !quiet) {
         eprintln!("the page has no sizes of code, since the model has none yet:\n{errors}");
     }

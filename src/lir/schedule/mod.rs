@@ -35,6 +35,14 @@ pub fn orders(graph: &Graph) -> Vec<Vec<Value>> {
     orders
 }
 
+/// Bytes that a graph needs in its own order besides its inputs and constants, as far as that is known
+/// before it is stored.
+pub fn estimate(graph: &Graph) -> u64 {
+    let problem = Nodes::new(graph).problem();
+    let own: Vec<usize> = (0..problem.tasks.len()).collect();
+    problem.cost(&own).peak
+}
+
 /// Puts the steps in an order that needs less memory, or as much for a shorter time; leaves them where
 /// they are if none is found. Whether it is known that no order of these steps needs less.
 pub fn improve(module: &mut Module) -> bool {

@@ -2,7 +2,7 @@
 
 use super::problem::{Problem, Task};
 use crate::lir::storage::step_op;
-use crate::lir::views::{has_interior, is_view};
+use crate::lir::views::has_interior;
 use crate::mir::{Graph, Op, Value};
 use cranelift_entity::SecondaryMap;
 use std::collections::BTreeSet;
@@ -44,7 +44,7 @@ impl<'a> Nodes<'a> {
         for (value, node) in graph.nodes.iter().filter(|(value, _)| needed[*value]) {
             step_of[value] = match &node.op {
                 Op::Input { .. } | Op::Constant(_) => None,
-                op if is_view(op) => step_of[node.operands[0]],
+                op if op.is_view() => step_of[node.operands[0]],
                 _ => {
                     let index = steps.values.len();
                     let operands: BTreeSet<usize> =
@@ -81,7 +81,9 @@ impl<'a> Nodes<'a> {
             };
             for &operand in node.operands.iter().filter(|_| joins) {
                 let Some(step) = self.step_of[operand] else { continue };
-                let is_free = objects[step] == step && !self.kept[step];
+                let is_free = objects[step] == step
+                    && !self.kept[step]
+                    && !self.graph.nodes[self.values[step]].is_copy();
                 if is_free && self.values[step] == operand {
                     objects[step] = objects[index];
                     is_window[step] = true;
@@ -129,7 +131,7 @@ impl<'a> Nodes<'a> {
         let mut follow: SecondaryMap<Value, Vec<Value>> = SecondaryMap::new();
         for output in &graph.outputs {
             let mut root = output.value;
-            while is_view(&graph.nodes[root].op) {
+            while graph.nodes[root].op.is_view() {
                 root = graph.nodes[root].operands[0];
             }
             follow[root].push(output.value);

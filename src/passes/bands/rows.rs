@@ -1,0 +1,245 @@
+//! Which rows of its operands a node needs for some rows of its result.
+
+use crate::mir::{Graph, Op, Rows, Side, Value};
+use crate::types::Type;
+use std::ops::Range;
+
+/// The rows of a tensor: `unit` neighbouring elements of one axis each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Axis {
+    /// Along which axis they follow one another.
+    pub axis: usize,
+    /// Elements of the axis in one of them.
+    pub unit: usize,
+}
+
+impl Axis {
+    /// How many rows a tensor has.
+    pub fn count(self, ty: &Type) -> usize {
+        ty.dims[self.axis] / self.unit
+    }
+}
+
+/// What of an operand is needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// All of it.
+    Whole,
+    /// Some rows.
+    Rows(Axis, Window),
+}
+
+/// Rows `a..b` of the result need rows `a / block * stride + first ..= (b - 1) / block * stride + last` of the
+/// operand, those that it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Window {
+    block: i64,
+    stride: i64,
+    first: i64,
+    last: i64,
+}
+
+impl Window {
+    const SAME: Window = Window { block: 1, stride: 1, first: 0, last: 0 };
+
+    fn moved(by: i64) -> Window {
+        Window { first: by, last: by, ..Window::SAME }
+    }
+
+    /// The rows of an operand with `count` of them; none where it has no part in the result's.
+    pub(super) fn of(self, rows: &Range<usize>, count: usize) -> Range<usize> {
+        let clip = |row: i64| row.clamp(0, count as i64) as usize;
+        let [a, b] = [rows.start, rows.end.max(1) - 1].map(|row| row as i64 / self.block);
+        let (start, end) =
+            (clip(a * self.stride + self.first), clip(b * self.stride + self.last + 1));
+        start..end.max(start)
+    }
+}
+
+/// Where the rows of a node's result come from, per operand; `None` if it cannot be computed by rows of
+/// this axis.
+pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Source>> {
+    let node = &graph.nodes[value];
+    let Axis { axis, unit } = rows;
+    let dims = &node.ty.dims;
+    let operand = |index: usize| graph.ty(node.operands[index]);
+    let same = |axis: usize| Source::Rows(Axis { axis, unit }, Window::SAME);
+    // Operands from `start` on, broadcast to dimensions.
+    let broadcast = |start: usize, dims: &[usize]| -> Vec<Source> {
+        let source = |&value: &Value| {
+            let from = &graph.ty(value).dims;
+            match (axis + from.len()).checked_sub(dims.len()) {
+                Some(at) if from[at] == dims[axis] => same(at),
+                _ => Source::Whole,
+            }
+        };
+        node.operands[start..].iter().map(source).collect()
+    };
+    // One row of the operand for each row of the result, along an axis where windows are `extent` long.
+    let windows = |at: usize, stride: usize, extent: usize| {
+        let window = Window { stride: stride as i64, last: extent as i64 - 1, ..Window::SAME };
+        (unit == 1).then_some(Source::Rows(Axis { axis: at, unit }, window))
+    };
+    let spatial = axis.checked_sub(1).filter(|&at| at + 2 < dims.len());
+    Some(match &node.op {
+        Op::Input { .. } | Op::Constant(_) => return None,
+        Op::Map(_) => broadcast(0, dims),
+        Op::Rows(Rows { width, .. }) => {
+            let mut domain = dims.clone();
+            *domain.last_mut().filter(|_| axis + 1 < dims.len())? = *width;
+            broadcast(0, &domain)
+        }
+        Op::Reduce { axes, .. } if axes.contains(&axis) => return None,
+        Op::ArgReduce { axis: along, .. } if *along == axis => return None,
+        Op::Reduce { .. } | Op::ArgReduce { .. } => vec![same(axis)],
+        Op::Contract(_) => {
+            let mut sources = match dims.len() - axis {
+                1 => return None,
+                2 => vec![same(axis), Source::Whole],
+                _ => vec![same(axis), same(axis)],
+            };
+            sources.extend(broadcast(2, dims));
+            sources
+        }
+        Op::Conv(conv) => {
+            let x = match spatial {
+                Some(at) => {
+                    let extent = (conv.taps[at] - 1) * conv.dilations[at] + 1;
+                    windows(axis, conv.strides[at], extent)?
+                }
+                None if axis == 0 => same(0),
+                None => return None,
+            };
+            [vec![x, Source::Whole], broadcast(2, dims)].concat()
+        }
+        Op::Pool(pool) => vec![match spatial {
+            Some(at) => {
+                let extent = (pool.window[at] - 1) * pool.dilations[at] + 1;
+                windows(axis, pool.strides[at], extent)?
+            }
+            None => same(axis),
+        }],
+        Op::Winograd(w) => match &w.side {
+            Side::Input { before, tiles } => {
+                if axis != 1 || unit != tiles[1] || operand(0).dims[0] != 1 {
+                    return None;
+                }
+                let first = -(before[0] as i64);
+                let last = first + w.points() as i64 - 1;
+                let window = Window { stride: w.tile as i64, first, last, ..Window::SAME };
+                vec![Source::Rows(Axis { axis: 1, unit: 1 }, window)]
+            }
+            Side::Output { .. } => {
+                if axis != 1 || unit != 1 || dims[0] != 1 {
+                    return None;
+                }
+                let tiles = Axis { axis: 1, unit: dims[2].div_ceil(w.tile) };
+                let window = Window { block: w.tile as i64, ..Window::SAME };
+                [vec![Source::Rows(tiles, window)], broadcast(1, dims)].concat()
+            }
+        },
+        Op::Gather { axis: along } => {
+            let indices = operand(1).dims.len();
+            match axis.checked_sub(*along) {
+                None => vec![same(axis), Source::Whole],
+                Some(at) if at < indices => vec![Source::Whole, same(at)],
+                Some(_) => vec![same(axis + 1 - indices), Source::Whole],
+            }
+        }
+        Op::Pad { low, high, interior, .. } => {
+            if low[axis] == 0 && high[axis] == 0 && interior[axis] == 0 {
+                return Some(vec![same(axis)]);
+            }
+            if unit != 1 || interior[axis] != 0 || operand(0).dims[axis] == 0 {
+                return None;
+            }
+            vec![Source::Rows(rows, Window::moved(-(low[axis] as i64)))]
+        }
+        Op::Concat { axis: along } if *along != axis => vec![same(axis); node.operands.len()],
+        Op::Concat { .. } => {
+            let mut before = 0;
+            let part = |&value: &Value| {
+                let extent = graph.ty(value).dims[axis];
+                let window = Window::moved(-((before / unit) as i64));
+                let fits = before % unit == 0 && extent % unit == 0;
+                before += extent;
+                fits.then_some(Source::Rows(rows, window))
+            };
+            node.operands.iter().map(part).collect::<Option<_>>()?
+        }
+        Op::Reshape => {
+            vec![Source::Rows(reshaped(dims, rows, &operand(0).dims)?, Window::SAME)]
+        }
+        Op::Permute(perm) => vec![same(perm[axis])],
+        Op::Slice { starts, steps } => {
+            if starts[axis] == 0 && steps[axis] == 1 && operand(0).dims[axis] == dims[axis] {
+                return Some(vec![same(axis)]);
+            }
+            let stride = Some(steps[axis]).filter(|&step| step > 0 && unit == 1)?;
+            let window = Window { stride, ..Window::moved(starts[axis] as i64) };
+            vec![Source::Rows(rows, window)]
+        }
+        Op::Broadcast => broadcast(0, dims),
+    })
+}
+
+/// The axis of other dimensions whose rows are the same elements in row-major order.
+fn reshaped(from: &[usize], rows: Axis, to: &[usize]) -> Option<Axis> {
+    let product = |dims: &[usize]| dims.iter().product::<usize>();
+    let outer = product(&from[..rows.axis]);
+    let row = product(&from[rows.axis + 1..]) * rows.unit;
+    (0..to.len()).find_map(|axis| {
+        let inner = product(&to[axis + 1..]);
+        let fits = product(&to[..axis]) == outer && inner > 0 && row % inner == 0;
+        let unit = row / inner.max(1);
+        (fits && unit > 0 && to[axis] % unit == 0).then_some(Axis { axis, unit })
+    })
+}
+
+/// The rows that are computed where some are needed: whole tiles, and of a border not that alone.
+pub(super) fn computed(
+    graph: &Graph,
+    value: Value,
+    rows: Axis,
+    need: Range<usize>,
+) -> Range<usize> {
+    let node = &graph.nodes[value];
+    let count = rows.count(&node.ty);
+    if let Op::Winograd(w) = &node.op
+        && let Side::Output { .. } = w.side
+    {
+        return need.start / w.tile * w.tile..need.end.next_multiple_of(w.tile).min(count);
+    }
+    if let Op::Pad { low, .. } = &node.op
+        && rows.unit == 1
+    {
+        let (low, inside) = (low[rows.axis], graph.ty(node.operands[0]).dims[rows.axis]);
+        let behind = low + inside;
+        let end = if need.end >= behind { count } else { need.end.max(low + 1) };
+        return need.start.min(behind.max(1) - 1)..end;
+    }
+    need
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_through_reshapes() {
+        let axis = |axis, unit| Axis { axis, unit };
+        assert_eq!(reshaped(&[1, 56, 56, 24], axis(1, 1), &[3136, 24]), Some(axis(0, 56)));
+        assert_eq!(reshaped(&[3136, 24], axis(0, 56), &[1, 56, 56, 24]), Some(axis(1, 1)));
+        assert_eq!(reshaped(&[3136, 24], axis(0, 1), &[1, 56, 56, 24]), None);
+        assert_eq!(reshaped(&[2, 8, 6], axis(1, 2), &[2, 4, 12]), Some(axis(1, 1)));
+        assert_eq!(reshaped(&[2, 8, 6], axis(1, 1), &[16, 6]), None);
+    }
+
+    #[test]
+    fn windows_are_clipped() {
+        let window = Window { stride: 2, first: -1, last: 1, ..Window::SAME };
+        assert_eq!(window.of(&(0..3), 10), 0..6);
+        assert_eq!(window.of(&(3..6), 10), 5..10);
+        assert_eq!(Window::moved(-4).of(&(0..3), 10), 0..0);
+    }
+}
