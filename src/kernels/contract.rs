@@ -8,7 +8,7 @@
 //! registers.
 
 use super::expr::{self, Body};
-use super::nest::{self, Level, Part, nest};
+use super::nest::{self, Level, Part, Shares, nest};
 use super::{Frame, KernelPlan, operations};
 use crate::error::ErrorKind;
 use crate::kir::Value;
@@ -333,27 +333,45 @@ impl<'a> Tiling<'a> {
         let fits = (frame.machine.l2 as i64 / 2 / bytes.max(1)).max(1);
         let around: i64 = self.around.iter().map(|l| l.extent).product();
         let panels = (columns.extent + panel - 1) / panel;
-        // Some for each of several threads, but not so small that the panels are read for little.
-        let spread = match around * panels {
-            32.. => blocked.extent,
-            // Of one level: threads do not share two.
-            _ => (blocked.extent / 64).max(tile * 4 / of_rest.min(4)),
-        };
-        let block = if panels == 1 { spread } else { spread.min(fits) };
-        let block = (block / tile * tile).max(tile);
+        let in_tiles = |rows: i64| (rows / tile * tile).max(tile);
+        let columns = columns.clone().in_pieces(panel);
         let mut levels = self.around.clone();
-        levels.push(blocked.clone().in_pieces(block));
-        levels.push(columns.clone().in_pieces(panel));
-        let count = levels.len();
-        let range = nest::shared(&levels);
+        // Threads share rows, as steps before and behind do, unless each would have to bring all of
+        // the panels from far away.
+        let heavy = depth * columns.extent * expr::size(self.dtype) > frame.machine.l2 as i64;
+        let (rows_at, columns_at, turned);
+        if heavy && fits >= blocked.extent {
+            let blocks = (32 / (around * panels).max(1)).max(1);
+            let block = in_tiles((blocked.extent + blocks - 1) / blocks);
+            levels.push(columns);
+            levels.push(blocked.clone().in_pieces(block));
+            (columns_at, rows_at, turned) = (levels.len() - 2, levels.len() - 1, false);
+        } else {
+            // Not so small that the panels are read for little.
+            let spread = in_tiles((blocked.extent / 64).max(tile * 4 / of_rest.min(4)));
+            let blocks = (blocked.extent + spread - 1) / spread;
+            turned = !heavy && blocks < 16 && fits >= blocked.extent;
+            let block = match panels {
+                _ if turned => in_tiles(blocked.extent / 64),
+                1 => spread,
+                _ if heavy => in_tiles(blocked.extent.min(fits)),
+                _ => in_tiles(spread.min(fits)),
+            };
+            levels.push(blocked.clone().in_pieces(block));
+            levels.push(columns);
+            (rows_at, columns_at) = (levels.len() - 2, levels.len() - 1);
+        }
+        let columns = &self.problem.columns;
+        let shares = Shares::of(&levels);
+        let shares = if turned { shares.turned(&levels) } else { shares };
         let work = around * of_rest * blocked.extent * columns.extent * (depth + self.body.cost());
-        let (mut b, mut pointers) = frame.open(levels[range].pieces());
+        let (mut b, mut pointers) = frame.open(shares.extent(&levels));
         if self.ahead.is_some() {
             let right = self.problem.right();
             pointers.push(b.offset(pointers[right], panel, columns.steps[right]));
         }
-        nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
-            let (block, columns) = (sizes[count - 2], sizes[count - 1]);
+        nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
+            let (block, columns) = (sizes[rows_at], sizes[columns_at]);
             let mut rows = self.rows.clone();
             rows[at].extent = block;
             let [outer, inner] = rows;

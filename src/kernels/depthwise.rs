@@ -4,7 +4,7 @@
 //! several columns of the row are summed at a time.
 
 use super::expr::{self, Body};
-use super::nest::{self, Level, nest};
+use super::nest::{self, Level, Shares, nest};
 use super::{Frame, KernelPlan, operations};
 use crate::error::ErrorKind;
 use crate::kir::Value;
@@ -92,11 +92,11 @@ impl Depthwise<'_> {
         let mut levels = nest::merge(around);
         levels.push(self.channels.clone().in_pieces(frame.lanes()));
         let last = levels.len() - 1;
-        let range = nest::shared(&levels);
+        let shares = Shares::of(&levels);
         let elements: i64 = frame.result().dims.iter().product();
         let work = elements * (taps + self.body.cost() + 1);
-        let (mut b, pointers) = frame.open(levels[range].pieces());
-        nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+        let (mut b, pointers) = frame.open(shares.extent(&levels));
+        nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
             let lanes = sizes[last] as u32;
             let weights: Option<Vec<Value>> = resident.then(|| {
                 let places = offsets(&self.taps);

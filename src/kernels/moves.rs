@@ -4,7 +4,7 @@
 //! 4, those of 2 are pairs of bytes, so that vectors copy all of them.
 
 use super::expr::{self, reach};
-use super::nest::{self, Level, nest, strips};
+use super::nest::{self, Level, Shares, nest, strips};
 use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
 use crate::kir::build::Builder;
@@ -86,9 +86,9 @@ fn copy_rows(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word) -> KernelPla
     let work = around * row.extent;
     levels.push(row.in_pieces(size));
     let last = levels.len() - 1;
-    let range = nest::shared(&levels);
-    let (mut b, pointers) = frame.open(levels[range].pieces());
-    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+    let shares = Shares::of(&levels);
+    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
         word.copy_row(b, sizes[last], p[0], p[1]);
     });
     frame.close(b, work)
@@ -96,10 +96,10 @@ fn copy_rows(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word) -> KernelPla
 
 /// One word at a time.
 fn copy_elements(frame: &Frame<'_>, levels: Vec<Level>, word: Word) -> KernelPlan {
-    let range = nest::shared(&levels);
+    let shares = Shares::of(&levels);
     let work = levels.iter().map(Level::pieces).product::<i64>() * 2;
-    let (mut b, pointers) = frame.open(levels[range].pieces());
-    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, _| {
+    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
         let value = word.load(b, p[0], 0, 1);
         word.store(b, value, p[1], 0, 1);
     });
@@ -120,10 +120,10 @@ fn transpose(
     for axis in [from, to] {
         levels[axis] = levels[axis].clone().in_pieces(lanes);
     }
-    let range = nest::shared(&levels);
+    let shares = Shares::of(&levels);
     let (row_step, column_step) = (levels[to].steps[0], levels[from].steps[1]);
-    let (mut b, pointers) = frame.open(levels[range].pieces());
-    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
         let (columns, rows) = (sizes[from], sizes[to]);
         let zero = b.i32(0);
         let square: Vec<Value> = (0..lanes)
@@ -178,9 +178,9 @@ pub(super) fn gather(frame: &Frame<'_>, axis: usize) -> Result<Option<KernelPlan
         levels.push(Level::unit(3));
     }
     let around: i64 = levels.iter().chain(&inner).map(Level::pieces).product();
-    let range = nest::shared(&levels);
-    let (mut b, pointers) = frame.open(levels[range].pieces());
-    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, _| {
+    let shares = Shares::of(&levels);
+    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
         let index = b.load_index(memory, p[1], 0, extent, true);
         let from = b.offset(p[0], index, step);
         nest(b, &inner, None, &[from, p[2]], &mut |b, p, _| {
@@ -228,9 +228,9 @@ pub(super) fn fill(frame: &Frame<'_>, literal: Literal) -> Option<KernelPlan> {
     let steps = row.steps.clone();
     levels.push(row.in_pieces(size));
     let last = levels.len() - 1;
-    let range = nest::shared(&levels);
-    let (mut b, pointers) = frame.open(levels[range].pieces());
-    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+    let shares = Shares::of(&levels);
+    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
         // The parts of an element lie in memory as the target's bytes do.
         let little = !b.machine().big_endian;
         let values: Vec<Value> = match same {

@@ -1,7 +1,7 @@
 //! Loop nests over the axes of tensors, for as many pointers as a kernel has.
 
 use crate::kir::build::Builder;
-use crate::kir::{IndexOp, Value};
+use crate::kir::{IndexOp, Scalar, Value};
 
 /// A loop over an axis, in pieces of `size`; the last piece may be smaller.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,39 +57,136 @@ pub(super) fn merge(levels: impl IntoIterator<Item = Level>) -> Vec<Level> {
     merged
 }
 
-/// The level whose iterations threads share: the first with plenty of pieces, else the one with the
-/// most.
-pub(super) fn shared(levels: &[Level]) -> usize {
-    const PLENTY: i64 = 16;
-    let plenty = levels.iter().position(|l| l.pieces() >= PLENTY);
-    let most = (0..levels.len()).rev().max_by_key(|&i| levels[i].pieces());
-    plenty.or(most).unwrap_or(0)
+/// What threads share of a nest: the pieces of its outermost levels, counted through in their order.
+///
+/// The order is that of memory, so that a thread that gets the first half of every step reads what it
+/// has written itself: what another core has written is far away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Shares {
+    /// So many levels.
+    levels: usize,
+    /// Whether the last of them is looped over outside of the one before.
+    turned: bool,
+}
+
+impl Shares {
+    /// As many levels as give plenty of pieces.
+    pub(super) fn of(levels: &[Level]) -> Shares {
+        const PLENTY: i64 = 32;
+        let mut pieces = 1;
+        let plenty = levels.iter().position(|level| {
+            pieces *= level.pieces();
+            pieces >= PLENTY
+        });
+        Shares { levels: plenty.map_or(levels.len(), |last| last + 1), turned: false }
+    }
+
+    /// The same, with the loop over the last level outside of that over the one before, where both are
+    /// shared.
+    pub(super) fn turned(self, levels: &[Level]) -> Shares {
+        let last = levels.last().is_some_and(|level| level.pieces() > 1);
+        Shares { turned: last && self.levels == levels.len() && self.levels > 1, ..self }
+    }
+
+    /// The pieces of an iteration of a level: those of the shared levels inside of it.
+    pub(super) fn inner(self, levels: &[Level], at: usize) -> i64 {
+        let inside = levels.get(at + 1..self.levels).unwrap_or_default();
+        inside.iter().map(Level::pieces).product::<i64>().max(1)
+    }
+
+    /// The pieces that the kernel is called for.
+    pub(super) fn span(self, b: &Builder) -> Span {
+        Span { shares: self, begin: b.begin(), end: b.end() }
+    }
+
+    /// How many pieces there are: the extent of the kernel's range.
+    pub(super) fn extent(self, levels: &[Level]) -> i64 {
+        levels[..self.levels].iter().map(Level::pieces).product()
+    }
 }
 
 /// What is inside a nest: it gets the pointers and the sizes of the pieces.
 pub(super) type Inside<'a> = dyn FnMut(&mut Builder, &[Value], &[i64]) + 'a;
 
 /// Writes the loops. The body gets the pointers and, for every level, the size of the piece; it is
-/// written once for each combination of whole and partial pieces. With `range`, that level's pieces
-/// are the kernel's range, and its loop is the outermost.
+/// written once for each combination of whole and partial pieces. With `shares`, the kernel's range
+/// says which pieces.
 pub(super) fn nest(
     b: &mut Builder,
     levels: &[Level],
-    range: Option<usize>,
+    shares: Option<Shares>,
     pointers: &[Value],
     body: &mut Inside<'_>,
 ) {
-    let rest = (0..levels.len()).filter(|&i| Some(i) != range);
-    let order: Vec<usize> = range.into_iter().chain(rest).collect();
+    let mut order: Vec<usize> = (0..levels.len()).collect();
+    let mut span = None;
+    if let Some(shares) = shares.filter(|shares| shares.levels > 0) {
+        if shares.turned {
+            order.swap(shares.levels - 2, shares.levels - 1);
+        }
+        span = Some(shares.span(b));
+    }
     let mut sizes = vec![1; levels.len()];
-    descend(b, levels, &order, range.is_some(), pointers, &mut sizes, body);
+    descend(b, levels, &order, span, pointers, &mut sizes, body);
+}
+
+/// Pieces `begin..end` of those that are left of what is shared.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    shares: Shares,
+    begin: Value,
+    end: Value,
+}
+
+impl Span {
+    /// The iterations of a level of which each is `inner` pieces, not all of which need be in the span.
+    pub(super) fn iterations(self, b: &mut Builder, inner: i64) -> (Value, Value) {
+        if inner == 1 {
+            return (self.begin, self.end);
+        }
+        let first = b.index(IndexOp::Div, self.begin, inner);
+        let end = b.index(IndexOp::Add, self.end, inner - 1);
+        (first, b.index(IndexOp::Div, end, inner))
+    }
+
+    /// The span within an iteration of these.
+    pub(super) fn within(self, b: &mut Builder, iteration: Scalar, inner: i64) -> Option<Span> {
+        if inner == 1 {
+            return None;
+        }
+        let before = match iteration {
+            Scalar::Constant(iteration) => Scalar::Constant(-iteration * inner),
+            Scalar::Value(iteration) => b.index(IndexOp::Mul, iteration, -inner).into(),
+        };
+        let begin = b.index(IndexOp::Add, self.begin, before);
+        let end = b.index(IndexOp::Add, self.end, before);
+        let [begin, end] = [begin, end].map(|at| b.index(IndexOp::Max, at, 0));
+        Some(Span { begin, end: b.index(IndexOp::Min, end, inner), ..self })
+    }
+
+    /// The iterations of the last level but one, outside of which is the loop over the last: of each
+    /// `inner` pieces the one at `iteration`.
+    fn across(self, b: &mut Builder, iteration: Scalar, inner: i64) -> Span {
+        let mut first_behind = |of: Value| {
+            let of = match iteration {
+                Scalar::Constant(iteration) => b.index(IndexOp::Add, of, inner - 1 - iteration),
+                Scalar::Value(iteration) => {
+                    let before = b.index(IndexOp::Mul, iteration, -1);
+                    let before = b.index(IndexOp::Add, before, inner - 1);
+                    b.index(IndexOp::Add, of, before)
+                }
+            };
+            b.index(IndexOp::Div, of, inner)
+        };
+        Span { begin: first_behind(self.begin), end: first_behind(self.end), ..self }
+    }
 }
 
 fn descend(
     b: &mut Builder,
     levels: &[Level],
     order: &[usize],
-    ranged: bool,
+    span: Option<Span>,
     pointers: &[Value],
     sizes: &mut Vec<i64>,
     body: &mut Inside<'_>,
@@ -100,35 +197,57 @@ fn descend(
     let level = &levels[at];
     let (whole, left) = (level.extent / level.size, level.extent % level.size);
     let by: Vec<i64> = level.steps.iter().map(|step| step * level.size).collect();
-    let (begin, end) = (b.begin(), b.end());
+    let last = |span: Span| span.shares.levels - 1;
+    // Of a turned pair: the outer loop, which is not cut, and the inner one, which is.
+    let outer = span.filter(|&span| span.shares.turned && at == last(span));
+    let inner = |span: Span| match span.shares.turned && at + 1 == last(span) {
+        true => 1,
+        false => span.shares.inner(levels, at),
+    };
+    // What is left of the span for the levels inside.
+    let rest = |b: &mut Builder, iteration: Scalar| match (span, outer) {
+        (_, Some(span)) => Some(span.across(b, iteration, level.pieces())),
+        (Some(span), None) => span.within(b, iteration, inner(span)),
+        (None, None) => None,
+    };
+    let cut = span.filter(|_| outer.is_none()).map(|span| span.iterations(b, inner(span)));
     if whole > 0 {
         sizes[at] = level.size;
-        if ranged {
-            let to = if left > 0 { b.index(IndexOp::Min, end, whole) } else { end };
-            b.each(begin, to, &[], |b, it| {
+        if let Some((from, to)) = cut {
+            let to = if left > 0 { b.index(IndexOp::Min, to, whole) } else { to };
+            b.each(from, to, &[], |b, it| {
                 let pointers = moved(b, pointers, it.index, &by);
-                descend(b, levels, order, false, &pointers, sizes, body);
+                let rest = rest(b, it.index.into());
+                descend(b, levels, order, rest, &pointers, sizes, body);
             });
         } else if whole == 1 {
-            descend(b, levels, order, false, pointers, sizes, body);
+            let rest = rest(b, Scalar::Constant(0));
+            descend(b, levels, order, rest, pointers, sizes, body);
+        } else if outer.is_some() {
+            b.each(0, whole, &[], |b, it| {
+                let pointers = moved(b, pointers, it.index, &by);
+                let rest = rest(b, it.index.into());
+                descend(b, levels, order, rest, &pointers, sizes, body);
+            });
         } else {
             advancing(b, whole, pointers, &by, &[], |b, pointers, _| {
-                descend(b, levels, order, false, pointers, sizes, body);
+                descend(b, levels, order, None, pointers, sizes, body);
                 vec![]
             });
         }
     }
     if left > 0 {
         sizes[at] = left;
-        let mut rest = |b: &mut Builder| {
+        let mut last = |b: &mut Builder| {
             let pointers = moved(b, pointers, whole, &by);
-            descend(b, levels, order, false, &pointers, sizes, body);
+            let rest = rest(b, Scalar::Constant(whole));
+            descend(b, levels, order, rest, &pointers, sizes, body);
         };
-        if ranged {
-            let from = if whole > 0 { b.index(IndexOp::Max, begin, whole) } else { begin };
-            b.each(from, end, &[], |b, _| rest(b));
+        if let Some((from, to)) = cut {
+            let from = if whole > 0 { b.index(IndexOp::Max, from, whole) } else { from };
+            b.each(from, to, &[], |b, _| last(b));
         } else {
-            rest(b);
+            last(b);
         }
     }
 }
@@ -157,11 +276,11 @@ pub(super) fn advancing(
 pub(super) fn moved(
     b: &mut Builder,
     pointers: &[Value],
-    index: impl Into<crate::kir::Scalar>,
+    index: impl Into<Scalar>,
     by: &[i64],
 ) -> Vec<Value> {
     let index = index.into();
-    let still = index == crate::kir::Scalar::Constant(0);
+    let still = index == Scalar::Constant(0);
     let one = |(&p, &by): (&Value, &i64)| if by == 0 || still { p } else { b.offset(p, index, by) };
     pointers.iter().zip(by).map(one).collect()
 }

@@ -6,7 +6,7 @@
 
 use super::combine::Combine;
 use super::expr;
-use super::nest::{self, Level, nest, strips};
+use super::nest::{self, Level, Shares, nest, strips};
 use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
 use crate::kir::Value;
@@ -103,9 +103,9 @@ impl Reduce<'_> {
         let vectors = (self.frame.machine.registers as i64 / 2).min(4);
         levels.push(row.in_pieces(vectors * self.frame.lanes()));
         let last = levels.len() - 1;
-        let range = nest::shared(&levels);
-        let (mut b, pointers) = self.frame.open(levels[range].pieces());
-        nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, sizes| {
+        let shares = Shares::of(&levels);
+        let (mut b, pointers) = self.frame.open(shares.extent(&levels));
+        nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
             let parts = nest::parts(b, sizes[last]);
             let start: Vec<Value> = parts.iter().map(|_| self.combine.start(b)).collect();
             let sums = accumulate(b, &self.reduced, p[0], start, &mut |b, from, offset, sums| {
@@ -132,9 +132,9 @@ impl Reduce<'_> {
         if levels.is_empty() {
             levels.push(Level::unit(2));
         }
-        let range = nest::shared(&levels);
-        let (mut b, pointers) = self.frame.open(levels[range].pieces());
-        nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, _| {
+        let shares = Shares::of(&levels);
+        let (mut b, pointers) = self.frame.open(shares.extent(&levels));
+        nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
             let nothing = self.combine.start(b);
             let start = vec![nothing; UNROLL as usize];
             let sums = accumulate(b, &self.reduced, p[0], start, &mut |b, from, offset, sums| {
@@ -215,13 +215,13 @@ pub(super) fn place(
     if levels.is_empty() {
         levels.push(Level::unit(2));
     }
-    let range = nest::shared(&levels);
+    let shares = Shares::of(&levels);
     let (extent, step) = (x.dims[axis], x.strides[axis]);
     let work = levels.iter().map(Level::pieces).product::<i64>() * extent * 4;
     // What is not above the best so far keeps its place.
     let order = Combine::new(if largest { Reduction::Max } else { Reduction::Min }, x.dtype);
-    let (mut b, pointers) = frame.open(levels[range].pieces());
-    nest(&mut b, &levels, Some(range), &pointers, &mut |b, p, _| {
+    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
         let index = b.i64(0);
         let index = if extent > 1 {
             let first = expr::load(b, x.dtype, p[0], 0, 1, false);

@@ -8,7 +8,7 @@
 
 use super::combine::Combine;
 use super::expr::{self, Body};
-use super::nest::{self, Level, Part, nest, strips};
+use super::nest::{self, Level, Part, Shares, nest, strips};
 use super::{Frame, KernelPlan, Shape};
 use crate::error::ErrorKind;
 use crate::kir::Value;
@@ -150,13 +150,13 @@ impl<'a> Program<'a> {
         if levels.is_empty() {
             levels.push(Level::unit(frame.shapes().count()));
         }
-        let range = nest::shared(&levels);
+        let shares = Shares::of(&levels);
         let cost: i64 = self.stages.iter().map(|s| s.body.cost() + 2).sum();
         let work = levels.iter().map(Level::pieces).product::<i64>() * self.width * cost;
-        let (mut b, pointers) = frame.open(levels[range].pieces());
+        let (mut b, pointers) = frame.open(shares.extent(&levels));
         let vectors = (self.width + b.lanes() - 1) / b.lanes();
         let resident = vectors <= 4;
-        nest(&mut b, &levels, Some(range), &pointers, &mut |b, pointers, _| {
+        nest(&mut b, &levels, Some(shares), &pointers, &mut |b, pointers, _| {
             Row::new(self, frame, b, pointers, resident).write(b);
         });
         frame.close(b, work)
@@ -369,16 +369,16 @@ fn map(frame: &Frame<'_>, program: &Program<'_>) -> KernelPlan {
     let steps = row.steps.clone();
     levels.push(row.in_pieces(size));
     let row = levels.len() - 1;
-    let range = nest::shared(&levels);
+    let shares = Shares::of(&levels);
     let unroll = match body.cost() {
         ..=8 => 4,
         9..=16 => 2,
         _ => 1,
     };
     let work = around * levels[row].extent * (body.cost() + 2);
-    let (mut b, pointers) = frame.open(levels[range].pieces());
+    let (mut b, pointers) = frame.open(shares.extent(&levels));
     let single = levels[row].extent == 1;
-    nest(&mut b, &levels, Some(range), &pointers, &mut |b, pointers, sizes| {
+    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, pointers, sizes| {
         let load = |b: &mut Builder, p: &[Value], n: usize, (at, lanes): Part| {
             let splat = steps[n] == 0 && !single;
             expr::load(b, frame.inputs()[n].dtype, p[n], at * steps[n], lanes, splat)

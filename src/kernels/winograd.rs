@@ -7,7 +7,7 @@
 //! stay in registers for the second.
 
 use super::expr::{self, Body};
-use super::nest::{self, Level, advancing, moved, nest};
+use super::nest::{self, Level, Shares, Span, advancing, moved, nest};
 use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
 use crate::kir::build::Builder;
@@ -97,57 +97,67 @@ impl Axis {
 /// What is inside the loops: it gets the pointers and the part of every axis.
 type Inside<'a> = dyn FnMut(&mut Builder, &[Value], &[Range<i64>]) + 'a;
 
-/// Writes loops over the axes around `body`, once for each combination of segments. The axis that
-/// threads share is the outermost.
+/// Writes loops over the axes around `body`, once for each combination of segments.
 fn loops(frame: &Frame<'_>, axes: &[Axis], work: i64, body: &mut Inside<'_>) -> KernelPlan {
     let levels: Vec<Level> = axes.iter().map(|a| Level::axis(a.count(), vec![])).collect();
-    let range = nest::shared(&levels);
-    let rest = (0..axes.len()).filter(|&i| i != range);
-    let order: Vec<usize> = std::iter::once(range).chain(rest).collect();
-    let (mut b, pointers) = frame.open(axes[range].count());
-    let mut parts = vec![0..0; axes.len()];
-    descend(&mut b, axes, &order, true, &pointers, &mut parts, body);
+    let shares = Shares::of(&levels);
+    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let span = shares.span(&b);
+    let mut parts = vec![];
+    let mut nest = Nest { axes, levels: &levels, shares, body };
+    nest.descend(&mut b, Some(span), &pointers, &mut parts);
     frame.close(b, work)
 }
 
-fn descend(
-    b: &mut Builder,
-    axes: &[Axis],
-    order: &[usize],
-    ranged: bool,
-    pointers: &[Value],
-    parts: &mut Vec<Range<i64>>,
-    body: &mut Inside<'_>,
-) {
-    let Some((&at, order)) = order.split_first() else {
-        return body(b, pointers, parts);
-    };
-    let axis = &axes[at];
-    for Segment { iterations, part } in &axis.segments {
-        parts[at] = part.clone();
-        let (start, end) = (iterations.start, iterations.end);
-        if ranged {
-            let (mut from, mut to) = (b.begin(), b.end());
-            if start > 0 {
-                from = b.index(IndexOp::Max, from, start);
+struct Nest<'a, 'b> {
+    axes: &'a [Axis],
+    levels: &'a [Level],
+    shares: Shares,
+    body: &'a mut Inside<'b>,
+}
+
+impl Nest<'_, '_> {
+    /// The loop over the axis behind those of which there are parts.
+    fn descend(
+        &mut self,
+        b: &mut Builder,
+        span: Option<Span>,
+        pointers: &[Value],
+        parts: &mut Vec<Range<i64>>,
+    ) {
+        let at = parts.len();
+        let Some(axis) = self.axes.get(at) else {
+            return (self.body)(b, pointers, parts);
+        };
+        let inner = self.shares.inner(self.levels, at);
+        for Segment { iterations, part } in &axis.segments {
+            parts.push(part.clone());
+            let (start, end) = (iterations.start, iterations.end);
+            if let Some(span) = span {
+                let (mut from, mut to) = span.iterations(b, inner);
+                if start > 0 {
+                    from = b.index(IndexOp::Max, from, start);
+                }
+                if end < axis.count() {
+                    to = b.index(IndexOp::Min, to, end);
+                }
+                b.each(from, to, &[], |b, it| {
+                    let pointers = moved(b, pointers, it.index, &axis.steps);
+                    let rest = span.within(b, it.index.into(), inner);
+                    self.descend(b, rest, &pointers, parts);
+                });
+            } else {
+                let first = moved(b, pointers, start, &axis.steps);
+                if end - start == 1 {
+                    self.descend(b, None, &first, parts);
+                } else {
+                    advancing(b, end - start, &first, &axis.steps, &[], |b, pointers, _| {
+                        self.descend(b, None, pointers, parts);
+                        vec![]
+                    });
+                }
             }
-            if end < axis.count() {
-                to = b.index(IndexOp::Min, to, end);
-            }
-            b.each(from, to, &[], |b, it| {
-                let pointers = moved(b, pointers, it.index, &axis.steps);
-                descend(b, axes, order, false, &pointers, parts, body);
-            });
-            continue;
-        }
-        let first = moved(b, pointers, start, &axis.steps);
-        if end - start == 1 {
-            descend(b, axes, order, false, &first, parts, body);
-        } else {
-            advancing(b, end - start, &first, &axis.steps, &[], |b, pointers, _| {
-                descend(b, axes, order, false, pointers, parts, body);
-                vec![]
-            });
+            parts.pop();
         }
     }
 }
