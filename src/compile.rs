@@ -95,13 +95,46 @@ pub struct Compiled {
 ///
 /// All that is wrong with the model or the options, and what is not supported.
 pub fn compile(source: Source, options: &Options) -> Result<Compiled, Errors> {
-    let Source { graph, files, plan } = source;
-    let target = target(options)?;
-    let machine = &target.machine;
-    let checked = hir::check::check(graph, &options.dims, options.limits)?;
-    let Fitted { graph: mir, module, price } = lowered(&checked, plan.as_ref(), options, machine)?;
-    let (program, object) = emit(&module, options, &target)?;
-    Ok(Compiled { target, checked, mir, module, price, program, object, files })
+    Placed::new(source, options)?.compile(options)
+}
+
+/// A model before there is code for it.
+#[derive(Debug)]
+pub struct Placed {
+    target: Target,
+    checked: Checked,
+    mir: mir::Graph,
+    /// Scheduled and placed.
+    pub module: lir::Module,
+    price: Option<Price>,
+    files: Vec<PathBuf>,
+}
+
+impl Placed {
+    /// A model with its plan.
+    ///
+    /// # Errors
+    ///
+    /// As [`compile`].
+    pub fn new(source: Source, options: &Options) -> Result<Placed, Errors> {
+        let Source { graph, files, plan } = source;
+        let target = target(options)?;
+        let checked = hir::check::check(graph, &options.dims, options.limits)?;
+        let fitted = lowered(&checked, plan.as_ref(), options, &target.machine)?;
+        let Fitted { graph: mir, module, price } = fitted;
+        Ok(Placed { target, checked, mir, module, price, files })
+    }
+
+    /// With its code; `options` are those that it was placed with.
+    ///
+    /// # Errors
+    ///
+    /// As [`emit`].
+    pub fn compile(self, options: &Options) -> Result<Compiled, Errors> {
+        let Placed { target, checked, mir, module, price, files } = self;
+        let (program, object) = emit(&module, options, &target)?;
+        Ok(Compiled { target, checked, mir, module, price, program, object, files })
+    }
 }
 
 /// The kernels of a module, and its object.

@@ -2,7 +2,7 @@
 
 use super::output::{bytes, duration};
 use super::progress::Progress;
-use super::{Outcome, model, output};
+use super::{Outcome, model, output, together};
 use rlx_aot::codegen::{archive, bundle};
 use rlx_aot::compile::{Compiled, Options};
 use rlx_aot::error::{Error, ErrorKind, nearest};
@@ -16,10 +16,19 @@ use std::time::Instant;
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: model::Args,
+    pub(crate) model: model::Args,
+    /// More models that share one arena with the first.
+    #[arg(value_name = "MODEL", requires = "shared_arena")]
+    pub(crate) more: Vec<PathBuf>,
+    /// Plan several models into one arena: parameters, states and what is prepared are each one's own, all else is shared,
+    /// so that no two may run at the same time. Writes an object and a header for each and NAME.h for the arena into the
+    /// folder that -o names. [default: shared]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "shared",
+          conflicts_with_all = ["emit", "bundle", "depfile", "plan"])]
+    pub(crate) shared_arena: Option<String>,
     /// The object file; the header goes beside it. The ending may choose another kind: .a, .so, .h, .s, .json. [default: MODEL's name with .o, in this folder]
     #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
     /// What to write, each to the output's name with its own ending or to the file that is given:
     /// obj, header, manifest, lib, shared, asm, clif, kir, lir, lir-json, mir, weights. [default: obj,header]
     #[arg(long, value_name = "KIND[=FILE]", value_delimiter = ',')]
@@ -32,13 +41,13 @@ pub(crate) struct Args {
     depfile: Option<PathBuf>,
     /// Add <prefix>_run_profiled, which times every step.
     #[arg(long)]
-    profile: bool,
+    pub(crate) profile: bool,
     /// The C compiler that links a shared library [default: $CC, else cc].
     #[arg(long, value_name = "CC")]
     cc: Option<String>,
     /// Print the manifest as JSON.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Something that can be written.
@@ -96,6 +105,9 @@ impl Kind {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
+    if let Some(name) = &args.shared_arena {
+        return together::run(args, name, quiet);
+    }
     let start = Instant::now();
     let progress = Progress::new(quiet || args.json);
     let default = PathBuf::from(format!("{}.o", args.model.stem()));

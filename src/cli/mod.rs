@@ -11,10 +11,12 @@ mod inputs;
 mod inspect;
 mod model;
 mod output;
+mod params;
 mod plan;
 mod profile;
 mod progress;
 mod run;
+mod together;
 mod verify;
 
 use clap::{Parser, Subcommand};

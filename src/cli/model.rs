@@ -1,5 +1,6 @@
 //! What all commands that take a model have in common: which model, compiled how.
 
+use super::params;
 use super::progress::Progress;
 use clap::ValueEnum;
 use rlx_aot::codegen::WeightsMode;
@@ -45,7 +46,7 @@ pub(crate) struct Args {
     weights: Weights,
     /// What the names of all symbols start with. [default: from the output's name]
     #[arg(long, value_name = "NAME")]
-    prefix: Option<String>,
+    pub(crate) prefix: Option<String>,
     /// Alignment of every slot and of the arena, a power of two.
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     align: u64,
@@ -56,6 +57,11 @@ pub(crate) struct Args {
     /// first (hidden states of a recurrent network, caches of a decoder). May be repeated.
     #[arg(long = "state", value_name = "INPUT=OUTPUT")]
     states: Vec<String>,
+    /// Put parameters where another plan has those of the same names, so that both models (one that trains, one that
+    /// infers) find them at the same bytes: the manifest, `lir-json` or `plan --json` of the other. To run both in
+    /// one arena, build both with --no-prepare and embedded weights.
+    #[arg(long, value_name = "FILE", conflicts_with = "plan")]
+    share_params: Option<PathBuf>,
     /// Keep so many bytes free behind every input, output and state: no other tensor lies there while it is
     /// alive, and no step reads or writes them. [default: 0]
     #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
@@ -169,6 +175,9 @@ impl Args {
                 return Err(kind.help("write --state INPUT=OUTPUT"));
             };
             options.plan.states.push((input.to_owned(), output.to_owned()));
+        }
+        if let Some(path) = &self.share_params {
+            options.plan.parameters = params::read(path)?;
         }
         options.plan.guard = self.guard;
         options.plan.uniform = self.uniform_slots;

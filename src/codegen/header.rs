@@ -85,6 +85,58 @@ pub fn text(contract: &Contract, profile: Option<usize>) -> String {
     h
 }
 
+/// The header of an arena that several models share: for each its header's name and how far its own arena begins
+/// behind the start.
+pub fn shared(name: &str, models: &[(&Contract, u64)], size: u64) -> String {
+    let macros = name.to_uppercase();
+    let align = models.iter().map(|(contract, _)| contract.arena_align).max().unwrap_or(1);
+    let mut h = String::new();
+    line(
+        &mut h,
+        "/* One arena for several models, compiled by rlx-aot. A zeroed buffer of this size and alignment",
+    );
+    line(&mut h, "   is one:");
+    line(&mut h, "");
+    line(
+        &mut h,
+        &format!(
+            "       static _Alignas({macros}_ARENA_ALIGN) unsigned char arena[{macros}_ARENA_SIZE];"
+        ),
+    );
+    line(&mut h, "");
+    line(&mut h, "   The arena of each model begins at its base in it:");
+    line(&mut h, "");
+    for (Contract { prefix, .. }, _) in models {
+        line(
+            &mut h,
+            &format!("       {prefix}_run(arena + {macros}_{}_BASE)", prefix.to_uppercase()),
+        );
+    }
+    line(&mut h, "");
+    line(
+        &mut h,
+        "   Parameters, states and what was prepared are each model's own and stay. All else lies where the",
+    );
+    line(
+        &mut h,
+        "   others have theirs: no two may run (or be prepared) at the same time, and the inputs of a run are set",
+    );
+    line(&mut h, "   and its outputs read before another model runs. */");
+    let guard = format!("{macros}_H");
+    line(&mut h, &format!("#ifndef {guard}\n#define {guard}\n"));
+    for (Contract { prefix, .. }, _) in models {
+        line(&mut h, &format!("#include \"{prefix}.h\""));
+    }
+    line(&mut h, "");
+    define(&mut h, &format!("{macros}_ARENA_SIZE"), size);
+    define(&mut h, &format!("{macros}_ARENA_ALIGN"), align);
+    for (Contract { prefix, .. }, base) in models {
+        define(&mut h, &format!("{macros}_{}_BASE", prefix.to_uppercase()), *base);
+    }
+    line(&mut h, "\n#endif");
+    h
+}
+
 fn run_comment(contract: &Contract) -> String {
     let mut statuses = "1: the arena is null; 5: it is misaligned".to_owned();
     if contract.weights_mode == WeightsMode::External {

@@ -14,6 +14,7 @@ pub mod fingerprint;
 mod homes;
 pub mod json;
 pub mod liveness;
+pub mod permanent;
 pub mod phase;
 pub mod place;
 pub mod print;
@@ -34,6 +35,7 @@ use crate::tensor::Tensor;
 use crate::types::Type;
 use cranelift_entity::{PrimaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Bytes at the arena's start that hold the context: weights, threads. No buffer lies there.
 pub const CONTEXT_BYTES: u64 = 64;
@@ -79,6 +81,12 @@ pub struct Options {
     /// types (but for those of 8 bytes), and a narrow tensor can be made a wide one where it is.
     #[serde(default)]
     pub uniform: bool,
+    /// Where another plan has parameters of these names: they lie there too.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, permanent::Fixed>,
+    /// What does not live between runs lies behind so many bytes ([`permanent::share`]).
+    #[serde(default)]
+    pub scratch: Option<u64>,
     /// Inputs and outputs by name: the output's bytes become the input of the next run ([`state`]).
     #[serde(default)]
     pub states: Vec<(String, String)>,
@@ -97,6 +105,8 @@ impl Default for Options {
             prepare: true,
             guard: 0,
             uniform: false,
+            parameters: BTreeMap::new(),
+            scratch: None,
             states: vec![],
             budget: PLAN_BUDGET,
         }
@@ -272,9 +282,9 @@ pub struct Plan {
     /// So many steps, the first ones, are run once ([`phase`]).
     pub prologue: usize,
     /// Bytes from the arena's start for each buffer that has a slot there.
-    pub slots: std::collections::BTreeMap<Buffer, u64>,
+    pub slots: BTreeMap<Buffer, u64>,
     /// Bytes from the weights' start for each constant.
-    pub weights: std::collections::BTreeMap<Buffer, u64>,
+    pub weights: BTreeMap<Buffer, u64>,
     /// Bytes of all weights, a multiple of the alignment.
     pub weights_size: u64,
     /// Offset of the weights in the arena, if they have a slot there.
@@ -297,7 +307,7 @@ impl Module {
 ///
 /// # Errors
 ///
-/// States that are none ([`state::links`]), and a plan that is over a limit. In debug builds, a broken
+/// States that are none ([`state::links`]), parameters that cannot lie where another plan has them, and a plan that is over a limit. In debug builds, a broken
 /// invariant (our bug) panics.
 pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::error::ErrorKind> {
     Ok(lower_traced(graph, options)?.0)
@@ -332,6 +342,7 @@ pub fn lower_traced(
         }
     }
     let (mut module, traces) = stored;
+    permanent::check_fixed(&module)?;
     if options.alias {
         schedule::improve(&mut module);
     }

@@ -4,6 +4,7 @@
 //! the buffers become items of a [`placement`] problem, which is solved there.
 
 use super::liveness::{Range, ranges};
+use super::permanent::{Permanent, permanent};
 use super::room::room;
 use super::{Buffer, BufferKind, CONTEXT_BYTES, Module};
 use crate::error::ErrorKind;
@@ -160,24 +161,13 @@ impl Problem {
                 weights_size += round(info.bytes);
             }
         }
-        // What lives always, behind the context.
-        let mut slots = BTreeMap::new();
-        let mut base = round(CONTEXT_BYTES);
+        let still = permanent(module, &ranges, &room, weights_size);
+        let Permanent { slots, weights_slot, kept: _, end: base } = still;
         let (mut items, mut buffers): (Vec<Item>, Vec<Buffer>) = (vec![], vec![]);
-        for buffer in module.buffers.keys() {
+        for buffer in module.buffers.keys().filter(|buffer| !slots.contains_key(buffer)) {
             let Some(range) = ranges[buffer] else { continue };
-            let size = round(room[buffer]);
-            if size == 0 || range == (Range { first: 0, last: last(module) }) {
-                slots.insert(buffer, base);
-                base += size;
-            } else {
-                items.push(item(size, range));
-                buffers.push(buffer);
-            }
-        }
-        let weights_slot = options.weights_in_arena.then_some(base);
-        if weights_slot.is_some() {
-            base += weights_size;
+            items.push(item(round(room[buffer]), range));
+            buffers.push(buffer);
         }
         let problem = placement::Problem { items };
         Problem { slots, weights, weights_size, weights_slot, base, problem, buffers }

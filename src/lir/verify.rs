@@ -11,6 +11,7 @@
 //! 8. Every buffer that is used has an aligned slot inside the arena, behind the context; constants
 //!    have theirs inside the weights. What the plan keeps for two that are alive at the same time
 //!    ([`room`]) does not overlap.
+//!    What another plan has is where it says; what does not live between runs is behind the others'.
 //! 9. The prologue's steps read nothing that changes between runs, and no later step writes what they
 //!    wrote.
 
@@ -446,8 +447,24 @@ fn plan(module: &Module, broken: &mut Vec<String>) {
         if !offset.is_multiple_of(plan.options.alignment) {
             broken.push(format!("{buffer} at {offset} is not aligned"));
         }
+        let lives_on = match info.kind {
+            BufferKind::Input => false,
+            BufferKind::Parameter | BufferKind::State | BufferKind::Constant(_) => true,
+            BufferKind::Output | BufferKind::Temporary => {
+                ranges[buffer].is_some_and(|range| range.first == 0)
+            }
+        };
+        if !lives_on && info.bytes > 0 && plan.options.scratch.is_some_and(|s| offset < s) {
+            broken.push(format!("{buffer} at {offset} is where other models are"));
+        }
         if let Some(range) = ranges[buffer].filter(|_| info.bytes > 0) {
             slots.push((range.first, range.last, offset, offset + bytes, buffer));
+        }
+    }
+    for port in &module.io.parameters {
+        let fixed = plan.options.parameters.get(&port.name);
+        if fixed.is_some_and(|f| plan.slots.get(&port.buffer).is_some_and(|&o| o != f.offset)) {
+            broken.push(format!("parameter \"{}\" is not where the other plan has it", port.name));
         }
     }
     if let Some(offset) = plan.weights_slot {

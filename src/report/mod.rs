@@ -19,6 +19,7 @@ pub use peak::{Holder, Peak};
 
 use crate::codegen::{Object, Program};
 use crate::lir::liveness::ranges;
+use crate::lir::permanent::gaps;
 use crate::lir::phase::{Phase, phases};
 use crate::lir::room::room;
 use crate::lir::{Access, BufferInfo, BufferKind, CONTEXT_BYTES, Module, StepInfo};
@@ -74,7 +75,8 @@ pub struct Region {
     pub size: u64,
     /// No placement of what is in it is smaller.
     pub bound: u64,
-    /// What is no buffer's at any time: the context, and weights with a slot in the arena.
+    /// What is no buffer's at any time: the context, weights with a slot in the arena, and what another plan has
+    /// between parameters that both share.
     pub reserved: u64,
     /// How much is taken at each time.
     pub live: Vec<u64>,
@@ -350,7 +352,7 @@ fn region(module: &Module, buffers: &[Buffer], steps: &[Step]) -> Region {
     let plan = &module.plan;
     let round = |bytes: u64| bytes.next_multiple_of(plan.options.alignment.max(1));
     let weights = if plan.weights_slot.is_some() { plan.weights_size } else { 0 };
-    let reserved = round(CONTEXT_BYTES) + weights;
+    let reserved = round(CONTEXT_BYTES) + weights + gaps(module);
     let end = steps.len() + 1;
     // What comes and what goes at each time.
     let mut come = vec![0; end + 2];
