@@ -72,7 +72,20 @@ pub(super) fn copy(frame: &Frame<'_>) -> Option<KernelPlan> {
         _ if frame.machine.lanes == 1 => Some(copy_elements(frame, levels, word)),
         // As many words as a short row has are not worth a vector.
         _ => match (unit(0), unit(1)) {
-            (Some(from), Some(to)) => Some(transpose(frame, levels, word, from, to)),
+            (Some(from), Some(to)) => {
+                let narrow = |axis: usize, pointer: usize, other: usize| {
+                    let Level { extent, .. } = levels[axis];
+                    let few = (2..=MOST_ROWS).contains(&extent) && extent & (extent - 1) == 0;
+                    few && levels[other].steps[pointer] == extent * word.bytes
+                };
+                Some(match (narrow(to, 1, from), narrow(from, 0, to)) {
+                    (true, _) => {
+                        weave(frame, levels, word, Weave::Together { rows: to, along: from })
+                    }
+                    (_, true) => weave(frame, levels, word, Weave::Apart { rows: from, along: to }),
+                    _ => transpose(frame, levels, word, from, to),
+                })
+            }
             _ => None,
         },
     }
@@ -95,13 +108,75 @@ fn copy_rows(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word) -> KernelPla
 }
 
 /// One word at a time.
-fn copy_elements(frame: &Frame<'_>, levels: Vec<Level>, word: Word) -> KernelPlan {
-    let shares = Shares::of(&levels);
+fn copy_elements(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word) -> KernelPlan {
     let work = levels.iter().map(Level::pieces).product::<i64>() * 2;
+    let row = if levels.len() > 1 { levels.pop() } else { None };
+    let row = row.unwrap_or_else(|| Level::unit(2));
+    let shares = Shares::of(&levels);
     let (mut b, pointers) = frame.open(shares.extent(&levels));
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
-        let value = word.load(b, p[0], 0, 1);
-        word.store(b, value, p[1], 0, 1);
+        strips(b, row.extent, 8, p, &row.steps, &[], &mut |b, p, _, parts| {
+            let load = |&(at, n)| word.load(b, p[0], at * row.steps[0], n);
+            let values: Vec<Value> = parts.iter().map(load).collect();
+            for (value, &(at, lanes)) in values.into_iter().zip(parts) {
+                word.store(b, value, p[1], at * row.steps[1], lanes);
+            }
+            vec![]
+        });
+    });
+    frame.close(b, work)
+}
+
+/// So many rows, at most, are woven together.
+const MOST_ROWS: i64 = 8;
+
+/// A few rows and their elements in turn.
+#[derive(Clone, Copy)]
+enum Weave {
+    /// From rows to turns.
+    Together { rows: usize, along: usize },
+    /// From turns to rows.
+    Apart { rows: usize, along: usize },
+}
+
+fn weave(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word, way: Weave) -> KernelPlan {
+    let (Weave::Together { rows, along } | Weave::Apart { rows, along }) = way;
+    let (lanes, count) = (frame.lanes(), levels[rows].extent);
+    let work = levels.iter().map(Level::pieces).product::<i64>();
+    let steps = levels[rows].steps.clone();
+    levels[rows] = levels[rows].clone().in_pieces(count);
+    levels[along] = levels[along].clone().in_pieces(lanes);
+    let shares = Shares::of(&levels);
+    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
+        let columns = sizes[along];
+        // What is in turn, as vectors: where each begins, and how much of it there is.
+        let turns =
+            |row: i64| (row * lanes * word.bytes, (count * columns - row * lanes).clamp(0, lanes));
+        let zero = b.i32(0);
+        let load = |b: &mut Builder, (offset, lanes): (i64, i64)| match lanes {
+            0 => zero,
+            _ => word.load(b, p[0], offset, lanes as u32),
+        };
+        let store = |b: &mut Builder, value: Value, (offset, lanes): (i64, i64)| match lanes {
+            0 => {}
+            _ => word.store(b, value, p[1], offset, lanes as u32),
+        };
+        match way {
+            Weave::Together { .. } => {
+                let values: Vec<Value> =
+                    (0..count).map(|row| load(b, (row * steps[0], columns))).collect();
+                for (row, value) in (0..).zip(b.interleave(&values)) {
+                    store(b, value, turns(row));
+                }
+            }
+            Weave::Apart { .. } => {
+                let values: Vec<Value> = (0..count).map(|row| load(b, turns(row))).collect();
+                for (row, value) in (0..).zip(b.separate(&values)) {
+                    store(b, value, (row * steps[1], columns));
+                }
+            }
+        }
     });
     frame.close(b, work)
 }

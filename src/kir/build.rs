@@ -545,18 +545,68 @@ impl Builder {
         let mut rows = rows.to_vec();
         let mut distance = rows.len() / 2;
         while distance > 0 {
-            for i in (0..rows.len()).filter(|i| i & distance == 0) {
-                let (a, b) = (rows[i], rows[i + distance]);
-                let mut weave = |odd| {
-                    let op = Op::Weave { a, b, distance: distance as u32, odd };
-                    self.define(self.type_of(a), op)
-                };
-                (rows[i], rows[i + distance]) = (weave(false), weave(true));
-            }
+            self.exchange(&mut rows, distance, distance as u32);
             distance /= 2;
         }
         rows
     }
+
+    /// The elements of `rows` in turn: element `i` of row `j` becomes element `i * rows + j` of all that is
+    /// returned. There are a power of two of them.
+    pub fn interleave(&mut self, rows: &[Value]) -> Vec<Value> {
+        let (swaps, order) = interleaving(rows.len(), self.lanes());
+        let mut rows = rows.to_vec();
+        for (row, lane) in swaps {
+            self.exchange(&mut rows, row, lane);
+        }
+        order.into_iter().map(|at| rows[at]).collect()
+    }
+
+    /// The opposite of [`Builder::interleave`].
+    pub fn separate(&mut self, rows: &[Value]) -> Vec<Value> {
+        let (swaps, order) = interleaving(rows.len(), self.lanes());
+        let mut back = rows.to_vec();
+        order.into_iter().zip(rows).for_each(|(at, &row)| back[at] = row);
+        for (row, lane) in swaps.into_iter().rev() {
+            self.exchange(&mut back, row, lane);
+        }
+        back
+    }
+
+    /// Exchanges a bit of the rows' numbers with one of the lanes': elements whose bit is set in only one of
+    /// both change places.
+    fn exchange(&mut self, rows: &mut [Value], row: usize, lane: u32) {
+        for i in (0..rows.len()).filter(|i| i & row == 0) {
+            let (a, b) = (rows[i], rows[i + row]);
+            let mut weave = |odd| {
+                let op = Op::Weave { a, b, distance: lane, odd };
+                self.define(self.type_of(a), op)
+            };
+            (rows[i], rows[i + row]) = (weave(false), weave(true));
+        }
+    }
+}
+
+/// How as many rows are interleaved: the bits of the number of a row and of a lane that are exchanged, in
+/// order, and then the rows in theirs.
+fn interleaving(rows: usize, lanes: i64) -> (Vec<(usize, u32)>, Vec<usize>) {
+    assert!(rows.is_power_of_two(), "the bits of a row's number say which it is");
+    let (row_bits, lane_bits) = (rows.ilog2() as usize, lanes.ilog2() as usize);
+    // Which bit of an element's place in the result each bit stands for: those of lanes, then of rows.
+    let mut lane_places: Vec<usize> = (row_bits..row_bits + lane_bits).collect();
+    let mut row_places: Vec<usize> = (0..row_bits).collect();
+    let mut swaps = vec![];
+    for bit in 0..lane_bits {
+        if let Some(row) = row_places.iter().position(|&place| place == bit) {
+            std::mem::swap(&mut row_places[row], &mut lane_places[bit]);
+            swaps.push((1 << row, 1 << bit));
+        }
+    }
+    let row = |to: usize| {
+        let bits = row_places.iter().enumerate();
+        bits.map(|(bit, &place)| (to >> (place - lane_bits) & 1) << bit).sum()
+    };
+    (swaps, (0..rows).map(row).collect())
 }
 
 fn address(pointer: Value, offset: i64) -> Address {

@@ -370,6 +370,13 @@ impl<'a> Homes<'a> {
             }
         }
         if self.options.alias {
+            // All operands of a concatenation one behind the other.
+            if let mir::Op::Concat { axis } = self.graph.nodes[root].op {
+                let access = outermost(axis, dense(root));
+                if !access.is_dense() {
+                    orders.push(self.fresh(access, BufferKind::Temporary, self.name(root)));
+                }
+            }
             let given = self.graph.nodes[root].operands.iter().filter(|_| self.is_composed(root));
             let given = given.filter_map(|&operand| self.given(operand)).next();
             orders.extend(given.filter(|given| !given.is_dense()).map(|given| {
@@ -470,7 +477,7 @@ impl<'a> Homes<'a> {
     }
 
     /// Bytes of the operands of a concatenation or border that their producers cannot write straight
-    /// into windows of `access`.
+    /// into windows of `access`, twice: they are scattered there one by one.
     fn refused_windows(&self, root: Value, access: &Access) -> u64 {
         let node = &self.graph.nodes[root];
         if self.ops[root].is_some() || node.op.is_view() || accepts_window(access) {
@@ -484,7 +491,7 @@ impl<'a> Homes<'a> {
             !matches!(self.graph.nodes[root].op, mir::Op::Input { .. } | mir::Op::Constant(_))
         };
         let operands = node.operands.iter().filter(|&&operand| computed(operand));
-        operands.map(|&operand| self.graph.ty(operand).bytes() as u64).sum()
+        operands.map(|&operand| 2 * self.graph.ty(operand).bytes() as u64).sum()
     }
 
     /// Bytes that must be copied when a root lies there; `None` when a user would read what the step
@@ -583,6 +590,16 @@ fn in_order_of(like: &Access, access: Access) -> Access {
         strides[axis] = next;
         next *= access.dims[axis] as i64;
     }
+    Access { strides, ..access }
+}
+
+/// A dense tensor with one of its axes outermost.
+fn outermost(axis: usize, access: Access) -> Access {
+    let mut perm: Vec<usize> = (0..access.dims.len()).collect();
+    perm[..=axis].rotate_right(1);
+    let dims: Vec<usize> = perm.iter().map(|&p| access.dims[p]).collect();
+    let mut strides = vec![0; dims.len()];
+    perm.iter().zip(crate::types::strides(&dims)).for_each(|(&p, stride)| strides[p] = stride);
     Access { strides, ..access }
 }
 

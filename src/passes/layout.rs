@@ -8,10 +8,12 @@
 
 use super::rewrite::Rewriter;
 use crate::mir::{Graph, Op, Value};
+use cranelift_entity::SecondaryMap;
 use std::ops::Range;
 
 /// See the module's text.
 pub fn propagate(graph: Graph) -> Graph {
+    let wanted = wanted(&graph);
     let mut r = Rewriter::new(&graph);
     for (old, node) in &graph.nodes {
         let operands = r.operands(old);
@@ -32,7 +34,10 @@ pub fn propagate(graph: Graph) -> Graph {
             | Op::Pad { .. }
             | Op::Slice { .. }
             | Op::Reduce { .. } => sunk(&mut r, old, &operands).unwrap_or_else(|| r.copy(old)),
-            Op::Reshape => reshaped(&mut r, old, operands[0]).unwrap_or_else(|| r.copy(old)),
+            Op::Reshape => {
+                let wanted = wanted[old].as_deref();
+                reshaped(&mut r, old, operands[0], wanted).unwrap_or_else(|| r.copy(old))
+            }
             Op::Broadcast => repeated(&mut r, old, operands[0]).unwrap_or_else(|| r.copy(old)),
             Op::Gather { axis } => {
                 gathered(&mut r, old, &operands, *axis).unwrap_or_else(|| r.copy(old))
@@ -105,22 +110,75 @@ fn permutation(r: &Rewriter<'_>, value: Value) -> Option<(Value, Vec<usize>)> {
     }
 }
 
-/// A reshape of a permutation as a permutation of a reshape: every axis becomes some axes, or some that
-/// were neighbours before the permutation become one.
-fn reshaped(r: &mut Rewriter<'_>, old: Value, operand: Value) -> Option<Value> {
+/// The order of axes in which a value is read by some permutation, past what does not care.
+fn wanted(graph: &Graph) -> SecondaryMap<Value, Option<Vec<usize>>> {
+    let mut wanted: SecondaryMap<Value, Option<Vec<usize>>> = SecondaryMap::new();
+    for (value, node) in graph.nodes.iter().rev() {
+        let order = match &node.op {
+            Op::Permute(perm) => Some(perm.clone()),
+            Op::Map(_)
+            | Op::Concat { .. }
+            | Op::Pad { .. }
+            | Op::Slice { .. }
+            | Op::Reduce { .. } => wanted[value].clone(),
+            Op::Input { .. }
+            | Op::Constant(_)
+            | Op::ArgReduce { .. }
+            | Op::Rows(_)
+            | Op::Contract(_)
+            | Op::Conv(_)
+            | Op::Winograd(_)
+            | Op::Pool(_)
+            | Op::Gather { .. }
+            | Op::Reshape
+            | Op::Broadcast => None,
+        };
+        let Some(order) = order else { continue };
+        for &operand in &node.operands {
+            if graph.ty(operand).rank() == order.len() && wanted[operand].is_none() {
+                wanted[operand] = Some(order.clone());
+            }
+        }
+    }
+    wanted
+}
+
+/// A reshape of a permutation as a permutation of a reshape: every axis becomes some axes, or some axes
+/// become one. Where these were no neighbours before the permutation, it is cut in two: they become
+/// neighbours in the order that is wanted, and what is left comes after the reshape.
+fn reshaped(
+    r: &mut Rewriter<'_>,
+    old: Value,
+    operand: Value,
+    wanted: Option<&[usize]>,
+) -> Option<Value> {
     let node = &r.old.nodes[old];
     let (source, perm) = permutation(r, operand)?;
     let pieces = pieces(&r.new.ty(operand).dims, &node.ty.dims)?;
-    // The pieces in the order in which the source has them.
+    let axes = |order: &[usize]| -> Vec<usize> {
+        let axes = order.iter().flat_map(|&piece| pieces[piece].0.clone());
+        axes.map(|axis| perm[axis]).collect()
+    };
+    // The pieces in the order in which the source has them, or in which they are wanted.
     let mut order: Vec<usize> = (0..pieces.len()).collect();
     order.sort_by_key(|&piece| perm[pieces[piece].0.start]);
-    let axes = order.iter().flat_map(|&piece| pieces[piece].0.clone());
-    if !axes.map(|axis| perm[axis]).is_sorted() {
-        return None;
+    if !axes(&order).is_sorted() {
+        let wanted = wanted?;
+        let place = |piece: usize| {
+            let long = pieces[piece].1.clone().find(|&axis| node.ty.dims[axis] > 1);
+            long.or(pieces[piece].1.clone().next())
+                .and_then(|axis| wanted.iter().position(|&w| w == axis))
+        };
+        order.sort_by_key(|&piece| place(piece));
     }
     let from: Vec<usize> = order.iter().flat_map(|&piece| pieces[piece].1.clone()).collect();
     let mut back = vec![0; from.len()];
     from.iter().enumerate().for_each(|(at, &axis)| back[axis] = at);
+    let inner = axes(&order);
+    if back.is_sorted() && !inner.is_sorted() {
+        return None;
+    }
+    let source = r.permute(source, &inner);
     let ty = node.ty.with_dims(from.iter().map(|&axis| node.ty.dims[axis]).collect::<Vec<_>>());
     let value = r.push(Op::Reshape, vec![source], ty, node.origins.clone());
     Some(r.permute(value, &back))

@@ -1,6 +1,7 @@
 //! Passes over MIR: each a function from graph to graph, one file, one exported function.
 
 pub mod bands;
+pub mod channels;
 pub mod dce;
 pub mod epilogue;
 pub mod fold;
@@ -46,12 +47,13 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 12] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 13] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("layout", &layout::propagate),
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
+        ("channels", &channels::reorder),
         ("fold", &fold::fold),
         ("epilogue", &epilogue::fuse),
         ("scale", &scale::fold),
@@ -235,7 +237,32 @@ mod tests {
         let y = b.reshape(swapped, [2, 8, 6, 5]);
         let y = conv(&mut b, y, &[4, 8, 3, 3], 3);
         let y = b.reshape(y, [2, 4, 30, 1]);
-        optimized(b, &[y]);
+        let graph = optimized(b, &[y]);
+        let last = |op: &Op| matches!(op, Op::Permute(perm) if !perm.ends_with(&[perm.len() - 1]));
+        assert_eq!(count(&graph, last), 2, "at the edges\n{graph}");
+    }
+
+    /// Channels become rows and columns, these become channels again, and all of it one row.
+    #[test]
+    fn channels_go_where_they_lie() {
+        let mut b = Builder::new("pixels");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 3, 6, 4]));
+        let y = conv(&mut b, x, &[12, 3, 3, 3], 1);
+        let y = b.binary_scalar(Binary::Max, y, 0.0);
+        let parts = b.reshape(y, [1, 3, 2, 2, 6, 4]);
+        let parts = b.permute(parts, &[0, 1, 4, 2, 5, 3]);
+        let y = b.reshape(parts, [1, 3, 12, 8]);
+        let y = conv(&mut b, y, &[4, 3, 3, 3], 3);
+        let parts = b.reshape(y, [1, 4, 4, 3, 4, 2]);
+        let parts = b.permute(parts, &[0, 1, 3, 5, 2, 4]);
+        let y = b.reshape(parts, [1, 24, 4, 4]);
+        let y = conv(&mut b, y, &[5, 24, 3, 3], 5);
+        let flat = b.reshape(y, [1, 80]);
+        let w = b.constant(tensor(&[80, 10], 9));
+        let y = b.contract(flat, w);
+        let graph = optimized(b, &[y]);
+        let last = |op: &Op| matches!(op, Op::Permute(perm) if !perm.ends_with(&[perm.len() - 1]));
+        assert_eq!(count(&graph, last), 1, "at the input\n{graph}");
     }
 
     /// What was split and is concatenated again is whole.

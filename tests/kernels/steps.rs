@@ -570,7 +570,34 @@ fn gather(r: &mut Random) -> Trial {
     }
 }
 
+/// Rows whose elements lie in turn, in the operand or in the result.
+fn weave(r: &mut Random) -> Trial {
+    let ty = dtype(r);
+    let (outer, rows) = (1 + r.below(3), r.pick(&[2, 3, 4, 8]));
+    let columns = r.pick(&[1, 5, 16, 31, 33, 40]);
+    let dims = [outer, rows, columns];
+    let x = tensor(r, ty, &dims);
+    let [mut turns, apart] =
+        [0, 1].map(|buffer| Access::dense(Buffer::new(buffer), &Type::new(ty, dims.to_vec())));
+    turns.strides = vec![(rows * columns) as i64, 1, rows as i64];
+    let (access, result) = match r.chance(50) {
+        true => (turns, None),
+        false => (apart, Some(Access { buffer: Buffer::new(1), ..turns })),
+    };
+    Trial {
+        op: Op::Move,
+        mir: mir::Op::Broadcast,
+        operands: vec![Placed { tensor: x, access: Access { buffer: Buffer::new(0), ..access } }],
+        ty: Type::new(ty, dims.to_vec()),
+        tolerance: Tolerance::Exact,
+        result,
+    }
+}
+
 fn copy(r: &mut Random) -> Trial {
+    if r.chance(30) {
+        return weave(r);
+    }
     let ty = dtype(r);
     let rank = r.below(5);
     let dims = r.dims(rank, 3000);
