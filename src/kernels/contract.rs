@@ -8,6 +8,7 @@
 //! registers.
 
 use super::expr::{self, Body};
+use super::finish::Finish;
 use super::nest::{self, Level, Part, Shares, nest};
 use super::{Frame, KernelPlan, operations};
 use crate::error::ErrorKind;
@@ -18,9 +19,6 @@ use crate::types::DType;
 
 /// Depths up to this are written out instead of looped over.
 const WRITTEN_OUT: i64 = 4;
-
-/// Epilogues that cost more are a loop over the finished tile.
-const INLINE: i64 = 8;
 
 /// Matrix product; `None` where it is not for vectors.
 pub(super) fn product(
@@ -371,10 +369,11 @@ impl<'a> Tiling<'a> {
             pointers.push(b.offset(pointers[right], panel, columns.steps[right]));
         }
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
-            let (block, columns) = (sizes[rows_at], sizes[columns_at]);
+            let columns = sizes[columns_at];
             let mut rows = self.rows.clone();
-            rows[at].extent = block;
+            rows[at].extent = sizes[rows_at];
             let [outer, inner] = rows;
+            let block = [outer.clone(), inner.clone()];
             let rows = [outer.in_pieces(self.tile[0]), inner.in_pieces(self.tile[1])];
             // A panel may be wider than a tile.
             let tiles = Level { extent: columns, size: 1, steps: self.within_panel() };
@@ -383,8 +382,21 @@ impl<'a> Tiling<'a> {
             nest(b, &[tiles, outer, inner], None, p, &mut |b, p, sizes| {
                 self.tile(b, p, [sizes[1], sizes[2]], sizes[0]);
             });
+            if self.is_apart() {
+                self.finish().write(b, p, &block, &nest::parts(b, columns));
+            }
         });
         frame.close(b, work / 2)
+    }
+
+    fn finish(&self) -> Finish<'_> {
+        let columns = &self.problem.columns.steps;
+        Finish { frame: self.problem.frame, body: &self.body, first: 1, columns }
+    }
+
+    /// Whether the epilogue is applied to the whole panel, when its sums are in the result.
+    fn is_apart(&self) -> bool {
+        self.body.dtype() == self.dtype && self.finish().is_apart()
     }
 
     /// Steps from a column to the next.
@@ -412,19 +424,14 @@ impl<'a> Tiling<'a> {
                 Streams { left: p[self.problem.left], right: p[self.problem.right()], ahead };
             sums = self.sum(b, &self.problem.depth, streams, sums, &rows, &parts);
         }
-        let through_memory = self.body.cost() > INLINE
-            && sums.len() > 1
-            && self.body.dtype() == self.dtype
-            && (2..last).all(|i| !self.problem.frame.in_place(i));
         let sums: Vec<Value> =
             sums.into_iter().map(|sum| operations::wrap(b, self.dtype, sum)).collect();
-        if through_memory {
+        if self.is_apart() {
             for (&row, sums) in rows.iter().zip(sums.chunks(parts.len())) {
                 for (&sum, &part) in sums.iter().zip(&parts) {
                     self.store(b, p, row, part, sum);
                 }
             }
-            self.finish_in_memory(b, p, &rows, &parts);
             return;
         }
         let mut loaded: Vec<((usize, i64), Value)> = vec![];
@@ -495,27 +502,6 @@ impl<'a> Tiling<'a> {
             loaded.push(((pointer, at), value));
         }
         value
-    }
-
-    /// Applies the epilogue to sums that are in the result already.
-    fn finish_in_memory(&self, b: &mut Builder, p: &[Value], rows: &[(i64, i64)], parts: &[Part]) {
-        let last = self.last();
-        let [outer, inner] = &self.rows;
-        let (m, n) = rows.last().map_or((1, 1), |&(i, j)| (i + 1, j + 1));
-        let levels = [(m, outer), (n, inner)].map(|(extent, l)| Level { extent, ..l.clone() });
-        nest(b, &nest::merge(levels), None, p, &mut |b, p, _| {
-            for &part in parts {
-                let sum = {
-                    let at = self.place(last, (0, 0), part);
-                    expr::load(b, self.dtype, p[last], at, part.1, false)
-                };
-                let value = self.body.emit(b, &[], &mut |b, n| match n {
-                    0 => sum,
-                    n => self.operand(b, p, n + 1, (0, 0), part, &mut vec![]),
-                });
-                self.store(b, p, (0, 0), part, value);
-            }
-        });
     }
 
     /// The sums after all of the depth.

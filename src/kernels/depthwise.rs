@@ -4,6 +4,7 @@
 //! several columns of the row are summed at a time.
 
 use super::expr::{self, Body};
+use super::finish::Finish;
 use super::nest::{self, Level, Shares, nest};
 use super::{Frame, KernelPlan, operations};
 use crate::error::ErrorKind;
@@ -105,8 +106,21 @@ impl Depthwise<'_> {
             nest(b, std::slice::from_ref(&columns), None, p, &mut |b, p, sizes| {
                 self.tile(b, p, sizes[0], lanes, weights.as_deref());
             });
+            if self.is_apart() {
+                self.finish().write(b, p, std::slice::from_ref(&self.columns), &[(0, lanes)]);
+            }
         });
         frame.close(b, work)
+    }
+
+    fn finish(&self) -> Finish<'_> {
+        let columns = &self.channels.steps;
+        Finish { frame: self.frame, body: &self.body, first: 1, columns }
+    }
+
+    /// Whether the epilogue is applied to a whole row, when its sums are in the result.
+    fn is_apart(&self) -> bool {
+        self.body.dtype() == self.dtype && self.finish().is_apart()
     }
 
     fn load(&self, b: &mut Builder, pointer: Value, offset: i64, lanes: u32) -> Value {
@@ -126,6 +140,14 @@ impl Depthwise<'_> {
         let sums = vec![zero; columns as usize];
         let sums = self.sum(b, &self.taps, (p[0], p[1]), sums, lanes, weights);
         let result = p.len() - 1;
+        if self.is_apart() {
+            for (column, sum) in (0..columns).zip(sums) {
+                let sum = operations::wrap(b, self.dtype, sum);
+                let at = column * self.columns.steps[result];
+                expr::store(b, self.dtype, sum, p[result], at, lanes);
+            }
+            return;
+        }
         for (column, sum) in (0..columns).zip(sums) {
             let sum = operations::wrap(b, self.dtype, sum);
             let value = self.body.emit(b, &[], &mut |b, n| match n {

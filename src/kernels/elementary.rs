@@ -47,6 +47,15 @@ pub(super) fn unary(b: &mut Builder, op: Unary, a: Value) -> Value {
     }
 }
 
+/// A faster function that is exact enough for a sum with 1, if there is one.
+pub(super) fn for_sums(op: Unary) -> Option<fn(&mut Builder, Value) -> Value> {
+    match op {
+        Unary::Erf => Some(math::erf_for_sums),
+        Unary::Tanh => Some(math::tanh_for_sums),
+        _ => None,
+    }
+}
+
 /// `x` to the power of `y`; `known` is `y` where it is a literal.
 pub(super) fn power(b: &mut Builder, x: Value, y: Value, known: Option<f64>) -> Value {
     match known {

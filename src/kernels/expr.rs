@@ -112,6 +112,8 @@ pub(super) struct Body<'a> {
     fused: Vec<bool>,
     /// For each node, whether only literals lead to it.
     literal: Vec<bool>,
+    /// Functions that only sums with 1 read.
+    summed: Vec<bool>,
 }
 
 impl<'a> Body<'a> {
@@ -130,6 +132,7 @@ impl<'a> Body<'a> {
         }
         let mut fused = vec![false; types.len()];
         let mut literal = vec![false; types.len()];
+        let mut summed = vec![0; types.len()];
         for (i, node) in expr.nodes.iter().enumerate() {
             let args = node.args();
             literal[i] = matches!(node, Scalar::Literal(_))
@@ -142,9 +145,16 @@ impl<'a> Body<'a> {
                 if let Some(a) = [x, y].into_iter().find(product) {
                     fused[a as usize] = types[i].is_float() && !is_half(types[i]);
                 }
+                let one = |a: u32| match expr.nodes[a as usize] {
+                    Scalar::Literal(literal) => literal.f64() == 1.0,
+                    _ => false,
+                };
+                summed[x as usize] += i32::from(one(y));
+                summed[y as usize] += i32::from(one(x));
             }
         }
-        Ok(Body { expr, types, fused, literal })
+        let summed = summed.iter().zip(&uses).map(|(of, all)| *of > 0 && of == all).collect();
+        Ok(Body { expr, types, fused, literal, summed })
     }
 
     /// Whether vectors have all types and operations that are needed.
@@ -271,7 +281,13 @@ impl<'a> Body<'a> {
             Scalar::Literal(literal) => constant(b, literal),
             Scalar::Unary(op, a) => {
                 let a = arg(b, a);
-                unary(b, op, ty, a)
+                match elementary::for_sums(op) {
+                    Some(function) if self.summed[i] => {
+                        let value = function(b, a);
+                        wrap(b, ty, value)
+                    }
+                    _ => unary(b, op, ty, a),
+                }
             }
             Scalar::Binary(Binary::Add, x, y)
                 if self.fused[x as usize] || self.fused[y as usize] =>

@@ -12,8 +12,8 @@ pub mod half;
 mod hyperbolic;
 
 pub use circular::{acos, asin, atan, cos, sin, tan};
-pub use erf::erf;
-pub use hyperbolic::{acosh, asinh, atanh, cosh, sinh, tanh};
+pub use erf::{erf, erf_for_sums};
+pub use hyperbolic::{acosh, asinh, atanh, cosh, sinh, tanh, tanh_for_sums};
 
 use crate::kir::build::Builder;
 use crate::kir::{Binary, Shift, Type, Unary, Value};
@@ -173,6 +173,18 @@ pub fn polynomial(b: &mut Builder, x: Value, coefficients: &[f64]) -> Value {
         let c = number(b, x, c);
         b.mul_add(sum, x, c)
     })
+}
+
+/// An odd function as a ratio of polynomials in the square, `x` forced into `-most..=most`.
+fn ratio(b: &mut Builder, x: Value, most: f64, above: &[f64], below: &[f64]) -> Value {
+    let [least, most] = constants(b, x, [-most, most]);
+    let x = b.min(most, x); // A NaN is the second operand and passes.
+    let x = b.max(least, x);
+    let square = b.mul(x, x);
+    let above = polynomial(b, square, above);
+    let below = polynomial(b, square, below);
+    let above = b.mul(above, x);
+    b.div(above, below)
 }
 
 /// The natural logarithm, within 1 ulp.

@@ -10,6 +10,7 @@ mod contract;
 mod depthwise;
 mod elementary;
 mod expr;
+mod finish;
 pub mod math;
 mod moves;
 mod nest;

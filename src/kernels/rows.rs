@@ -253,8 +253,7 @@ impl<'a> Row<'a> {
         let unroll = match (&self.parts, cost) {
             (Some(parts), _) => parts.len() as i64,
             (None, ..=8) => 4,
-            (None, ..=20) => 2,
-            (None, _) => 1,
+            (None, _) => b.at_once(),
         };
         let unroll = unroll.max(1);
         let start: Vec<Value> = reduced
@@ -268,7 +267,8 @@ impl<'a> Row<'a> {
         let sums =
             strips(b, program.width, unroll, pointers, &steps, &start, &mut |b, p, sums, parts| {
                 let mut sums = sums.to_vec();
-                for (slot, &part) in parts.iter().enumerate() {
+                let slots: Vec<(usize, Part)> = parts.iter().copied().enumerate().collect();
+                b.in_turn(&slots, |b, &(slot, part)| {
                     let fresh = || vec![None; program.operands + program.stages.len()];
                     let mut memo = match &mut self.parts {
                         Some(parts) => std::mem::take(&mut parts[slot]),
@@ -291,7 +291,7 @@ impl<'a> Row<'a> {
                     if let Some(parts) = &mut self.parts {
                         parts[slot] = memo;
                     }
-                }
+                });
                 sums
             });
         for (n, &i) in reduced.iter().enumerate() {
@@ -370,13 +370,9 @@ fn map(frame: &Frame<'_>, program: &Program<'_>) -> KernelPlan {
     levels.push(row.in_pieces(size));
     let row = levels.len() - 1;
     let shares = Shares::of(&levels);
-    let unroll = match body.cost() {
-        ..=8 => 4,
-        9..=16 => 2,
-        _ => 1,
-    };
     let work = around * levels[row].extent * (body.cost() + 2);
     let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let unroll = if body.cost() <= 8 { 4 } else { b.at_once() };
     let single = levels[row].extent == 1;
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, pointers, sizes| {
         let load = |b: &mut Builder, p: &[Value], n: usize, (at, lanes): Part| {
@@ -390,7 +386,7 @@ fn map(frame: &Frame<'_>, program: &Program<'_>) -> KernelPlan {
         }
         let known = body.hoist(b, &|n| uniform[n]);
         strips(b, sizes[row], unroll, pointers, &steps, &[], &mut |b, p, _, parts| {
-            for &part in parts {
+            b.in_turn(parts, |b, &part| {
                 let value = body.emit(b, &known, &mut |b, n| match uniform[n] {
                     Some(value) => value,
                     None => load(b, p, n, part),
@@ -398,7 +394,7 @@ fn map(frame: &Frame<'_>, program: &Program<'_>) -> KernelPlan {
                 let to = p.len() - 1;
                 let dtype = frame.result().dtype;
                 expr::store(b, dtype, value, p[to], part.0 * steps[to], part.1);
-            }
+            });
             vec![]
         });
     });

@@ -7,7 +7,8 @@
 //! stay in registers for the second.
 
 use super::expr::{self, Body};
-use super::nest::{self, Level, Shares, Span, advancing, moved, nest};
+use super::finish::Finish;
+use super::nest::{Level, Shares, Span, advancing, moved};
 use super::{Frame, KernelPlan};
 use crate::error::ErrorKind;
 use crate::kir::build::Builder;
@@ -15,9 +16,6 @@ use crate::kir::{IndexOp, Value};
 use crate::lir::{Expr, Matrices, Side, Winograd};
 use crate::types::DType;
 use std::ops::Range;
-
-/// Epilogues that cost more are a loop over the finished tile.
-const INLINE: i64 = 8;
 
 /// The kernel; `None` where it is not for vectors.
 pub(super) fn kernel(
@@ -324,8 +322,9 @@ fn output(side: &Output<'_>) -> KernelPlan {
     let at_once = points as i64 * m + 8 <= i64::from(frame.machine.registers);
     let groups: &[(usize, usize)] = if at_once { &[(0, 1)] } else { &[(0, 2), (1, 2)] };
     let work = 4 * products.dims.iter().product::<i64>();
-    let last = frame.inputs().len();
-    let through_memory = side.body.cost() > INLINE && !(1..last).any(|i| frame.in_place(i));
+    let channels: Vec<i64> = frame.shapes().map(|shape| shape.stride(-1)).collect();
+    let finish = Finish { frame, body: &side.body, first: 0, columns: &channels };
+    let apart = finish.is_apart();
     loops(frame, &axes, work, &mut |b, p, parts| {
         let lanes = parts[3].end as u32;
         let (height, width) = (parts[1].end as usize, parts[2].end as usize);
@@ -348,20 +347,16 @@ fn output(side: &Output<'_>) -> KernelPlan {
                 let all: Vec<usize> = (0..width).collect();
                 for (column, sum) in all.iter().zip(side.results(b, &all, &values)) {
                     let place = (row as i64, *column as i64);
-                    match through_memory {
+                    match apart {
                         true => side.store(b, p, place, lanes, sum),
                         false => side.finish(b, p, place, lanes, sum, &mut loaded),
                     }
                 }
             }
         }
-        if through_memory {
+        if apart {
             let level = |extent: usize, axis: usize| Level::axis(extent as i64, steps(0, axis, 1));
-            let levels = nest::merge([level(height, 1), level(width, 2)]);
-            nest(b, &levels, None, p, &mut |b, p, _| {
-                let sum = expr::load(b, DType::F32, p[last], 0, lanes, false);
-                side.finish(b, p, (0, 0), lanes, sum, &mut vec![]);
-            });
+            finish.write(b, p, &[level(height, 1), level(width, 2)], &[(0, lanes)]);
         }
     })
 }

@@ -4,6 +4,7 @@
 //! machine lacks an operation, it writes others that do the same: `mul_add`, `round` and its kin.
 
 use super::*;
+use std::collections::BTreeSet;
 
 /// A kernel that is being written.
 #[derive(Debug)]
@@ -183,6 +184,48 @@ impl Builder {
         state
     }
 
+    /// Writes a piece for each item, their statements in turn: what one computes fills the time in
+    /// which the others wait for their results. No piece may read what another one stores; loops are
+    /// not taken apart.
+    pub fn in_turn<T, R>(
+        &mut self,
+        items: &[T],
+        mut write: impl FnMut(&mut Self, &T) -> R,
+    ) -> Vec<R> {
+        let (mut results, mut pieces) = (vec![], vec![]);
+        for item in items {
+            self.open.push(vec![]);
+            results.push(write(self, item));
+            pieces.push(self.open.pop().expect("the piece is open"));
+        }
+        let block = self.open.last_mut().expect("a block is open");
+        if pieces.iter().flatten().any(|s| matches!(s, Statement::Loop(_))) {
+            block.extend(pieces.into_iter().flatten());
+            return results;
+        }
+        // What pieces have in common stands in the first that needs it.
+        let defined = |s: &Statement| match s {
+            Statement::Let(value, _) => Some(*value),
+            Statement::Store { .. } | Statement::Prefetch(_) | Statement::Loop(_) => None,
+        };
+        let mut missing: BTreeSet<Value> = pieces.iter().flatten().filter_map(defined).collect();
+        let mut pieces: Vec<_> = pieces.into_iter().map(|p| p.into_iter().peekable()).collect();
+        while pieces.iter_mut().any(|piece| piece.peek().is_some()) {
+            for piece in &mut pieces {
+                if let Some(statement) = piece.next_if(|s| !needs(s, &missing)) {
+                    defined(&statement).map(|value| missing.remove(&value));
+                    block.push(statement);
+                }
+            }
+        }
+        results
+    }
+
+    /// How many pieces of long chains of operations are best written in turn.
+    pub fn at_once(&self) -> i64 {
+        (i64::from(self.kernel.machine.registers) / 8).clamp(1, 4)
+    }
+
     fn push(&mut self, statement: Statement) {
         self.open.last_mut().expect("a block is open").push(statement);
     }
@@ -191,6 +234,22 @@ impl Builder {
         let value = self.kernel.values.push(ty);
         self.push(Statement::Let(value, op));
         value
+    }
+}
+
+/// Whether a statement that is no loop reads one of these.
+fn needs(statement: &Statement, values: &BTreeSet<Value>) -> bool {
+    match statement {
+        Statement::Let(_, op) => {
+            let mut any = false;
+            op.for_each_operand(|v| any |= values.contains(&v));
+            any
+        }
+        Statement::Store { value, to, .. } => {
+            [value, &to.pointer].iter().any(|v| values.contains(v))
+        }
+        Statement::Prefetch(at) => values.contains(&at.pointer),
+        Statement::Loop(_) => false,
     }
 }
 

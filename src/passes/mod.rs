@@ -47,7 +47,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 13] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 14] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("layout", &layout::propagate),
@@ -59,6 +59,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("scale", &scale::fold),
         ("rows", &rows::fuse),
         ("map", &map::fuse),
+        ("epilogue", &epilogue::fuse),
         ("winograd", &filter),
         ("pack", &pack),
     ];

@@ -11,7 +11,7 @@ type Function = (&'static str, fn(&mut Builder, Value) -> Value, fn(f64) -> f64,
 /// Each over so many numbers.
 pub(crate) fn cases(numbers: u32) -> Vec<Case> {
     // With the limits that hold without fused multiply-add, too.
-    let everywhere: [Function; 14] = [
+    let everywhere: [Function; 16] = [
         ("exp", math::exp, f64::exp, 2.0),
         ("exp_m1", math::exp_m1, f64::exp_m1, 2.0),
         ("log", math::log, f64::ln, 2.0),
@@ -19,6 +19,8 @@ pub(crate) fn cases(numbers: u32) -> Vec<Case> {
         ("tanh", math::tanh, f64::tanh, 2.0),
         ("sigmoid", math::sigmoid, sigmoid, 3.0),
         ("erf", math::erf, erf, 2.0),
+        ("tanh for sums", math::tanh_for_sums, f64::tanh, 6.0),
+        ("erf for sums", math::erf_for_sums, erf, 6.0),
         ("sinh", math::sinh, f64::sinh, 2.0),
         ("cosh", math::cosh, f64::cosh, 2.0),
         ("asin", math::asin, f64::asin, 2.0),

@@ -43,6 +43,25 @@ pub fn erf(b: &mut Builder, x: Value) -> Value {
     b.copy_sign(result, x)
 }
 
+/// The error function, within 6 ulp and in half the time: for sums with 1, which lose more than that.
+/// (A rational minimax fit, of Eigen and XLA.)
+pub fn erf_for_sums(b: &mut Builder, x: Value) -> Value {
+    if b.type_of(x) == Type::F64 {
+        return erf(b, x);
+    }
+    let above = [2.290_506_6e-4, 3.408_291e-3, 5.095_569_5e-2, 1.852_083_2e-1, 1.128_379_1];
+    let below = [
+        -1.179_160_3e-7,
+        2.354_796_6e-5,
+        1.017_962_5e-3,
+        1.407_047e-2,
+        1.109_850_5e-1,
+        4.974_692_5e-1,
+        1.0,
+    ];
+    super::ratio(b, x, 3.743_921, &above, &below)
+}
+
 /// For `x >= 0`: below 3 by a series of positive terms, `2 / sqrt(pi) x exp(-x^2) sum (2 x^2)^n / (2n + 1)!!`,
 /// above by a continued fraction of the complement.
 fn long_erf(b: &mut Builder, x: Value) -> Value {

@@ -34,6 +34,25 @@ pub fn tanh(b: &mut Builder, x: Value) -> Value {
     b.copy_sign(result, x)
 }
 
+/// The hyperbolic tangent, within 6 ulp and in half the time: for sums with 1, which lose more than
+/// that. (A rational minimax fit, of Eigen.)
+pub fn tanh_for_sums(b: &mut Builder, x: Value) -> Value {
+    if b.type_of(x) == Type::F64 {
+        return tanh(b, x);
+    }
+    let above = [
+        -5.641_676_2e-14,
+        4.087_417_2e-11,
+        -1.758_378_9e-8,
+        1.046_749_9e-5,
+        3.036_098_3e-3,
+        1.302_255_3e-1,
+        9.999_998_7e-1,
+    ];
+    let below = [2.448_660_9e-4, 2.422_276_4e-2, 4.635_583_9e-1, 1.0];
+    super::ratio(b, x, 7.905_311, &above, &below)
+}
+
 /// The hyperbolic sine, within 2 ulp.
 pub fn sinh(b: &mut Builder, x: Value) -> Value {
     let magnitude = b.abs(x);
