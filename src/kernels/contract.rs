@@ -17,6 +17,9 @@ use crate::kir::build::Builder;
 use crate::lir::{Contract, Conv, Expr, Weights};
 use crate::types::DType;
 
+/// Bytes that one call brings nearer.
+const LINE: usize = 64;
+
 /// Depths up to this are written out instead of looped over.
 const WRITTEN_OUT: i64 = 4;
 
@@ -564,8 +567,8 @@ impl<'a> Tiling<'a> {
         rows: &[(i64, i64)],
         parts: &[Part],
     ) -> Vec<Value> {
-        if let Some(ahead) = ahead {
-            b.prefetch(ahead, 0);
+        if let Some((ahead, bytes)) = ahead.zip(self.ahead) {
+            (0..bytes).step_by(LINE).for_each(|line| b.prefetch(ahead, line));
         }
         let column_step = self.within_panel()[self.problem.right()];
         let squares = match self.right {
