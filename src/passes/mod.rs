@@ -8,6 +8,7 @@ pub mod fold;
 pub mod layout;
 pub mod map;
 pub mod pack;
+pub mod phases;
 mod rewrite;
 pub mod rows;
 pub mod scale;
@@ -47,7 +48,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 14] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 15] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("layout", &layout::propagate),
@@ -60,6 +61,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("rows", &rows::fuse),
         ("map", &map::fuse),
         ("epilogue", &epilogue::fuse),
+        ("phases", &phases::split),
         ("winograd", &filter),
         ("pack", &pack),
     ];
@@ -178,6 +180,48 @@ mod tests {
         let graph = optimized(b, &[y]);
         assert_eq!(count(&graph, |op| matches!(op, Op::Rows(_))), 2, "{graph}");
         assert_eq!(count(&graph, |op| matches!(op, Op::Map(_) | Op::Reduce { .. })), 0, "{graph}");
+    }
+
+    /// Results between zeros are computed by phases, which meet no zeros.
+    #[test]
+    fn zeros_between_elements_are_skipped() {
+        // Elements, distance, zeros before and behind, taps.
+        let axes = [
+            (5, 2, 1, 1, 2),
+            (5, 2, 2, 2, 4),
+            (4, 2, 1, 2, 3),
+            (4, 3, 0, 3, 4),
+            (6, 1, 1, 1, 3),
+            (3, 4, 5, 3, 5),
+        ];
+        let build = |axes: &[(usize, usize, usize, usize, usize)], groups: usize| {
+            let mut b = Builder::new("phases");
+            let dims = |f: &dyn Fn(&(usize, usize, usize, usize, usize)) -> usize,
+                        ends: [usize; 2]| {
+                let spatial = axes.iter().map(f);
+                std::iter::once(ends[0]).chain(spatial).chain([ends[1]]).collect::<Vec<usize>>()
+            };
+            let x = b.input("x", Role::Input, Type::new(DType::F32, dims(&|a| a.0, [2, 4])));
+            let (low, high) = (dims(&|a| a.2, [0, 0]), dims(&|a| a.3, [0, 0]));
+            let x = b.pad_interior(x, &low, &high, &dims(&|a| a.1 - 1, [0, 0]), 0.0);
+            let taps: Vec<usize> = axes.iter().map(|a| a.4).collect();
+            let w = b.constant(tensor(&[&taps[..], &[4 / groups, 6]].concat(), 3));
+            let y = b.conv(x, w, &vec![1; axes.len()], &vec![1; axes.len()], groups);
+            let bias = b.constant(tensor(&[6], 4));
+            let y = b.binary(Binary::Add, y, bias);
+            let y = b.binary_scalar(Binary::Max, y, 0.0);
+            optimized(b, &[y])
+        };
+        let convs = |graph: &Graph| count(graph, |op| matches!(op, Op::Conv(_)));
+        for (i, axis) in axes.iter().enumerate() {
+            let graph = build(&[*axis], 1 + i % 2);
+            assert_eq!(convs(&graph), axis.1, "{graph}");
+            assert_eq!(count(&graph, |op| matches!(op, Op::Map(_))), 0, "{graph}");
+            for other in &axes {
+                let graph = build(&[*axis, *other], 1 + i % 2);
+                assert_eq!(convs(&graph), axis.1 * other.1, "{graph}");
+            }
+        }
     }
 
     /// Batch normalization after a product, and what comes after it.

@@ -1,0 +1,226 @@
+//! Convolutions over elements with zeros between them, which is what transposed convolutions are, by
+//! phases: results that lie `s` apart, `s - 1` being the number of zeros, meet elements under the same
+//! taps, every s-th, and zeros under the others. So there are `s` convolutions along an axis, each with
+//! its taps, over the elements themselves, and their results interleave.
+
+use super::rewrite::Rewriter;
+use crate::mir::{Conv, Graph, Node, Op, Value, Weights};
+use crate::tensor::Tensor;
+use crate::types::Type;
+use bytes::Bytes;
+
+/// See the module's text.
+pub fn split(graph: Graph) -> Graph {
+    let mut r = Rewriter::new(&graph);
+    for (old, node) in &graph.nodes {
+        let Some(case) = Case::new(&graph, node) else {
+            r.copy(old);
+            continue;
+        };
+        let new = case.write(&mut r, old);
+        r.set(old, new);
+    }
+    r.finish()
+}
+
+/// One spatial axis.
+#[derive(Debug)]
+struct Axis {
+    /// Distance of neighbouring elements.
+    step: usize,
+    taps: usize,
+    results: usize,
+    /// Zeros before and behind the elements that the phases need.
+    border: [usize; 2],
+    /// Results of each phase.
+    each: usize,
+    phases: Vec<Phase>,
+}
+
+/// Results `r`, `r + s`, ..
+#[derive(Debug)]
+struct Phase {
+    /// The first tap that meets elements.
+    first: usize,
+    /// How many do.
+    taps: usize,
+    /// The bordered element that the first tap meets first.
+    start: usize,
+}
+
+impl Axis {
+    /// `elements`, with `low` zeros before them; `None` where a phase meets none.
+    fn new(elements: usize, step: usize, low: usize, taps: usize, results: usize) -> Option<Axis> {
+        let each = results.div_ceil(step);
+        let mut phases = vec![];
+        let mut border = [0i64; 2];
+        for phase in 0..step.min(results) {
+            let first = (low as i64 - phase as i64).rem_euclid(step as i64);
+            let met = taps.checked_sub(first as usize).filter(|&n| n > 0)?.div_ceil(step);
+            // The element under the first tap; it may lie before the first.
+            let start = (phase as i64 + first - low as i64) / step as i64;
+            let end = start + (each + met - 1) as i64;
+            border = [border[0].max(-start), border[1].max(end - elements as i64)];
+            phases.push((first as usize, met, start));
+        }
+        let phase = |(first, taps, start): (usize, usize, i64)| Phase {
+            first,
+            taps,
+            start: (start + border[0]) as usize,
+        };
+        let phases = phases.into_iter().map(phase).collect();
+        let border = border.map(|n| n as usize);
+        Some(Axis { step, taps, results, border, each, phases })
+    }
+}
+
+struct Case<'a> {
+    node: &'a Node,
+    conv: &'a Conv,
+    weights: &'a Tensor,
+    /// Without the zeros.
+    input: Value,
+    axes: Vec<Axis>,
+}
+
+impl<'a> Case<'a> {
+    fn new(graph: &'a Graph, node: &'a Node) -> Option<Case<'a>> {
+        let Op::Conv(conv) = &node.op else { return None };
+        let outer = &graph.nodes[node.operands[0]];
+        let Op::Pad { low, high: _, interior, value } = &outer.op else { return None };
+        let (input, last) = (outer.operands[0], interior.len() - 1);
+        let dims = &graph.ty(input).dims;
+        let plain = conv.strides.iter().chain(&conv.dilations).all(|&n| n == 1)
+            && conv.weights == Weights::Plain
+            && value.f64() == 0.0
+            && interior.iter().any(|&n| n > 0)
+            && [0, last].iter().all(|&i| interior[i] == 0 && outer.ty.dims[i] == dims[i])
+            && !dims.contains(&0)
+            && node.ty.elements() > 0;
+        if !plain {
+            return None;
+        }
+        let weights = graph.constant(node.operands[1])?;
+        let axis = |i: usize| {
+            let results = node.ty.dims[i + 1];
+            Axis::new(dims[i + 1], interior[i + 1] + 1, low[i + 1], conv.taps[i], results)
+        };
+        let axes: Vec<Axis> = (0..conv.taps.len()).map(axis).collect::<Option<_>>()?;
+        // What an epilogue reads is the same along the axes that are split.
+        let uniform = node.operands[2..].iter().all(|&v| {
+            let dims = &graph.ty(v).dims;
+            let extents = dims.iter().rev().skip(1).zip(axes.iter().rev());
+            extents.into_iter().all(|(&extent, axis)| axis.step == 1 || extent == 1)
+        });
+        uniform.then_some(Case { node, conv, weights, input, axes })
+    }
+
+    fn write(&self, r: &mut Rewriter<'_>, old: Value) -> Value {
+        let operands = r.operands(old);
+        let mut input = r.get(self.input);
+        if self.axes.iter().any(|axis| axis.border != [0, 0]) {
+            let side = |end: usize| -> Vec<usize> {
+                let spatial = self.axes.iter().map(|axis| axis.border[end]);
+                std::iter::once(0).chain(spatial).chain([0]).collect()
+            };
+            let (low, high) = (side(0), side(1));
+            let mut ty = r.new.ty(input).clone();
+            for (i, extent) in ty.dims.iter_mut().enumerate() {
+                *extent += low[i] + high[i];
+            }
+            let Op::Pad { value, .. } = r.old.nodes[self.node.operands[0]].op else {
+                unreachable!("the operand is a pad");
+            };
+            let interior = vec![0; low.len()];
+            let op = Op::Pad { low, high, interior, value };
+            input = r.push(op, vec![input], ty, self.node.origins.clone());
+        }
+        let mut result = self.phases(r, input, &operands, &mut vec![]);
+        for (i, axis) in self.axes.iter().enumerate() {
+            result = r.narrow(result, i + 1, 0, axis.results);
+        }
+        result
+    }
+
+    /// The results of all phases of the axes from `chosen.len()` on, for these phases of those before.
+    fn phases(
+        &self,
+        r: &mut Rewriter<'_>,
+        input: Value,
+        operands: &[Value],
+        chosen: &mut Vec<usize>,
+    ) -> Value {
+        let at = chosen.len();
+        let Some(axis) = self.axes.get(at) else {
+            return self.convolution(r, input, operands, chosen);
+        };
+        let mut parts: Vec<Value> = vec![];
+        for (i, phase) in axis.phases.iter().enumerate() {
+            let x = r.narrow(input, at + 1, phase.start, axis.each + phase.taps - 1);
+            chosen.push(i);
+            let part = self.phases(r, x, operands, chosen);
+            chosen.pop();
+            let mut dims = r.new.ty(part).dims.clone();
+            dims.insert(at + 2, 1);
+            parts.push(r.reshape(part, &dims));
+        }
+        let mut ty = r.new.ty(parts[0]).clone();
+        ty.dims[at + 2] = parts.len();
+        let mut dims = ty.dims.clone();
+        let count = dims.remove(at + 2);
+        dims[at + 1] *= count;
+        let joined = match parts[..] {
+            [only] => only,
+            _ => r.push(Op::Concat { axis: at + 2 }, parts, ty, self.node.origins.clone()),
+        };
+        r.reshape(joined, &dims)
+    }
+
+    fn convolution(
+        &self,
+        r: &mut Rewriter<'_>,
+        input: Value,
+        operands: &[Value],
+        chosen: &[usize],
+    ) -> Value {
+        let phases: Vec<&Phase> =
+            self.axes.iter().zip(chosen).map(|(axis, &phase)| &axis.phases[phase]).collect();
+        let weights = self.taps(&phases);
+        let taps = phases.iter().map(|phase| phase.taps).collect();
+        let origins = self.node.origins.clone();
+        let constant = r.push(
+            Op::Constant(weights.clone()),
+            vec![],
+            weights.ty().clone(),
+            r.old.nodes[self.node.operands[1]].origins.clone(),
+        );
+        let mut dims = self.node.ty.dims.clone();
+        for (i, axis) in self.axes.iter().enumerate() {
+            dims[i + 1] = axis.each;
+        }
+        let all = [&[input, constant], &operands[2..]].concat();
+        let ty = self.node.ty.with_dims(dims);
+        r.push(Op::Conv(Conv { taps, ..self.conv.clone() }), all, ty, origins)
+    }
+
+    /// The weights of the taps that meet elements.
+    fn taps(&self, phases: &[&Phase]) -> Tensor {
+        let spatial = self.axes.len();
+        let dims = self.weights.dims();
+        let size = dims[spatial..].iter().product::<usize>() * self.weights.ty().dtype.bytes();
+        let mut places = vec![0];
+        for (axis, phase) in self.axes.iter().zip(phases) {
+            let tap = |i: usize| phase.first + i * axis.step;
+            places = (places.into_iter())
+                .flat_map(|place| (0..phase.taps).map(move |i| place * axis.taps + tap(i)))
+                .collect();
+        }
+        let bytes = self.weights.bytes();
+        let data: Vec<u8> =
+            places.iter().flat_map(|&place| &bytes[place * size..][..size]).copied().collect();
+        let taps = phases.iter().map(|phase| phase.taps);
+        let dims: Vec<usize> = taps.chain(dims[spatial..].iter().copied()).collect();
+        let ty = Type::new(self.weights.ty().dtype, dims);
+        Tensor::from_bytes(ty, Bytes::from(data)).expect("as many taps as there are places")
+    }
+}
