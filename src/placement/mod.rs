@@ -6,8 +6,8 @@
 //!
 //! A problem is taken apart first: items that never meet those of another part are placed on their own,
 //! and what is alive for the whole time of a part lies at its bottom, which is no loss. Parts that remain
-//! are placed greedily in several ways, and where that is not as low as can be, searched
-//! ([`search`] is exact). All work is counted in steps, looks at an item, and not by a clock: an answer
+//! are placed greedily in several orders, which learn from what they lead to; and where that is not as low
+//! as can be, by a search that is exact. All work is counted in steps, looks at an item, and not by a clock: an answer
 //! does not depend on the machine.
 
 pub mod csv;
@@ -20,7 +20,7 @@ mod sections;
 
 pub use problem::{Clash, Item, Problem};
 
-use greedy::Fit;
+use greedy::{Fit, Orders};
 use parts::{Part, parts};
 use sections::Sections;
 
@@ -53,8 +53,12 @@ impl Solution {
     }
 }
 
-/// Looks at an item that all greedy placements of a part together may take beyond the first one.
-const LOOKS: u64 = 40_000_000;
+/// Looks at an item that all greedy placements of a part in orders may take, for each step of the effort.
+/// They are that much shorter.
+const LOOKS: u64 = 50;
+
+/// So often each order is improved.
+const ROUNDS: usize = 16;
 
 /// The lowest placement that is found with so much effort. What is fixed must not clash already
 /// ([`Problem::check`] the fixed ones for themselves), or the answer clashes too.
@@ -64,7 +68,7 @@ pub fn solve(problem: &Problem, effort: Effort) -> Solution {
     let bound = parts.iter().map(|p| p.part.base + p.bound).max().unwrap_or(0);
     let mut goal = bound.max(effort.enough);
     for part in &mut parts {
-        part.place(goal);
+        part.place(goal, effort.steps.saturating_mul(LOOKS));
     }
     // The highest first: how low it can be is then known for all others.
     parts.sort_by_key(|p| (std::cmp::Reverse(p.top()), p.part.indices.first().copied()));
@@ -109,8 +113,8 @@ impl Placed {
         }
     }
 
-    /// Greedily, until it is low enough or the work is done.
-    fn place(&mut self, goal: u64) {
+    /// Greedily, until it is low enough or so many looks are done.
+    fn place(&mut self, goal: u64, looks: u64) {
         let problem = self.part.problem.clone();
         let items = &problem.items;
         let length = |item: &Item| item.lower.abs_diff(item.upper);
@@ -120,15 +124,23 @@ impl Placed {
                 self.keep(greedy::in_time(items, Fit::Best, length));
             }
         }
-        let mut looks = 0;
-        for order in greedy::orders(&problem) {
-            for fit in [Fit::First, Fit::Best] {
-                if self.top() <= goal || looks >= LOOKS {
-                    return;
+        let mut orders = Orders::new(items);
+        let mut lists: Vec<Vec<usize>> = vec![];
+        for round in 0..ROUNDS {
+            for (at, first) in Orders::ALL.into_iter().enumerate() {
+                if round == 0 {
+                    lists.push(orders.order(first));
                 }
-                let (offsets, taken) = greedy::in_order(items, &order, fit);
-                looks += taken;
-                self.keep(offsets);
+                // Twice: the second one is the better in most cases.
+                for _ in 0..2 {
+                    if self.top() <= goal || self.height < u64::MAX && orders.looks >= looks {
+                        return;
+                    }
+                    let offsets = orders.placed(&lists[at]);
+                    let height = goal.saturating_sub(self.part.base);
+                    orders.promote(&mut lists[at], &offsets, height);
+                    self.keep(offsets);
+                }
             }
         }
     }

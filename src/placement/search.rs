@@ -23,6 +23,9 @@ use super::{Item, Sections};
 use std::cmp::Reverse;
 use std::ops::Range;
 
+/// A search that goes deeper is stopped.
+pub(super) const MOST_DEPTH: usize = 8192;
+
 /// Entries of the table of states that fail. A power of two.
 const TABLE: usize = 1 << 14;
 
@@ -60,20 +63,27 @@ enum First {
     Area,
 }
 
-/// All choices, one after the other.
 const PIVOTS: [Pivot; 4] = [Pivot::Cases, Pivot::Low, Pivot::LowTight, Pivot::Tight];
 const FIRSTS: [First; 6] =
     [First::Length, First::CrowdLength, First::Size, First::Sections, First::Crowd, First::Area];
+
+/// How many choices there are.
+pub(super) const CHOICES: usize = PIVOTS.len() * FIRSTS.len();
 
 /// A state that fails, for heights up to that.
 #[derive(Clone, Copy, Default)]
 struct Failure {
     key: [u64; 2],
-    capacity: u64,
+    capacity: u32,
 }
 
 pub(super) struct Search<'a> {
     items: &'a [Item],
+    /// All numbers of bytes below are in these units, and fit in 32 bits.
+    unit: u64,
+    sizes: Vec<u32>,
+    alignments: Vec<u32>,
+    fixed: Vec<Option<u32>>,
     /// The sections in which each is alive.
     spans: Vec<Range<usize>>,
     /// Which others each meets.
@@ -83,33 +93,37 @@ pub(super) struct Search<'a> {
     /// The sums of sizes alive in each section.
     live: Vec<u64>,
     /// The height that is searched for.
-    capacity: u64,
+    capacity: u32,
     pivot: Pivot,
     /// What is tried first has the lower rank.
     ranks: Vec<usize>,
     /// The lowest offset that each can have; of those that are placed, theirs.
-    lows: Vec<u64>,
+    lows: Vec<u32>,
     placed: Vec<bool>,
     /// The sums of what is left in each section.
-    left: Vec<u64>,
+    left: Vec<u32>,
     /// The offsets that were raised, with what they were; what was placed, in this order.
-    raised: Vec<(usize, u64)>,
+    raised: Vec<(usize, u32)>,
     stack: Vec<usize>,
     /// Of each section the lowest offset and the lowest end of what is left.
-    floors: Vec<u64>,
-    tops: Vec<u64>,
-    /// How many lie at the floor at best; whether something fits under one of them.
-    cases: Vec<(u64, bool)>,
+    floors: Vec<u32>,
+    tops: Vec<u32>,
+    /// How many lie at the floor at best; whether something fits under one of them (then not 0).
+    cases: Vec<u32>,
+    under: Vec<u32>,
     failures: Vec<Failure>,
     /// A number that looks random.
     noise: u64,
     steps: u64,
     limit: u64,
+    depth: usize,
 }
 
 impl<'a> Search<'a> {
-    /// A search among items that take bytes.
-    pub(super) fn new(items: &'a [Item]) -> Search<'a> {
+    /// A search among items that take bytes, with sizes, alignments and fixed offsets that are multiples of
+    /// the unit, and sums of them that have 31 bits in it.
+    pub(super) fn new(items: &'a [Item], unit: u64) -> Search<'a> {
+        let units = |bytes: u64| u32::try_from(bytes / unit).unwrap_or(u32::MAX);
         let sections = Sections::new(items);
         let (live, count) = (sections.live(items), sections.count);
         let spans = sections.spans;
@@ -125,51 +139,58 @@ impl<'a> Search<'a> {
         Search {
             meets: (0..items.len()).map(others).collect(),
             twins: (0..items.len()).map(twin).collect(),
-            left: live.clone(),
+            left: live.iter().map(|&l| units(l)).collect(),
+            sizes: items.iter().map(|item| units(item.size)).collect(),
+            alignments: items.iter().map(|item| units(item.alignment).max(1)).collect(),
+            fixed: items.iter().map(|item| item.fixed.map(units)).collect(),
+            unit,
             live,
             capacity: 0,
             pivot: Pivot::Cases,
             ranks: vec![0; items.len()],
-            lows: items.iter().map(|item| item.fixed.unwrap_or(0)).collect(),
+            lows: items.iter().map(|item| item.fixed.map_or(0, units)).collect(),
             placed: vec![false; items.len()],
             raised: vec![],
             stack: vec![],
             floors: vec![0; count],
             tops: vec![0; count],
-            cases: vec![(0, false); count],
+            cases: vec![0; count],
+            under: vec![0; count],
             failures: vec![Failure::default(); TABLE],
             noise: 1,
             steps: 0,
             limit: 0,
+            depth: 0,
             items,
             spans,
         }
     }
 
-    /// Searches for a placement of at most this height with every choice in turn, for `quota` steps each
-    /// while fewer than `steps` are done in all. If it is placed, [`Search::take`] has to follow.
-    pub(super) fn tries(&mut self, capacity: u64, quota: u64, steps: u64) -> Outcome {
-        for turn in 0..PIVOTS.len() * FIRSTS.len() {
-            self.pivot = PIVOTS[turn % PIVOTS.len()];
-            self.rank(FIRSTS[(turn / PIVOTS.len() + turn) % FIRSTS.len()]);
-            self.capacity = capacity;
-            self.limit = (self.steps + quota).min(steps);
-            let mut all: Vec<usize> = (0..self.items.len()).collect();
-            all.sort_by_key(|&i| (self.spans[i].start, i));
-            match self.groups(&all) {
-                Outcome::Stopped => self.undo(0, 0),
-                outcome => return outcome,
-            }
-            if self.steps >= steps {
-                break;
-            }
+    /// Searches for a placement of at most this height with one of the choices, for so many steps. If it
+    /// is placed, [`Search::take`] has to follow. Later rounds of all choices are a little different.
+    pub(super) fn attempt(
+        &mut self,
+        choice: usize,
+        round: u64,
+        height: u64,
+        steps: u64,
+    ) -> Outcome {
+        self.pivot = PIVOTS[choice % PIVOTS.len()];
+        self.rank(FIRSTS[(choice / PIVOTS.len() + choice) % FIRSTS.len()], round);
+        self.capacity = u32::try_from(height / self.unit).unwrap_or(u32::MAX);
+        self.limit = self.steps + steps;
+        let mut all: Vec<usize> = (0..self.items.len()).collect();
+        all.sort_by_key(|&i| (self.spans[i].start, i));
+        let outcome = self.groups(&all);
+        if outcome == Outcome::Stopped {
+            self.undo(0, 0);
         }
-        Outcome::Stopped
+        outcome
     }
 
     /// The offsets that were found; all items are then free again.
     pub(super) fn take(&mut self) -> Vec<u64> {
-        let offsets = self.lows.clone();
+        let offsets = self.lows.iter().map(|&low| u64::from(low) * self.unit).collect();
         self.undo(0, 0);
         offsets
     }
@@ -179,8 +200,8 @@ impl<'a> Search<'a> {
         self.steps
     }
 
-    /// Ranks the items. Those that are alike in what counts change places from time to time.
-    fn rank(&mut self, first: First) {
+    /// Ranks the items. Those that are alike in what counts change places from round to round.
+    fn rank(&mut self, first: First, round: u64) {
         let Search { items, spans, live, noise, .. } = self;
         let length = |i: usize| items[i].lower.abs_diff(items[i].upper);
         let crowd = |i: usize| live[spans[i].clone()].iter().copied().max().unwrap_or(0);
@@ -197,9 +218,9 @@ impl<'a> Search<'a> {
                 First::Area => u128::from(one) * u128::from(two),
                 _ => u128::from(one) << 32 | u128::from(two.min(u64::from(u32::MAX))),
             };
-            // The first round of turns is by the weights alone.
+            // The first time is by the weights alone.
             *noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let share = if self.steps == 0 { 0 } else { (*noise >> 33) as u128 % 64 };
+            let share = if round == 0 { 0 } else { (*noise >> 33) as u128 % 64 };
             weight.saturating_mul(256 + share)
         };
         let weights: Vec<u128> = (0..items.len()).map(&mut weigh).collect();
@@ -238,12 +259,12 @@ impl<'a> Search<'a> {
     /// Searches unless the state is known to fail.
     fn explore(&mut self, part: &[usize]) -> Outcome {
         self.steps += part.len() as u64;
-        if self.steps > self.limit {
+        if self.steps > self.limit || self.depth == MOST_DEPTH {
             return Outcome::Stopped;
         }
         let mut key = [0; 2];
         for &i in part {
-            let mixed = mix(self.lows[i] ^ mix(i as u64 + 1));
+            let mixed = mix(u64::from(self.lows[i]) ^ mix(i as u64 + 1));
             key[0] ^= mixed;
             key[1] ^= mix(mixed.wrapping_add(0x9e37_79b9_7f4a_7c15));
         }
@@ -252,7 +273,9 @@ impl<'a> Search<'a> {
         if known.key == key && known.capacity >= self.capacity {
             return Outcome::Impossible;
         }
+        self.depth += 1;
         let outcome = self.branch(part);
+        self.depth -= 1;
         if outcome == Outcome::Impossible {
             self.failures[slot] = Failure { key, capacity: self.capacity };
         }
@@ -301,30 +324,33 @@ impl<'a> Search<'a> {
     fn choose(&mut self, part: &[usize]) -> Option<usize> {
         let sections = self.extent(part);
         self.find_floors(part, sections.clone());
-        self.tops[sections.clone()].fill(u64::MAX);
-        self.cases[sections.clone()].fill((0, false));
-        for &i in part {
-            let top = self.lows[i] + self.items[i].size;
-            self.tops[self.spans[i].clone()].iter_mut().for_each(|t| *t = top.min(*t));
-        }
         if !self.fits(sections.clone()) {
             return None;
         }
+        self.tops[sections.clone()].fill(u32::MAX);
         for &i in part {
-            let low = self.lows[i];
-            let under = self.tops[self.spans[i].clone()].iter().any(|&top| top <= low);
-            for s in self.spans[i].clone() {
-                if self.floors[s] == low {
-                    self.cases[s].0 += 1;
-                    self.cases[s].1 |= under;
-                }
+            let top = self.lows[i] + self.sizes[i];
+            self.tops[self.spans[i].clone()].iter_mut().for_each(|t| *t = top.min(*t));
+        }
+        self.cases[sections.clone()].fill(0);
+        self.under[sections.clone()].fill(0);
+        for &i in part {
+            let (low, span) = (self.lows[i], self.spans[i].clone());
+            let floors = &self.floors[span.clone()];
+            let top = self.tops[span.clone()].iter().fold(u32::MAX, |a, &b| a.min(b));
+            let fits_under = u32::from(top <= low);
+            let counts = self.cases[span.clone()].iter_mut().zip(&mut self.under[span]);
+            for ((cases, under), &floor) in counts.zip(floors) {
+                let is_lowest = u32::from(floor == low);
+                *cases += is_lowest;
+                *under += is_lowest & fits_under;
             }
         }
         // The section of the lowest end is always one of them.
-        let open = sections.filter(|&s| self.left[s] > 0 && !self.cases[s].1);
+        let open = sections.filter(|&s| self.left[s] > 0 && self.under[s] == 0);
         open.min_by_key(|&s| {
             let (floor, room) = (self.floors[s], self.capacity - self.floors[s] - self.left[s]);
-            let cases = self.cases[s].0 + u64::from(room > 0);
+            let cases = self.cases[s] + u32::from(room > 0);
             match self.pivot {
                 Pivot::Cases => [cases, room, 0],
                 Pivot::Low => [floor, cases, room],
@@ -341,7 +367,7 @@ impl<'a> Search<'a> {
     }
 
     fn find_floors(&mut self, part: &[usize], sections: Range<usize>) {
-        self.floors[sections].fill(u64::MAX);
+        self.floors[sections].fill(u32::MAX);
         for &i in part {
             let low = self.lows[i];
             self.floors[self.spans[i].clone()].iter_mut().for_each(|f| *f = low.min(*f));
@@ -355,7 +381,7 @@ impl<'a> Search<'a> {
 
     /// Places an item as low as it can lie; `false` if there is then no room for another.
     fn put(&mut self, i: usize) -> bool {
-        let (low, size, span) = (self.lows[i], self.items[i].size, self.spans[i].clone());
+        let (low, size, span) = (self.lows[i], self.sizes[i], self.spans[i].clone());
         if self.left[span.clone()].iter().any(|&left| low + left > self.capacity) {
             return false;
         }
@@ -374,16 +400,16 @@ impl<'a> Search<'a> {
         // What each rests on at best: another one, or one of them that does.
         let least = |&i: &usize| {
             let others = self.meets[i].iter().filter(|j| !self.placed[**j] && !lowest.contains(j));
-            others.map(|&j| self.lows[j] + self.items[j].size).min().unwrap_or(u64::MAX)
+            others.map(|&j| self.lows[j] + self.sizes[j]).min().unwrap_or(u32::MAX)
         };
-        let leasts: Vec<u64> = lowest.iter().map(least).collect();
-        let base = leasts.iter().copied().min().unwrap_or(u64::MAX);
-        let (raised, sizes) = (self.raised.len(), lowest.iter().map(|&i| self.items[i].size));
-        let mut sizes: Vec<u64> = sizes.collect();
+        let leasts: Vec<u32> = lowest.iter().map(least).collect();
+        let base = leasts.iter().copied().min().unwrap_or(u32::MAX);
+        let (raised, sizes) = (self.raised.len(), lowest.iter().map(|&i| self.sizes[i]));
+        let mut sizes: Vec<u32> = sizes.collect();
         sizes.sort_unstable();
         for (&i, &least) in lowest.iter().zip(&leasts) {
-            let other = if self.items[i].size == sizes[0] { sizes.get(1) } else { sizes.first() };
-            let on_other = other.map_or(u64::MAX, |&size| base.saturating_add(size));
+            let other = if self.sizes[i] == sizes[0] { sizes.get(1) } else { sizes.first() };
+            let on_other = other.map_or(u32::MAX, |&size| base.saturating_add(size));
             if !self.raise(i, least.min(on_other)) {
                 return false;
             }
@@ -391,29 +417,29 @@ impl<'a> Search<'a> {
         let sections = self.extent(part);
         self.find_floors(part, sections.clone());
         // Below the floors is empty room: what fits there may as well lie there.
-        let fits_below = |&(i, was): &(usize, u64)| {
-            let top = was + self.items[i].size;
+        let fits_below = |&(i, was): &(usize, u32)| {
+            let top = was + self.sizes[i];
             self.floors[self.spans[i].clone()].iter().all(|&floor| floor >= top)
         };
         self.fits(sections) && !self.raised[raised..].iter().any(fits_below)
     }
 
     /// Notes that an item lies no lower; `false` if it then cannot lie anywhere.
-    fn raise(&mut self, i: usize, low: u64) -> bool {
-        let item = &self.items[i];
+    fn raise(&mut self, i: usize, low: u32) -> bool {
         self.raised.push((i, self.lows[i]));
-        if low > self.capacity || item.fixed.is_some_and(|fixed| fixed < low) {
+        if low > self.capacity || self.fixed[i].is_some_and(|fixed| fixed < low) {
             return false;
         }
-        self.lows[i] = item.aligned(low);
-        self.lows[i] + item.size <= self.capacity
+        let alignment = self.alignments[i];
+        self.lows[i] = if alignment == 1 { low } else { low.next_multiple_of(alignment) };
+        self.lows[i] + self.sizes[i] <= self.capacity
     }
 
     /// Back to when so much had been raised and placed.
     fn undo(&mut self, raised: usize, placed: usize) {
         for i in self.stack.split_off(placed) {
             self.placed[i] = false;
-            let size = self.items[i].size;
+            let size = self.sizes[i];
             self.left[self.spans[i].clone()].iter_mut().for_each(|left| *left += size);
         }
         for (i, low) in self.raised.split_off(raised).into_iter().rev() {
