@@ -46,6 +46,9 @@ const char *rlx_status_string(int32_t status) {
   case RLX_E_ARGUMENT: return "an argument is out of its range";
   case RLX_E_NOT_PREPARED: return "the model's parameters were not prepared in this arena";
   case RLX_E_PROCESSOR: return "the model was compiled for other processors than this one";
+  case RLX_E_NO_REGION: return "the model waits for its second memory, which is not bound";
+  case RLX_E_REGION_SIZE: return "the second memory is shorter than the model's region_size";
+  case RLX_E_REGION_ALIGN: return "the second memory is not aligned to the model's arena_align";
   case RLX_E_DATA: return "an index in the model's data is out of range";
   default: return "unknown status";
   }
@@ -136,7 +139,7 @@ static int32_t check_model(const rlx_model *model) {
     return status;
   uint64_t align = model->arena_align;
   bool right = model->run != NULL && align >= _Alignof(rlx_context) && (align & (align - 1)) == 0 &&
-               model->arena_size >= sizeof(rlx_context) && model->arena_size <= SIZE_MAX - align &&
+               model->arena_size >= sizeof(rlx_context) && (!HAS(model, region_size) || model->region_size < SIZE_MAX / 4) && model->arena_size <= SIZE_MAX - align &&
                check_tensors(model->inputs, model->input_count, model->arena_size) &&
                check_tensors(model->outputs, model->output_count, model->arena_size) &&
                check_tensors(model->params, model->param_count, model->arena_size) && check_states(model);
@@ -170,6 +173,7 @@ static void clear_context(rlx_context *context) {
   context->parallel_argument = NULL;
   context->prepared = 0;
   context->processor = 0;
+  context->region = NULL;
   for (size_t i = 0; i < sizeof context->reserved / sizeof context->reserved[0]; i++)
     ((volatile uint64_t *)context->reserved)[i] = 0;
 }
@@ -213,11 +217,14 @@ int32_t rlx_create(rlx_instance *instance, const rlx_model *model) {
   /* aligned_alloc takes multiples of the alignment. */
   size_t align = (size_t)model->arena_align;
   size_t bytes = ((size_t)model->arena_size + align - 1) & ~(align - 1);
-  void *arena = aligned_alloc(align, bytes);
+  size_t region = HAS(model, region_size) ? ((size_t)model->region_size + align - 1) & ~(align - 1) : 0;
+  void *arena = aligned_alloc(align, bytes + region);
   if (arena == NULL)
     return RLX_E_MEMORY;
-  memset(arena, 0, bytes);
+  memset(arena, 0, bytes + region);
   status = rlx_create_in(instance, model, arena, bytes);
+  if (status == RLX_OK && region != 0)
+    status = rlx_set_region(instance, (unsigned char *)arena + bytes, region);
   if (status != RLX_OK)
     free(arena);
   else
@@ -277,6 +284,21 @@ int32_t rlx_prepare(rlx_instance *instance) {
   if (status == RLX_OK)
     status = check_weights(instance);
   return status == RLX_OK && HAS(instance->model, prepare) ? instance->model->prepare(instance->arena) : status;
+}
+
+int32_t rlx_set_region(rlx_instance *instance, void *memory, uint64_t bytes) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK || memory == NULL)
+    return RLX_E_NULL;
+  const rlx_model *model = instance->model;
+  if (!HAS(model, region_size))
+    return RLX_E_ARGUMENT;
+  if ((uintptr_t)memory & (model->arena_align - 1))
+    return RLX_E_REGION_ALIGN;
+  if (bytes < model->region_size)
+    return RLX_E_REGION_SIZE;
+  ((rlx_context *)instance->arena)->region = memory;
+  return RLX_OK;
 }
 
 int32_t rlx_reset(rlx_instance *instance) {

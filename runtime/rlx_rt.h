@@ -127,7 +127,7 @@ typedef struct rlx_model {
   const rlx_state *states;
   uint32_t state_count;
   uint32_t reserved;
-  uint64_t reserved_too;
+  uint64_t region_size; /* bytes of a second memory, slack included; 0: there is none */
 } rlx_model;
 
 /* Runs iterations begin..end of a kernel's outermost loop. */
@@ -149,7 +149,8 @@ typedef struct rlx_context {
   void *parallel_argument;
   uint64_t prepared; /* set by <prefix>_prepare, and waited for by the runs of a model that has it */
   uint64_t processor; /* what the processor can do: noted by the first run of a model with several versions */
-  uint64_t reserved[3];
+  void *region;       /* the second memory: region_size bytes, aligned to arena_align */
+  uint64_t reserved[2];
 } rlx_context;
 
 /* Alignment of weights, and bytes behind the last slot and the last weight
@@ -171,6 +172,8 @@ RLX_STATIC_ASSERT(offsetof(rlx_model, run) == 128, "rlx_model.run");
 RLX_STATIC_ASSERT(offsetof(rlx_model, prepare) == 136, "rlx_model.prepare");
 RLX_STATIC_ASSERT(sizeof(rlx_state) == 8, "rlx_state");
 RLX_STATIC_ASSERT(offsetof(rlx_model, states) == 144, "rlx_model.states");
+RLX_STATIC_ASSERT(offsetof(rlx_model, region_size) == 160, "rlx_model.region_size");
+RLX_STATIC_ASSERT(offsetof(rlx_context, region) == 40, "rlx_context.region");
 RLX_STATIC_ASSERT(sizeof(rlx_context) == 64, "rlx_context");
 RLX_STATIC_ASSERT(offsetof(rlx_context, prepared) == 24, "rlx_context.prepared");
 RLX_STATIC_ASSERT(offsetof(rlx_context, processor) == 32, "rlx_context.processor");
@@ -201,6 +204,9 @@ enum {
   RLX_E_ARGUMENT = 18,      /* an argument is out of its range */
   RLX_E_NOT_PREPARED = 19,  /* from <prefix>_run: <prefix>_prepare was not called on this arena */
   RLX_E_PROCESSOR = 20,     /* from <prefix>_run: the processor can run none of the model's versions */
+  RLX_E_NO_REGION = 21,     /* the model waits for its second memory */
+  RLX_E_REGION_SIZE = 22,   /* the second memory is too short */
+  RLX_E_REGION_ALIGN = 23,  /* the second memory is misaligned */
   RLX_E_DATA = 64           /* from <prefix>_run: an index in the data is out of range */
 };
 
@@ -250,6 +256,12 @@ RLX_NODISCARD RLX_API int32_t rlx_run(rlx_instance *instance);
    parameter through a pointer that it got from rlx_param before the last run,
    or that wants its first run to be as fast as the others. Per instance. */
 RLX_NODISCARD RLX_API int32_t rlx_prepare(rlx_instance *instance);
+
+/* Gives the model its second memory (--region): `bytes` bytes, at least
+   model->region_size, aligned to model->arena_align. Instances whose runs do not overlap in
+   time may have it in common. RLX_E_ARGUMENT if the model has none. rlx_create
+   allocates it with the arena. Keeps `memory`. Per instance. */
+RLX_NODISCARD RLX_API int32_t rlx_set_region(rlx_instance *instance, void *memory, uint64_t bytes);
 
 /* Sets all states to zero: the next run is the first of a new sequence. Inputs,
    parameters and what was prepared from them stay. Per instance. */

@@ -2,6 +2,7 @@
 //! bit what the graph means.
 
 use rlx_aot::interp::arena::Session;
+use rlx_aot::lir::region::Region;
 use rlx_aot::lir::{self, Options};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::{self, Binary, Builder, Graph, Output, Reduction, Role, Unary, Value};
@@ -173,8 +174,10 @@ fn check(graph: &Graph, seed: u64) {
         [(false, false, false), (true, false, false), (true, true, true)]
     {
         let (guard, uniform) = (if seed % 3 == 0 { 100 } else { 0 }, seed % 2 == 0);
-        let options =
-            Options { alias, no_reuse, weights_in_arena, guard, uniform, ..Options::default() };
+        let bytes = [100, 1000, 10_000][seed as usize % 3];
+        let region = (seed % 5 < 3).then(|| Region { name: "fast".to_owned(), bytes });
+        let common = Options { guard, uniform, region, ..Options::default() };
+        let options = Options { alias, no_reuse, weights_in_arena, ..common };
         let module =
             lir::lower(graph, options.clone()).unwrap_or_else(|e| panic!("{seed}: {e}\n{graph}"));
         let context = || format!("seed {seed}, {options:?}\n{graph}\n{module}");

@@ -188,6 +188,32 @@ static void test_states(void) {
   EXPECT(rlx_create_in(&instance, &m, buffer, FAKE_ARENA_SIZE) == RLX_OK);
 }
 
+static void test_region(void) {
+  rlx_instance instance;
+  rlx_model m = fake_model;
+  RLX_ALIGNAS(64) unsigned char region[192];
+  EXPECT(rlx_create_in(&instance, &m, buffer, FAKE_ARENA_SIZE) == RLX_OK);
+  EXPECT(rlx_set_region(&instance, region, sizeof region) == RLX_E_ARGUMENT);
+  m.region_size = 128;
+  EXPECT(rlx_set_region(NULL, region, 128) == RLX_E_NULL);
+  EXPECT(rlx_set_region(&instance, NULL, 128) == RLX_E_NULL);
+  EXPECT(rlx_set_region(&instance, region + 32, 160) == RLX_E_REGION_ALIGN);
+  EXPECT(rlx_set_region(&instance, region, 127) == RLX_E_REGION_SIZE);
+  EXPECT(((rlx_context *)instance.arena)->region == NULL);
+  EXPECT(rlx_set_region(&instance, region + 64, 128) == RLX_OK);
+  EXPECT(((rlx_context *)instance.arena)->region == region + 64);
+#ifndef RLX_RT_FREESTANDING
+  EXPECT(rlx_create(&instance, &m) == RLX_OK);
+  unsigned char *first = ((rlx_context *)instance.arena)->region;
+  EXPECT(first != NULL && (uintptr_t)first % 64 == 0);
+  memset(first, 1, 128);
+  expect_inference(&instance);
+  EXPECT(rlx_destroy(&instance) == RLX_OK);
+#endif
+  m.region_size = UINT64_MAX;
+  EXPECT(rlx_create_in(&instance, &m, buffer, FAKE_ARENA_SIZE) == RLX_E_MODEL);
+}
+
 static void test_tensors(void) {
   rlx_instance instance;
   float y[7] = {0};
@@ -311,7 +337,7 @@ static void test_parallel(void) {
 static void test_status_strings(void) {
   const char *unknown = rlx_status_string(-1);
   for (int32_t i = 0; i <= 255; i++) {
-    bool known = i <= RLX_E_PROCESSOR || i == RLX_E_DATA;
+    bool known = i <= RLX_E_REGION_ALIGN || i == RLX_E_DATA;
     EXPECT((strcmp(rlx_status_string(i), unknown) != 0) == known);
     for (int32_t k = 0; known && k < i; k++)
       EXPECT(strcmp(rlx_status_string(i), rlx_status_string(k)) != 0);
@@ -578,6 +604,7 @@ int main(int argument_count, char **arguments) {
   test_arena();
   test_prepared();
   test_states();
+  test_region();
   test_tensors();
   test_bound_weights();
   test_parallel();

@@ -196,8 +196,8 @@ static void *guarded_arena(size_t bytes, uintptr_t align, bool at_start) {
   return (void *)start;
 }
 
-static void *make_arena(const rlx_model *model, const options *o) {
-  size_t bytes = (size_t)model->arena_size;
+/* Memory of `bytes` bytes for the model's arena or its region. */
+static void *make_memory(const rlx_model *model, size_t bytes, const options *o) {
   size_t align = (size_t)model->arena_align;
   /* The runtime says what is wrong with such a descriptor. */
   if (model->abi != RLX_ABI_VERSION || align == 0 || (align & (align - 1)) != 0 || bytes == 0 || bytes > SIZE_MAX / 2)
@@ -205,7 +205,7 @@ static void *make_arena(const rlx_model *model, const options *o) {
   void *arena = o->guard || o->guard_start ? guarded_arena(bytes, align, o->guard_start)
                                            : aligned_alloc(align, align_up(bytes, align));
   if (arena == NULL)
-    fail(INPUT_OUTPUT, "out of memory: the arena takes %zu bytes", bytes);
+    fail(INPUT_OUTPUT, "out of memory: %zu bytes", bytes);
   memset(arena, o->fill, bytes);
   return arena;
 }
@@ -467,8 +467,10 @@ int main(int count, char **arguments) {
   options o = parse_arguments(count, arguments);
   const rlx_model *model = &RLX_DRIVER_MODEL;
   rlx_instance instance;
-  void *arena = make_arena(model, &o);
+  void *arena = make_memory(model, (size_t)model->arena_size, &o);
   check(rlx_create_in(&instance, model, arena, model->arena_size), "create");
+  if (model->region_size != 0)
+    check(rlx_set_region(&instance, make_memory(model, (size_t)model->region_size, &o), model->region_size), "region");
   if (o.weights != NULL)
     check(rlx_map_weights(&instance, o.weights), o.weights);
 #ifdef RLX_RT_THREADS

@@ -7,6 +7,7 @@ use rlx_aot::codegen::WeightsMode;
 use rlx_aot::compile::{self, Compiled, Options};
 use rlx_aot::error::{ErrorKind, Errors};
 use rlx_aot::front::{self, ReadOptions, Source};
+use rlx_aot::lir::region::Region;
 use rlx_aot::passes::{Filtering, Level};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -62,6 +63,10 @@ pub(crate) struct Args {
     /// one arena, build both with --no-prepare and embedded weights.
     #[arg(long, value_name = "FILE", conflicts_with = "plan")]
     share_params: Option<PathBuf>,
+    /// A second, faster memory of this size (bytes, or with K, M): the most touched temporaries lie there, as many as
+    /// fit. The program gives its address in the arena's context; it is of no value between runs.
+    #[arg(long, value_name = "NAME=BYTES")]
+    region: Option<String>,
     /// Keep so many bytes free behind every input, output and state: no other tensor lies there while it is
     /// alive, and no step reads or writes them. [default: 0]
     #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
@@ -179,6 +184,7 @@ impl Args {
         if let Some(path) = &self.share_params {
             options.plan.parameters = params::read(path)?;
         }
+        options.plan.region = self.region.as_deref().map(region).transpose()?;
         options.plan.guard = self.guard;
         options.plan.uniform = self.uniform_slots;
         options.plan.budget = self.plan_budget.unwrap_or(options.plan.budget);
@@ -240,4 +246,25 @@ impl Args {
         progress.phase("compiling");
         compile::compile(source, options).map_err(|e| e.in_file(&self.model.display().to_string()))
     }
+}
+
+/// The second memory that `NAME=BYTES` means.
+fn region(text: &str) -> Result<Region, ErrorKind> {
+    let wrong = || ErrorKind::usage(format!("--region {text}")).help("write --region fast=256K");
+    let (name, bytes) = text.split_once('=').ok_or_else(wrong)?;
+    let (digits, unit) = match bytes.trim_end_matches(['k', 'K', 'm', 'M']) {
+        digits if digits.len() + 1 < bytes.len() => return Err(wrong()),
+        digits => (digits, &bytes[digits.len()..]),
+    };
+    let unit = match unit {
+        "" => 1,
+        "k" | "K" => 1 << 10,
+        _ => 1 << 20,
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    let bytes = bytes.filter(|&bytes| bytes <= 1 << 40).ok_or_else(wrong)?;
+    if !rlx_aot::codegen::contract::is_prefix(name) {
+        return Err(wrong());
+    }
+    Ok(Region { name: name.to_owned(), bytes })
 }

@@ -96,6 +96,8 @@ pub struct Contract {
     pub weights_size: u64,
     /// Where they are in the arena, for [`WeightsMode::Arena`].
     pub weights_offset: u64,
+    /// Bytes of the second memory, with slack behind it; 0 if there is none. It is aligned as the arena is.
+    pub region_size: u64,
     /// Of everything that the object depends on.
     pub fingerprint: [u8; 32],
     /// Whether there is `<prefix>_prepare`, to be called before the first run and when parameters change.
@@ -147,6 +149,7 @@ impl Contract {
             weights_mode,
             weights_size,
             weights_offset: plan.weights_slot.unwrap_or(0),
+            region_size: if plan.fast_size > 0 { plan.fast_size + SLACK_BYTES } else { 0 },
             fingerprint,
             prepare: plan.prologue > 0,
             versions: vec![],

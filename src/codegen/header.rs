@@ -5,6 +5,7 @@
 //! they are in comments.
 
 use super::contract::{Contract, Tensor, WeightsMode};
+use super::run::CONTEXT_REGION;
 use crate::types::DType;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -68,6 +69,18 @@ pub fn text(contract: &Contract, profile: Option<usize>) -> String {
     line(&mut h, &format!("#ifdef RLX_RT_H\nextern const rlx_model {prefix}_model;\n#endif\n"));
     define(&mut h, &format!("{macros}_ARENA_SIZE"), *arena_size);
     define(&mut h, &format!("{macros}_ARENA_ALIGN"), *arena_align);
+    if contract.region_size > 0 {
+        line(
+            &mut h,
+            "/* The second memory, aligned as the arena is, shared with nobody during a run, and of no value between",
+        );
+        line(
+            &mut h,
+            "   runs. Its address is written into the arena at this offset, before the first run. */",
+        );
+        define(&mut h, &format!("{macros}_REGION_SIZE"), contract.region_size);
+        define(&mut h, &format!("{macros}_REGION_POINTER"), CONTEXT_REGION as u64);
+    }
     if contract.weights_mode != WeightsMode::None {
         define(&mut h, &format!("{macros}_WEIGHTS_SIZE"), contract.weights_size);
     }
@@ -144,6 +157,9 @@ fn run_comment(contract: &Contract) -> String {
     }
     if !contract.versions.is_empty() {
         statuses += "; 20: the processor can run none\n   of the versions";
+    }
+    if contract.region_size > 0 {
+        statuses += "; 21, 23: the pointer to the second\n   memory is null or misaligned";
     }
     if contract.prepare {
         let _ = write!(statuses, "; 19: {}_prepare was\n   not called", contract.prefix);

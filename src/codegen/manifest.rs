@@ -30,6 +30,7 @@ pub fn contract(contract: &Contract) -> Value {
         "weights_mode": contract.weights_mode.to_string(),
         "weights_size": contract.weights_size,
         "weights_offset": contract.weights_offset,
+        "region_size": contract.region_size,
         "fingerprint": contract.fingerprint_hex(),
         "prepare": contract.prepare,
         "versions": contract.versions,

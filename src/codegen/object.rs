@@ -216,8 +216,7 @@ impl Descriptor {
         d.pointer(Pointee::Here(states));
         d.u32(contract.states.len() as u32);
         d.u32(0);
-        // No second region.
-        d.u64(0);
+        d.u64(contract.region_size);
         for tensor in lists.into_iter().flatten() {
             let Tensor { dtype, offset, bytes, .. } = tensor;
             name(&mut d, &c_string(&tensor.name));

@@ -51,6 +51,8 @@ pub enum Pointer {
     Arena(i64),
     /// Bytes from the weights' start.
     Weights(i64),
+    /// Bytes from the start of the second memory.
+    Fast(i64),
 }
 
 /// The program of a module for `versions` of a target (one, or those of a fat object), with the kernels
@@ -164,6 +166,9 @@ fn pointer(module: &Module, access: &Access) -> Pointer {
     match (&module.buffers[access.buffer].kind, plan.slots.get(&access.buffer)) {
         (BufferKind::Constant(_), _) => {
             Pointer::Weights(plan.weights.get(&access.buffer).map_or(0, |&o| o as i64) + low)
+        }
+        (_, None) if plan.fast.contains_key(&access.buffer) => {
+            Pointer::Fast(plan.fast[&access.buffer] as i64 + low)
         }
         // What has no bytes may have no slot.
         (_, slot) => Pointer::Arena(slot.map_or(0, |&offset| offset as i64) + low),

@@ -29,14 +29,16 @@ use cranelift_module::{DataId, FuncId, Module};
 /// Steps of a part.
 const PART: usize = 256;
 
-/// `RLX_OK`, `RLX_E_NULL`, `RLX_E_ARENA_ALIGN`, `RLX_E_NO_WEIGHTS`, `RLX_E_NOT_PREPARED` and
-/// `RLX_E_PROCESSOR` of `rlx_rt.h`.
+/// `RLX_OK`, `RLX_E_NULL`, `RLX_E_ARENA_ALIGN`, `RLX_E_NO_WEIGHTS`, `RLX_E_NOT_PREPARED`,
+/// `RLX_E_PROCESSOR`, `RLX_E_NO_REGION` and `RLX_E_REGION_ALIGN` of `rlx_rt.h`.
 const OK: i64 = 0;
 const NULL: i64 = 1;
 const MISALIGNED: i64 = 5;
 const NO_WEIGHTS: i64 = 9;
 const NOT_PREPARED: i64 = 19;
 const PROCESSOR: i64 = 20;
+const NO_REGION: i64 = 21;
+const REGION_MISALIGNED: i64 = 23;
 
 /// Where the context's fields are.
 const CONTEXT_WEIGHTS: i32 = 0;
@@ -44,6 +46,7 @@ const CONTEXT_PARALLEL_FOR: i32 = 8;
 const CONTEXT_ARGUMENT: i32 = 16;
 const CONTEXT_PREPARED: i32 = 24;
 const CONTEXT_PROCESSOR: i32 = 32;
+pub(super) const CONTEXT_REGION: i32 = 40;
 
 /// The arena is the caller's, but that it can be read at all is the caller's promise.
 const FLAGS: MemFlagsData = MemFlagsData::trusted();
@@ -169,6 +172,14 @@ pub(super) fn run_function(
             b.ins().icmp_imm_s(IntCC::Equal, prepared, 0)
         });
     }
+    if contract.region_size > 0 {
+        let region = b.ins().load(I64, FLAGS, arena, CONTEXT_REGION);
+        return_if(&mut b, NO_REGION, |b| b.ins().icmp_imm_s(IntCC::Equal, region, 0));
+        return_if(&mut b, REGION_MISALIGNED, |b| {
+            let low = b.ins().band_imm_s(region, contract.arena_align as i64 - 1);
+            b.ins().icmp_imm_s(IntCC::NotEqual, low, 0)
+        });
+    }
     let parallel_for = b.ins().load(I64, FLAGS, arena, CONTEXT_PARALLEL_FOR);
     let argument = b.ins().load(I64, FLAGS, arena, CONTEXT_ARGUMENT);
     let mut arguments = vec![arena, weights, parallel_for, argument];
@@ -287,7 +298,13 @@ pub(super) fn part_function(
     let mut now = signature(module.isa(), 1);
     now.returns.push(AbiParam::new(I64));
     let now = b.import_signature(now);
-    let mut e = PartEmitter { b, parameters, table, parallel_for, now };
+    let in_region = |pointer: &Pointer| matches!(pointer, Pointer::Fast(_));
+    // The entry has made sure that it is there.
+    let region = match calls().any(|(_, call)| call.table.iter().any(in_region)) {
+        true => b.ins().load(I64, FLAGS, parameters[0], CONTEXT_REGION),
+        false => parameters[0],
+    };
+    let mut e = PartEmitter { b, parameters, region, table, parallel_for, now };
     let mut time = profiled.then(|| e.read_clock());
     for (step, call) in calls() {
         let kernel = call.kernels[version];
@@ -306,6 +323,8 @@ struct PartEmitter<'a> {
     b: FunctionBuilder<'a>,
     /// Of the part's signature.
     parameters: Vec<Value>,
+    /// Where the second memory is, if a call has an operand in it.
+    region: Value,
     table: StackSlot,
     parallel_for: SigRef,
     now: SigRef,
@@ -317,6 +336,7 @@ impl PartEmitter<'_> {
             let address = match *pointer {
                 Pointer::Arena(offset) => self.b.ins().iadd_imm_s(self.parameters[0], offset),
                 Pointer::Weights(offset) => self.b.ins().iadd_imm_s(self.parameters[1], offset),
+                Pointer::Fast(offset) => self.b.ins().iadd_imm_s(self.region, offset),
             };
             self.b.ins().stack_store(I64, address, self.table, i as i32 * 8);
         }

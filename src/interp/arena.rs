@@ -90,6 +90,7 @@ fn port_access(port: &Port) -> Access {
 #[derive(Debug)]
 struct Arena<'a> {
     module: &'a Module,
+    /// The arena, and behind it the second memory.
     bytes: Vec<u8>,
     /// For each byte of the arena, the buffer that was written there last.
     owners: Vec<Option<Buffer>>,
@@ -97,7 +98,8 @@ struct Arena<'a> {
 
 impl<'a> Arena<'a> {
     fn new(module: &'a Module) -> Result<Arena<'a>, ErrorKind> {
-        let size = usize::try_from(module.plan.arena_size)
+        let size = module.plan.arena_size.saturating_add(module.plan.fast_size);
+        let size = usize::try_from(size)
             .map_err(|_| ErrorKind::limit("the arena does not fit in this machine's memory"))?;
         let mut arena = Arena { module, bytes: vec![0xff; size], owners: vec![None; size] };
         let context = size.min(CONTEXT_BYTES as usize);
@@ -186,7 +188,10 @@ impl<'a> Arena<'a> {
         let plan = &self.module.plan;
         match self.module.buffers[buffer].kind {
             BufferKind::Constant(_) => Some(plan.weights_slot? + plan.weights.get(&buffer)?),
-            _ => plan.slots.get(&buffer).copied(),
+            _ => match plan.fast.get(&buffer) {
+                Some(offset) => plan.arena_size.checked_add(*offset),
+                None => plan.slots.get(&buffer).copied(),
+            },
         }
     }
 

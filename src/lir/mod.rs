@@ -18,6 +18,7 @@ pub mod permanent;
 pub mod phase;
 pub mod place;
 pub mod print;
+pub mod region;
 pub mod room;
 pub mod schedule;
 pub mod state;
@@ -87,6 +88,9 @@ pub struct Options {
     /// What does not live between runs lies behind so many bytes ([`permanent::share`]).
     #[serde(default)]
     pub scratch: Option<u64>,
+    /// A second memory, for what is touched most.
+    #[serde(default)]
+    pub region: Option<region::Region>,
     /// Inputs and outputs by name: the output's bytes become the input of the next run ([`state`]).
     #[serde(default)]
     pub states: Vec<(String, String)>,
@@ -107,6 +111,7 @@ impl Default for Options {
             uniform: false,
             parameters: BTreeMap::new(),
             scratch: None,
+            region: None,
             states: vec![],
             budget: PLAN_BUDGET,
         }
@@ -283,16 +288,29 @@ pub struct Plan {
     pub prologue: usize,
     /// Bytes from the arena's start for each buffer that has a slot there.
     pub slots: BTreeMap<Buffer, u64>,
+    /// Bytes from the start of the second memory for each buffer that has a slot there, and in no other.
+    #[serde(default)]
+    pub fast: BTreeMap<Buffer, u64>,
+    /// Bytes of the second memory that are used, a multiple of the alignment.
+    #[serde(default)]
+    pub fast_size: u64,
     /// Bytes from the weights' start for each constant.
     pub weights: BTreeMap<Buffer, u64>,
     /// Bytes of all weights, a multiple of the alignment.
     pub weights_size: u64,
     /// Offset of the weights in the arena, if they have a slot there.
     pub weights_slot: Option<u64>,
-    /// No arena for this schedule is smaller than this: the largest sum of what is alive at one step.
+    /// No arena for this schedule is smaller than this: the largest sum of what is alive in it at one step.
     pub bound: u64,
     /// What the arena would be if no two buffers shared bytes.
     pub unshared: u64,
+}
+
+impl Plan {
+    /// What the second memory is called.
+    pub fn region(&self) -> &str {
+        self.options.region.as_ref().map_or("", |region| &region.name)
+    }
 }
 
 impl Module {

@@ -6,7 +6,7 @@
 use super::liveness::{Range, ranges};
 use super::permanent::{Permanent, permanent};
 use super::room::room;
-use super::{Buffer, BufferKind, CONTEXT_BYTES, Module};
+use super::{Buffer, BufferKind, CONTEXT_BYTES, Module, SLACK_BYTES, region};
 use crate::error::ErrorKind;
 use crate::placement::csv::Table;
 use crate::placement::{self, Effort, Item};
@@ -21,8 +21,9 @@ use std::collections::BTreeMap;
 pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
     let no_reuse = module.plan.options.no_reuse;
     let effort = Effort { steps: module.plan.options.budget, enough: 0 };
-    let Problem { mut slots, weights, weights_size, weights_slot, base, problem, buffers } =
+    let Problem { mut slots, weights, weights_size, weights_slot, base, mut problem, mut buffers } =
         Problem::new(module);
+    let (fast, fast_size) = leave_to_region(module, &mut problem, &mut buffers);
     let unshared = base + problem.items.iter().map(|item| item.size).sum::<u64>();
     let (offsets, bound) = if no_reuse {
         (side_by_side(&problem.items), unshared - base)
@@ -42,7 +43,29 @@ pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
     (plan.slots, plan.arena_size, plan.bound, plan.unshared) =
         (slots, arena_size, base + bound, unshared);
     (plan.weights, plan.weights_size, plan.weights_slot) = (weights, weights_size, weights_slot);
+    (plan.fast, plan.fast_size) = (fast, fast_size);
     Ok(())
+}
+
+/// Takes out of a problem what lies in the second memory; where, and how much of it is used.
+fn leave_to_region(
+    module: &Module,
+    problem: &mut placement::Problem,
+    buffers: &mut Vec<Buffer>,
+) -> (BTreeMap<Buffer, u64>, u64) {
+    let Some(region) = &module.plan.options.region else { return (BTreeMap::new(), 0) };
+    let capacity = region.bytes.saturating_sub(SLACK_BYTES);
+    let taken = region::take(module, &problem.items, buffers, capacity);
+    let of = |&i: &usize| buffers[i];
+    let fast: BTreeMap<Buffer, u64> =
+        taken.items.iter().map(of).zip(taken.offsets.iter().copied()).collect();
+    let ends = taken.items.iter().zip(&taken.offsets).map(|(&i, o)| o + problem.items[i].size);
+    let size = ends.max().unwrap_or(0);
+    let rest = |i: &usize| !fast.contains_key(&buffers[*i]);
+    let rest: Vec<usize> = (0..buffers.len()).filter(rest).collect();
+    problem.items = rest.iter().map(|&i| problem.items[i]).collect();
+    *buffers = rest.iter().map(of).collect();
+    (fast, size)
 }
 
 /// Slots that a model file brings along, by the names of its tensors.

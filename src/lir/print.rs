@@ -47,6 +47,9 @@ impl Display for Module {
         let plan = &self.plan;
         writeln!(f, "module {}", printable(&self.name))?;
         writeln!(f, "arena of {}, bound {}", plan.arena_size, plan.bound)?;
+        if plan.fast_size > 0 {
+            writeln!(f, "{} of {}", plan.region(), plan.fast_size)?;
+        }
         for (buffer, info) in &self.buffers {
             let (kind, place, slot) = match info.kind {
                 BufferKind::Input => ("input", "at", plan.slots.get(&buffer)),
@@ -57,6 +60,9 @@ impl Display for Module {
                 BufferKind::Constant(_) => ("constant", "in weights at", plan.weights.get(&buffer)),
             };
             write!(f, "{buffer} = {kind} of {}", info.bytes)?;
+            if let Some(slot) = plan.fast.get(&buffer) {
+                write!(f, " in {} at {slot}", plan.region())?;
+            }
             if let Some(slot) = slot {
                 write!(f, " {place} {slot}")?;
             }

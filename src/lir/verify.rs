@@ -11,6 +11,7 @@
 //! 8. Every buffer that is used has an aligned slot inside the arena, behind the context; constants
 //!    have theirs inside the weights. What the plan keeps for two that are alive at the same time
 //!    ([`room`]) does not overlap.
+//!    A second memory has the slots of temporaries that hold nothing between runs, likewise.
 //!    What another plan has is where it says; what does not live between runs is behind the others'.
 //! 9. The prologue's steps read nothing that changes between runs, and no later step writes what they
 //!    wrote.
@@ -93,13 +94,14 @@ fn names(module: &Module, broken: &mut Vec<String>) {
         }
     }
     let plan = &module.plan;
-    for (&buffer, &offset) in plan.slots.iter().chain(&plan.weights) {
+    for (&buffer, &offset) in plan.slots.iter().chain(&plan.weights).chain(&plan.fast) {
         if !module.buffers.is_valid(buffer) || offset > LIMIT {
             broken.push(format!("the slot of {buffer} at {offset}"));
         }
     }
     let guard = plan.options.guard;
-    let sizes = [plan.arena_size, plan.weights_size, plan.weights_slot.unwrap_or(0), guard];
+    let sizes =
+        [plan.fast_size, plan.arena_size, plan.weights_size, plan.weights_slot.unwrap_or(0), guard];
     if sizes.iter().any(|&size| size > LIMIT) || !plan.options.alignment.is_power_of_two() {
         broken.push(format!("sizes {sizes:?} or alignment {}", plan.options.alignment));
     }
@@ -428,12 +430,17 @@ fn plan(module: &Module, broken: &mut Vec<String>) {
     let ranges = ranges(module);
     let room = room(module);
     // What is alive always comes first: it is there before all else.
-    let mut slots: Vec<(u32, u32, u64, u64, Buffer)> = vec![];
+    let (mut slots, mut fast): (Vec<Slot>, Vec<Slot>) = (vec![], vec![]);
     for (buffer, info) in &module.buffers {
         let constant = matches!(info.kind, BufferKind::Constant(_));
+        let in_region = plan.fast.contains_key(&buffer);
+        if in_region && plan.slots.contains_key(&buffer) {
+            broken.push(format!("{buffer} has two slots"));
+        }
         let (place, size) = match info.kind {
             BufferKind::Constant(_) => (plan.weights.get(&buffer), plan.weights_size),
             _ if ranges[buffer].is_none() => continue,
+            _ if in_region => (plan.fast.get(&buffer), plan.fast_size),
             _ => (plan.slots.get(&buffer), plan.arena_size),
         };
         let Some(&offset) = place else {
@@ -441,7 +448,8 @@ fn plan(module: &Module, broken: &mut Vec<String>) {
             continue;
         };
         let bytes = if constant { info.bytes } else { room[buffer] };
-        if offset + bytes > size || !constant && offset < CONTEXT_BYTES {
+        let free_start = constant || in_region;
+        if offset + bytes > size || !free_start && offset < CONTEXT_BYTES {
             broken.push(format!("{buffer} lies at {offset}, outside of {size}"));
         }
         if !offset.is_multiple_of(plan.options.alignment) {
@@ -454,11 +462,19 @@ fn plan(module: &Module, broken: &mut Vec<String>) {
                 ranges[buffer].is_some_and(|range| range.first == 0)
             }
         };
-        if !lives_on && info.bytes > 0 && plan.options.scratch.is_some_and(|s| offset < s) {
+        if in_region && (info.kind != BufferKind::Temporary || lives_on) {
+            broken.push(format!("{buffer} in the second memory is not a temporary"));
+        }
+        if !in_region
+            && !lives_on
+            && info.bytes > 0
+            && plan.options.scratch.is_some_and(|s| offset < s)
+        {
             broken.push(format!("{buffer} at {offset} is where other models are"));
         }
         if let Some(range) = ranges[buffer].filter(|_| info.bytes > 0) {
-            slots.push((range.first, range.last, offset, offset + bytes, buffer));
+            let list = if in_region { &mut fast } else { &mut slots };
+            list.push((range.first, range.last, offset, offset + bytes, buffer));
         }
     }
     for port in &module.io.parameters {
@@ -484,6 +500,21 @@ fn plan(module: &Module, broken: &mut Vec<String>) {
             broken.push(format!("constants {} and {} overlap", pair[0].1, pair[1].1));
         }
     }
+    let room = plan.options.region.as_ref().map_or(0, |region| region.bytes);
+    if plan.fast_size > room {
+        broken.push(format!(
+            "{} used bytes are larger than the second memory of {room}",
+            plan.fast_size
+        ));
+    }
+    [slots, fast].into_iter().for_each(|slots| apart(slots, broken));
+}
+
+/// When a buffer is alive, first and last, where it begins and ends, and which it is.
+type Slot = (u32, u32, u64, u64, Buffer);
+
+/// Slots in one memory.
+fn apart(mut slots: Vec<Slot>, broken: &mut Vec<String>) {
     // In the order of time, with what is alive by its offset: a new one may only meet its neighbours.
     slots.sort_unstable();
     let mut alive: BTreeMap<u64, (u64, Buffer)> = BTreeMap::new();

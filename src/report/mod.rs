@@ -15,6 +15,7 @@ mod svg;
 mod text;
 
 pub use axis::bytes;
+use peak::Memory;
 pub use peak::{Holder, Peak};
 
 use crate::codegen::{Object, Program};
@@ -227,22 +228,24 @@ impl Report {
         let mut steps = steps(module, code.map(|c| c.program));
         let code = code.map(code_of);
         let plan = &module.plan;
-        let region = region(module, &buffers, &steps);
-        for (step, live) in steps.iter_mut().zip(region.live.iter().skip(1)) {
-            step.live = *live;
+        let regions = regions(module, &buffers, &steps);
+        for region in &regions {
+            let live = region.live.iter().skip(1);
+            steps.iter_mut().zip(live).for_each(|(step, live)| step.live += live);
         }
+        let fast = buffers.iter().filter(|b| b.region == Some(1)).map(|b| b.room).sum::<u64>();
         let operators = operators(&buffers, &steps, code.as_ref());
         Report {
             format: FORMAT,
             model: module.name.clone(),
             alignment: plan.options.alignment,
-            arena_size: plan.arena_size,
-            bound: plan.bound,
-            optimal: plan.arena_size <= plan.bound,
-            unshared: plan.unshared,
+            arena_size: regions.iter().map(|r| r.size).sum(),
+            bound: regions.iter().map(|r| r.bound).sum(),
+            optimal: regions.iter().all(|r| r.size <= r.bound),
+            unshared: plan.unshared + fast,
             weights_size: plan.weights_size,
             prepare_steps: steps.iter().filter(|s| s.phase == "prepare").count(),
-            regions: vec![region],
+            regions,
             buffers,
             steps,
             operators,
@@ -280,6 +283,7 @@ fn buffers(module: &Module) -> Vec<Buffer> {
             (None, Some(largest)) => (Some(largest.dtype), largest.shape.clone()),
             (None, None) => (None, vec![]),
         };
+        let fast = plan.fast.get(&buffer).copied();
         let slot = plan.slots.get(&buffer).copied();
         let weights = plan.weights.get(&buffer).copied();
         let in_arena = |offset| plan.weights_slot.map_or(offset, |slot| slot + offset);
@@ -291,8 +295,11 @@ fn buffers(module: &Module) -> Vec<Buffer> {
             shape,
             bytes: info.bytes,
             room: room[buffer].next_multiple_of(plan.options.alignment.max(1)),
-            region: (slot.is_some() || constant && plan.weights_slot.is_some()).then_some(0),
-            offset: if constant { weights.map(in_arena) } else { slot },
+            region: match fast {
+                Some(_) => Some(1),
+                None => (slot.is_some() || constant && plan.weights_slot.is_some()).then_some(0),
+            },
+            offset: if constant { weights.map(in_arena) } else { fast.or(slot) },
             first: ranges[buffer].map(|r| r.first),
             last: ranges[buffer].map(|r| r.last),
             contents,
@@ -348,16 +355,29 @@ fn size(access: &Access) -> u64 {
     elements * access.dtype.bytes() as u64
 }
 
-fn region(module: &Module, buffers: &[Buffer], steps: &[Step]) -> Region {
+/// The arena, and the second memory if there is one.
+fn regions(module: &Module, buffers: &[Buffer], steps: &[Step]) -> Vec<Region> {
     let plan = &module.plan;
-    let round = |bytes: u64| bytes.next_multiple_of(plan.options.alignment.max(1));
     let weights = if plan.weights_slot.is_some() { plan.weights_size } else { 0 };
-    let reserved = round(CONTEXT_BYTES) + weights + gaps(module);
+    let context = CONTEXT_BYTES.next_multiple_of(plan.options.alignment.max(1));
+    let reserved = context + weights + gaps(module);
+    let arena = Memory { index: 0, name: "arena", size: plan.arena_size, reserved };
+    let mut regions = vec![region(module, buffers, steps, &arena)];
+    regions[0].bound = plan.bound;
+    if plan.options.region.is_some() {
+        let fast = Memory { index: 1, name: plan.region(), size: plan.fast_size, reserved: 0 };
+        regions.push(region(module, buffers, steps, &fast));
+    }
+    regions
+}
+
+fn region(module: &Module, buffers: &[Buffer], steps: &[Step], memory: &Memory<'_>) -> Region {
+    let &Memory { index, name, size, reserved } = memory;
     let end = steps.len() + 1;
     // What comes and what goes at each time.
     let mut come = vec![0; end + 2];
     let mut go = vec![0; end + 2];
-    for buffer in buffers.iter().filter(|b| b.region.is_some()) {
+    for buffer in buffers.iter().filter(|b| b.region == Some(index)) {
         if let (Some(first), Some(last)) = (buffer.first, buffer.last) {
             come[first as usize] += buffer.room;
             go[last as usize + 1] += buffer.room;
@@ -373,9 +393,8 @@ fn region(module: &Module, buffers: &[Buffer], steps: &[Step]) -> Region {
             now
         })
         .collect();
-    let peak = peak::peak(module, buffers, steps, &live, reserved);
-    let (size, bound) = (plan.arena_size, plan.bound);
-    Region { name: "arena".to_owned(), size, bound, reserved, live, peak }
+    let peak = peak::peak(module, buffers, steps, &live, memory);
+    Region { name: name.to_owned(), size, bound: peak.bytes, reserved, live, peak }
 }
 
 fn operators(buffers: &[Buffer], steps: &[Step], code: Option<&Code>) -> Vec<Operator> {

@@ -47,13 +47,23 @@ pub struct Next {
 /// What holds less than this part of the peak is not worth a sentence.
 const WORTHWHILE: u64 = 20;
 
+/// The memory that a peak is of.
+pub(super) struct Memory<'a> {
+    pub(super) index: usize,
+    pub(super) name: &'a str,
+    pub(super) size: u64,
+    /// What is no buffer's.
+    pub(super) reserved: u64,
+}
+
 pub(super) fn peak(
     module: &Module,
     buffers: &[Buffer],
     steps: &[Step],
     live: &[u64],
-    reserved: u64,
+    region: &Memory<'_>,
 ) -> Peak {
+    let reserved = region.reserved;
     let most = live.iter().copied().max().unwrap_or(reserved);
     // A step says more than the times before and behind all of them.
     let at = |t: &usize| live[*t] == most;
@@ -66,7 +76,7 @@ pub(super) fn peak(
     let mut holders: Vec<Holder> = buffers
         .iter()
         .enumerate()
-        .filter(|(_, b)| b.region.is_some() && b.bytes > 0)
+        .filter(|(_, b)| b.region == Some(region.index) && b.bytes > 0)
         .filter(|(_, b)| b.first.is_some_and(|f| f <= now) && b.last.is_some_and(|l| l >= now))
         .map(|(buffer, b)| Holder { buffer, bytes: b.room, used: uses(buffer) })
         .collect();
@@ -74,7 +84,7 @@ pub(super) fn peak(
     let times = live.iter().filter(|&&l| l == most).count();
     let next = next(live, time);
     let mut peak = Peak { time: now, step, bytes: most, times, holders, next, advice: vec![] };
-    peak.advice = advice(&peak, module, buffers, steps);
+    peak.advice = advice(&peak, module, buffers, steps, region);
     peak
 }
 
@@ -86,7 +96,13 @@ fn next(live: &[u64], time: usize) -> Option<Next> {
     Some(Next { time: count(time), bytes })
 }
 
-fn advice(peak: &Peak, module: &Module, buffers: &[Buffer], steps: &[Step]) -> Vec<String> {
+fn advice(
+    peak: &Peak,
+    module: &Module,
+    buffers: &[Buffer],
+    steps: &[Step],
+    region: &Memory<'_>,
+) -> Vec<String> {
     let mut advice = vec![];
     let name = |h: &Holder| format!("\"{}\" ({})", buffers[h.buffer].name, bytes(h.bytes));
     let least = peak.bytes / WORTHWHILE;
@@ -134,7 +150,8 @@ fn advice(peak: &Peak, module: &Module, buffers: &[Buffer], steps: &[Step]) -> V
             bytes(border), percent(border, peak.bytes)
         ));
     }
-    if module.plan.weights_slot.is_some() && module.plan.weights_size >= least {
+    let weights_here = region.index == 0 && module.plan.weights_slot.is_some();
+    if weights_here && module.plan.weights_size >= least {
         advice.push(format!(
             "The weights take {} of the arena: embedded in the object they would take none.",
             bytes(module.plan.weights_size)
@@ -157,10 +174,11 @@ fn advice(peak: &Peak, module: &Module, buffers: &[Buffer], steps: &[Step]) -> V
             bytes(peak.bytes - next.bytes)
         ));
     }
-    let size = module.plan.arena_size;
+    let size = region.size;
     if size > peak.bytes && !module.plan.options.no_reuse {
         advice.push(format!(
-            "The arena is {} ({}) larger than what is live at the peak: gaps between the slots.",
+            "The {} is {} ({}) larger than what is live at the peak: gaps between the slots.",
+            region.name,
             bytes(size - peak.bytes),
             percent(size - peak.bytes, peak.bytes)
         ));

@@ -48,15 +48,19 @@ svg { background: #14171d } text { fill: #e7eaf0 } .small { fill: #a2abba } .axi
 ";
 
 impl Report {
-    /// The first region over time as SVG: addresses above, the live bytes below them.
+    /// Each region over time as SVG, one below the other: addresses above, the live bytes below them.
     pub fn svg(&self) -> String {
-        let height = TOP + ARENA + BETWEEN + CURVE + BOTTOM;
+        let each = TOP + ARENA + BETWEEN + CURVE + BOTTOM;
+        let height = each * self.regions.len() as f64;
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n<title>{}</title>\n<style>{STYLE}</style>\n",
             escaped(&format!("Arena of {}", self.model)),
         );
-        for region in self.regions.iter().take(1) {
-            Picture { report: self, region }.draw(&mut svg);
+        for (index, region) in self.regions.iter().enumerate() {
+            // Writing to a string does not fail.
+            let _ = writeln!(svg, "<g transform=\"translate(0 {})\">", each * index as f64);
+            Picture { report: self, index, region }.draw(&mut svg);
+            svg.push_str("</g>\n");
         }
         svg.push_str("</svg>\n");
         svg
@@ -65,6 +69,7 @@ impl Report {
 
 struct Picture<'a> {
     report: &'a Report,
+    index: usize,
     region: &'a Region,
 }
 
@@ -86,7 +91,7 @@ impl Picture<'_> {
     // Writing to a string does not fail.
     fn draw(&self, svg: &mut String) {
         let report = self.report;
-        let title = format!("{}: the arena over time", printable(&report.model));
+        let title = format!("{}: the {} over time", printable(&report.model), self.region.name);
         let _ = writeln!(svg, "<text class=\"title\" x=\"20\" y=\"32\">{}</text>", escaped(&title));
         let facts = format!(
             "arena {} ({}), without sharing {}, weights {}, {} steps",
@@ -99,7 +104,7 @@ impl Picture<'_> {
         let _ = writeln!(svg, "<text class=\"small\" x=\"20\" y=\"52\">{}</text>", escaped(&facts));
         self.legend(svg);
         self.axes(svg);
-        for buffer in report.buffers.iter().filter(|b| b.region == Some(0)) {
+        for buffer in report.buffers.iter().filter(|b| b.region == Some(self.index)) {
             self.buffer(svg, buffer);
         }
         self.curve(svg);
@@ -108,8 +113,9 @@ impl Picture<'_> {
 
     fn legend(&self, svg: &mut String) {
         let mut x = 20.0;
+        let here = Some(self.index);
         let there =
-            |kind: &str| self.report.buffers.iter().any(|b| b.kind == kind && b.region == Some(0));
+            |kind: &str| self.report.buffers.iter().any(|b| b.kind == kind && b.region == here);
         for (kind, name) in KINDS.iter().filter(|(kind, _)| there(kind)) {
             let _ = writeln!(
                 svg,
@@ -118,7 +124,7 @@ impl Picture<'_> {
             );
             x += 32.0 + LETTER * name.len() as f64;
         }
-        for (class, name) in [("size", "size of the arena"), ("bound", "bound")] {
+        for (class, name) in [("size", "size of the memory"), ("bound", "bound")] {
             let _ = writeln!(
                 svg,
                 "<path class=\"{class}\" d=\"M{x} 70h18\"/><text class=\"small\" x=\"{}\" y=\"74\">{name}</text>",

@@ -56,7 +56,7 @@ impl Report {
         placed.sort_by_key(|b| (b.region, b.offset, b.first));
         let rows = placed.into_iter().map(|b| {
             [
-                b.offset.unwrap_or(0).to_string(),
+                self.place(b),
                 b.bytes.to_string(),
                 self.life(b),
                 b.kind.to_owned(),
@@ -67,6 +67,15 @@ impl Report {
         let head = ["offset", "bytes", "alive", "kind", "type", "tensor"].map(str::to_owned);
         text.push('\n');
         columns(text, std::iter::once(head).chain(rows).collect(), 2);
+    }
+
+    /// Where a buffer is; in which memory, unless it is the first.
+    fn place(&self, buffer: &Buffer) -> String {
+        let offset = buffer.offset.unwrap_or(0);
+        match buffer.region.and_then(|r| self.regions.get(r).filter(|_| r > 0)) {
+            Some(region) => format!("{}+{offset}", region.name),
+            None => offset.to_string(),
+        }
     }
 
     fn peak(&self, text: &mut String, region: &super::Region) {

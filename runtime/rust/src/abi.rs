@@ -76,7 +76,7 @@ pub struct Descriptor {
     pub(crate) states: *const RawState,
     pub(crate) state_count: u32,
     pub(crate) reserved: u32,
-    pub(crate) reserved_too: u64,
+    pub(crate) region_size: u64,
 }
 
 // SAFETY: a descriptor and all that it points to is constant data of the object.
@@ -99,7 +99,8 @@ pub(crate) struct Context {
     pub(crate) parallel_argument: *mut c_void,
     pub(crate) prepared: u64,
     pub(crate) processor: u64,
-    pub(crate) reserved: [u64; 3],
+    pub(crate) region: *mut c_void,
+    pub(crate) reserved: [u64; 2],
 }
 
 const _: () = assert!(size_of::<Context>() == 64 || usize::BITS != 64);
@@ -119,9 +120,9 @@ mod tests {
         fields! {
             RawTensor "rlx_tensor": name dims rank dtype offset bytes;
             Descriptor "rlx_model": abi size name arena_size arena_align inputs outputs params input_count output_count
-                param_count weights_mode weights weights_size weights_offset fingerprint run prepare states state_count reserved reserved_too;
+                param_count weights_mode weights weights_size weights_offset fingerprint run prepare states state_count reserved region_size;
             RawState "rlx_state": input output;
-            Context "rlx_context": weights parallel_for parallel_argument prepared processor reserved;
+            Context "rlx_context": weights parallel_for parallel_argument prepared processor region reserved;
         }
     }
 

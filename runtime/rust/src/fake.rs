@@ -123,7 +123,7 @@ fn descriptor(mode: u32) -> Descriptor {
         states: null(),
         state_count: 0,
         reserved: 0,
-        reserved_too: 0,
+        region_size: 0,
     }
 }
 
@@ -241,6 +241,18 @@ fn states_are_reset() {
         let damaged =
             Descriptor { states, state_count, ..self::descriptor(weights_mode::EMBEDDED) };
         assert!(matches!(Model::new(leak(damaged)), Err(Error::Descriptor { .. })));
+    }
+}
+
+#[test]
+fn second_memory_lies_behind() {
+    let with = |region_size| Descriptor { region_size, ..descriptor(weights_mode::EMBEDDED) };
+    let mut model = Model::new(leak(with(100))).unwrap();
+    let (arena, region) = model.memories();
+    assert_eq!(region - arena, 576);
+    expect_inference(&mut model);
+    for size in [u64::MAX, u64::MAX - 500] {
+        assert!(matches!(Model::new(leak(with(size))), Err(Error::Descriptor { .. })));
     }
 }
 

@@ -89,8 +89,14 @@ impl Model {
             )
         };
         let states = states(descriptor, &inputs, &outputs)?;
+        // The second memory lies behind the arena.
+        let all = usize::try_from(descriptor.region_size)
+            .ok()
+            .and_then(|region| size.checked_next_multiple_of(align)?.checked_add(region))
+            .ok_or(wrong("region out of range"))?;
+        let region = all - descriptor.region_size as usize;
         // Elements have up to 8 bytes, which any alignment here allows.
-        Ok(Model {
+        let mut model = Model {
             descriptor,
             run,
             name,
@@ -102,8 +108,13 @@ impl Model {
             weights: None,
             #[cfg(feature = "std")]
             pool: None,
-            arena: Memory::new(size, align)?,
-        })
+            arena: Memory::new(all, align)?,
+        };
+        if descriptor.region_size > 0 {
+            let first = model.arena.bytes_mut()[region..].as_mut_ptr();
+            model.context().region = first.cast();
+        }
+        Ok(model)
     }
 
     /// As [`Model::new`], for a module that was generated for one build of the object: its fingerprint must be the object's.
@@ -362,6 +373,12 @@ impl Model {
             64 => Err(Error::Data),
             status => Err(Error::Status(status)),
         }
+    }
+
+    /// Where the arena and the second memory are.
+    #[cfg(test)]
+    pub(crate) fn memories(&mut self) -> (usize, usize) {
+        (self.arena.pointer().as_ptr() as usize, self.context().region as usize)
     }
 
     fn context(&mut self) -> &mut Context {

@@ -1,6 +1,7 @@
 // The arena over time, and the overview under it.
 const canvas = $("arena"), overview = $("overview"), tip = $("tip");
-const placed = buffers.map((b, i) => i).filter((i) => buffers[i].region === 0 && buffers[i].bytes > 0).sort((a, b) => first(buffers[a]) - first(buffers[b]));
+const inRegion = (r) => buffers.map((b, i) => i).filter((i) => buffers[i].region === r && buffers[i].bytes > 0).sort((a, b) => first(buffers[a]) - first(buffers[b]));
+let placed = inRegion(0);
 const hidden = new Set();
 const view = { from: 0, to: TIMES };
 let hits = new Set(), hovered = null, chosen = null, time = null, waiting = false;
@@ -80,7 +81,7 @@ function draw() {
   }
   g.globalAlpha = 1;
   for (const i of [...hits, chosen, hovered]) {
-    if (i === null || buffers[i].region !== 0) continue;
+    if (i === null || report.regions[buffers[i].region] !== region) continue;
     const [x, y, w, h] = rectangle(f, buffers[i]);
     g.strokeStyle = i === hovered || i === chosen ? color("accent") : color("hit"); g.lineWidth = i === chosen ? 3 : 2;
     g.strokeRect(x, y, w, h);

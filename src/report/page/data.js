@@ -1,8 +1,8 @@
 // The report, and words for it.
 const report = JSON.parse(document.getElementById("report").textContent);
 const { buffers, steps } = report;
-const region = report.regions[0];
-const peak = region.peak;
+let region = report.regions[0];
+let peak = region.peak;
 const TIMES = region.live.length;
 const KINDS = ["input", "parameter", "output", "state", "temporary", "constant"];
 const $ = (id) => document.getElementById(id);

@@ -8,7 +8,7 @@ function hover(x, y) {
   if (hovered !== null) describe(tip, buffers[hovered]);
   else if (inside) {
     tip.replaceChildren(make("b", now > 0 && now <= steps.length ? step(now - 1) : at(now)));
-    tip.append(make("div", `${size(region.live[now])} live, ${share(region.live[now], region.size)} of the arena`));
+    tip.append(make("div", `${size(region.live[now])} live, ${share(region.live[now], region.size)} of the ${region.name}`));
   }
   if (inside) {
     tip.style.left = `${Math.max(0, Math.min(x + 14, f.w - tip.offsetWidth))}px`;
@@ -25,8 +25,9 @@ function choose(i) {
 }
 function reveal(i) {
   const b = buffers[i], span = view.to - view.from;
+  if (b.region !== null && report.regions[b.region] !== region) openRegion(b.region);
   choose(i);
-  if (b.region === 0 && (first(b) < view.from || last(b) + 1 > view.to)) {
+  if (b.region !== null && (first(b) < view.from || last(b) + 1 > view.to)) {
     const middle = (first(b) + last(b) + 1) / 2;
     show(middle - span / 2, middle + span / 2);
   }
@@ -45,6 +46,6 @@ function walk(by) {
   if (time < view.from || time + 1 > view.to) show(view.from + by, view.to + by);
   const text = time > 0 && time <= steps.length ? `${step(time - 1)}: ${steps[time - 1].computes}` : at(time);
   chosen = null;
-  $("details").replaceChildren(make("b", text), make("div", `${size(region.live[time])} live, ${share(region.live[time], region.size)} of the arena`));
+  $("details").replaceChildren(make("b", text), make("div", `${size(region.live[time])} live, ${share(region.live[time], region.size)} of the ${region.name}`));
   redraw();
 }

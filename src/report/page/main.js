@@ -6,22 +6,37 @@ const figures = [
   ["Without sharing", size(report.unshared), `${share(Math.max(report.unshared - report.arena_size, 0), report.unshared)} saved`],
   ["Weights", size(report.weights_size), `${weights.length} tensors`],
   ["Code", code ? size(code.bytes) : "unknown", code ? `${code.kernels.length} kernels` : "not compiled"],
-  ["Steps", String(steps.length), `${placed.length} buffers in the arena`],
+  ["Steps", String(steps.length), `${buffers.filter((b) => b.region !== null && b.bytes > 0).length} buffers in the arena`],
 ];
 for (const [word, value, more] of figures) {
   const box = make("div"), dd = make("dd", value);
   dd.append(make("small", more)); box.append(make("dt", word), dd); $("figures").append(box);
 }
 $("facts").textContent = `${report.format}, aligned to ${report.alignment} bytes${code ? `, for ${code.target}` : ""}`;
-$("peak-text").textContent = `${size(peak.bytes)} are taken at ${at(peak.time)}${peak.step === null ? "" : `, ${steps[peak.step].operator} for ${nodes(peak.step)}`}${peak.times > 1 ? ` (and as much at ${peak.times - 1} other times)` : ""}.`;
-for (const line of peak.advice) $("advice").append(make("li", line));
-for (const kind of KINDS.filter((k) => placed.some((i) => buffers[i].kind === k))) {
-  const label = make("label"), box = make("input"), swatch = make("i");
-  box.type = "checkbox"; box.checked = true; swatch.style.background = `var(--${kind})`;
-  box.onchange = () => { if (box.checked) hidden.delete(kind); else hidden.add(kind); redraw(); };
-  label.append(box, swatch, kind); $("legend").append(label);
+// One memory at a time.
+const memories = report.regions.length > 1 ? report.regions.map((r, i) => {
+  const button = make("button", `${r.name} (${size(r.size)})`);
+  button.type = "button"; button.onclick = () => openRegion(i); $("regions").append(button);
+  return button;
+}) : [];
+function openRegion(index) {
+  region = report.regions[index]; peak = region.peak; placed = inRegion(index);
+  memories.forEach((button, i) => { button.ariaPressed = String(i === index); });
+  $("h-arena").textContent = `The ${region.name} over time`;
+  hidden.clear(); choose(null); describeRegion(); openTable(table); redraw();
 }
-$("legend").append(make("span", "dashed lines in a box: in place; shaded: windows; red: bound and peak", "quiet"));
+function describeRegion() {
+  $("advice").replaceChildren(); $("legend").replaceChildren();
+  $("peak-text").textContent = `${size(peak.bytes)} are taken at ${at(peak.time)}${peak.step === null ? "" : `, ${steps[peak.step].operator} for ${nodes(peak.step)}`}${peak.times > 1 ? ` (and as much at ${peak.times - 1} other times)` : ""}.`;
+  for (const line of peak.advice) $("advice").append(make("li", line));
+  for (const kind of KINDS.filter((k) => placed.some((i) => buffers[i].kind === k))) {
+    const label = make("label"), box = make("input"), swatch = make("i");
+    box.type = "checkbox"; box.checked = true; swatch.style.background = `var(--${kind})`;
+    box.onchange = () => { if (box.checked) hidden.delete(kind); else hidden.add(kind); redraw(); };
+    label.append(box, swatch, kind); $("legend").append(label);
+  }
+  $("legend").append(make("span", "dashed lines in a box: in place; shaded: windows; red: bound and peak", "quiet"));
+}
 
 let matches = [], match = -1;
 function search() {
@@ -81,5 +96,4 @@ canvas.onkeydown = (e) => {
 document.addEventListener("keydown", (e) => { if (e.key === "/" && e.target.tagName !== "INPUT") { e.preventDefault(); $("search").focus(); } });
 addEventListener("resize", redraw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-openTable(table);
-redraw();
+openRegion(0);

@@ -3,9 +3,9 @@ const weights = buffers.map((b, i) => i).filter((i) => buffers[i].kind === "cons
 const code = report.code;
 const TABLES = {
   "At the peak": { columns: ["tensor", "kind", "type", "bytes#", "share#", "alive", "the step"], sort: 3,
-    rows: peak.holders.map((h) => { const b = buffers[h.buffer]; return { buffer: h.buffer, cells: [b.name, b.kind, type(b), h.bytes, [h.bytes, share(h.bytes, peak.bytes)], life(b), h.used ? "uses it" : "waits"] }; }) },
+    get rows() { return peak.holders.map((h) => { const b = buffers[h.buffer]; return { buffer: h.buffer, cells: [b.name, b.kind, type(b), h.bytes, [h.bytes, share(h.bytes, peak.bytes)], life(b), h.used ? "uses it" : "waits"] }; }); } },
   Buffers: { columns: ["id", "tensor", "kind", "type", "bytes#", "offset#", "alive", "contents#"], sort: 4,
-    rows: placed.map((i) => { const b = buffers[i]; return { buffer: i, cells: [[i, b.id], b.name, b.kind, type(b), b.bytes, [b.offset, b.offset.toLocaleString("en")], [first(b), life(b)], [b.contents.length, b.contents.length]] }; }) },
+    get rows() { return placed.map((i) => { const b = buffers[i]; return { buffer: i, cells: [[i, b.id], b.name, b.kind, type(b), b.bytes, [b.offset, b.offset.toLocaleString("en")], [first(b), life(b)], [b.contents.length, b.contents.length]] }; }); } },
   Steps: { columns: ["step", "operator", "nodes", "RAM live#", "RAM touched#", "weights#", "kernel"], sort: 3,
     rows: steps.map((s, i) => ({ time: i + 1, cells: [[i, s.id], s.operator, s.nodes.join(" + "), s.live, s.touched, s.weights, s.kernel === null || !code ? "" : code.kernels[s.kernel].name] })) },
   Operators: { columns: ["operator", "steps#", "RAM at most#", "RAM touched#", "weights#", "code#"], sort: 4,
