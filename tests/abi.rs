@@ -64,6 +64,7 @@ fn model(name: &str, weights_in_arena: bool) -> Module {
             op: Op::Move,
             operands: vec![access(from), access(w), access(p)],
             result: access(to),
+            scratch: None,
             origins: vec!["node".to_owned()],
         });
     }

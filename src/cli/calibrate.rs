@@ -206,7 +206,7 @@ fn program(places: &[Place; 4]) -> Result<(Module, Vec<Probe>), ErrorKind> {
                 }
             };
             let origins = vec![probes.len().to_string()];
-            module.steps.push(StepInfo { op, operands, result, origins });
+            module.steps.push(StepInfo { op, operands, result, scratch: None, origins });
             probes.push(probe);
         }
     }

@@ -12,6 +12,14 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
     let of = |i: usize| step.operands.get(i).map_or(0, |a| a.elements() as u64);
     match &step.op {
         Op::Contract(_) => 2 * elements * step.operands[0].dims.last().copied().unwrap_or(0) as u64,
+        Op::Attention(a) => {
+            let [queries, keys] =
+                [0, 1].map(|i| step.operands[i].dims.last().copied().unwrap_or(0));
+            let rows = elements / step.result.dims.last().copied().unwrap_or(1).max(1) as u64;
+            let program: usize =
+                a.rows.stages.iter().map(|s| s.expr.cost() + usize::from(s.reduce.is_some())).sum();
+            2 * elements * keys as u64 + rows * keys as u64 * (2 * queries + program) as u64
+        }
         Op::Conv(c) => {
             let channels = step.operands[0].dims.last().copied().unwrap_or(0) / c.groups.max(1);
             2 * elements * (c.taps.iter().product::<usize>() * channels) as u64
@@ -67,6 +75,7 @@ pub(crate) fn kind(op: &Op) -> &'static str {
         Op::Reduce { .. } => "reduce",
         Op::ArgReduce { .. } => "argreduce",
         Op::Contract(_) => "contract",
+        Op::Attention(_) => "attention",
         Op::Conv(c) if c.groups > 1 => "conv/groups",
         Op::Conv(_) => "conv",
         Op::Winograd(_) => "winograd",

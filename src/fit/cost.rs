@@ -28,6 +28,14 @@ fn step(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
             let weights = if c.weights == Weights::Plain { 0.0 } else { moved(read(1)) };
             results * depth / lanes + weights
         }
+        Op::Attention(attention) => {
+            let columns = |index: usize| *graph.ty(node.operands[index]).dims.last().unwrap_or(&1);
+            let (depth, keys, width) = (columns(0), columns(1), columns(2).max(1));
+            let stages = &attention.rows.stages;
+            let each: usize = stages.iter().map(|stage| stage.expr.nodes.len() + 1).sum();
+            let scores = results / width as f64 * keys as f64;
+            (scores * (depth + each) as f64 + results * keys as f64) / lanes
+        }
         Op::Conv(c) => {
             let channels = *graph.ty(node.operands[0]).dims.last().unwrap_or(&1);
             let each = (c.taps.iter().product::<usize>() * channels / c.groups.max(1)) as f64;

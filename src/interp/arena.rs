@@ -169,6 +169,7 @@ impl<'a> Arena<'a> {
                 by_definition(mir::Op::ArgReduce { largest: *largest, axis: *axis, last: *last })
             }
             Op::Contract(contract) => by_definition(mir::Op::Contract(contract.clone())),
+            Op::Attention(attention) => by_definition(mir::Op::Attention(attention.clone())),
             Op::Conv(conv) => by_definition(mir::Op::Conv(conv.clone())),
             Op::Winograd(winograd) => by_definition(mir::Op::Winograd(winograd.clone())),
             Op::Pool(pool) => by_definition(mir::Op::Pool(pool.clone())),
@@ -180,6 +181,14 @@ impl<'a> Arena<'a> {
                     .ok_or_else(|| ErrorKind::bug("a literal of another type"))?
             }
         };
+        if let Some(scratch) = &info.scratch {
+            let ty = scratch.ty();
+            let garbage = Tensor::from_bytes(ty.clone(), vec![0xff; ty.bytes()].into());
+            self.write(
+                scratch,
+                &garbage.ok_or_else(|| ErrorKind::bug("a scratch of other size"))?,
+            )?;
+        }
         self.write(&info.result, &result)
     }
 

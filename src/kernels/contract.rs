@@ -112,6 +112,36 @@ pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<Kerne
     problem.kernel(conv.epilogue.as_ref())
 }
 
+/// A matrix product that is a part of a larger kernel.
+pub(super) struct Block<'a> {
+    tiling: Tiling<'a>,
+}
+
+impl<'a> Block<'a> {
+    /// Of `rows` by `columns`, which have steps for all shapes of the frame; `depth` has those of the
+    /// first two. The second operand is in panels of `panel` columns, or not. `None` where it is not
+    /// for vectors.
+    pub(super) fn new(
+        frame: &'a Frame<'a>,
+        [rows, columns, depth]: [Level; 3],
+        panel: Option<i64>,
+        epilogue: &'a Expr,
+    ) -> Result<Option<Block<'a>>, ErrorKind> {
+        let (around, depth) = (vec![rows], vec![depth]);
+        let problem = Problem { frame, around, columns, depth, panel, left: 0 };
+        Ok(problem.tiling(epilogue)?.map(|tiling| Block { tiling }))
+    }
+
+    /// Computes it all. The pointers are those of the frame's shapes.
+    pub(super) fn write(&self, b: &mut Builder, p: &[Value]) {
+        let tiling = &self.tiling;
+        let columns = tiling.problem.columns.clone().in_pieces(tiling.panel_width());
+        nest(b, &[columns], None, p, &mut |b, p, sizes| {
+            tiling.panel(b, p, tiling.rows.clone(), sizes[0]);
+        });
+    }
+}
+
 /// Levels have a step for each operand of the kernel, in its order; those of `depth` for the left and
 /// the right operand of the product.
 struct Problem<'a> {
@@ -159,17 +189,28 @@ impl Problem<'_> {
         }
     }
 
-    fn kernel(mut self, epilogue: Option<&Expr>) -> Result<Option<KernelPlan>, ErrorKind> {
+    fn kernel(self, epilogue: Option<&Expr>) -> Result<Option<KernelPlan>, ErrorKind> {
+        let identity = Expr::identity();
+        let tiling = self.tiling(epilogue.unwrap_or(&identity))?;
+        Ok(tiling.map(|mut tiling| {
+            tiling.look_ahead();
+            tiling.write()
+        }))
+    }
+}
+
+impl<'a> Problem<'a> {
+    /// The loops; `None` where it is not for vectors.
+    fn tiling(mut self, epilogue: &'a Expr) -> Result<Option<Tiling<'a>>, ErrorKind> {
         let frame = self.frame;
         let dtype = frame.inputs()[0].dtype;
         if frame.inputs()[1].dtype != dtype || dtype == DType::Bool {
             let other = frame.inputs()[1].dtype;
             return Err(ErrorKind::unsupported(format!("products of {dtype} and {other}")));
         }
-        let identity = Expr::identity();
         let types: Vec<DType> =
             [dtype].into_iter().chain(frame.inputs()[2..].iter().map(|s| s.dtype)).collect();
-        let body = Body::new(epilogue.unwrap_or(&identity), &types)?;
+        let body = Body::new(epilogue, &types)?;
         self.depth = nest::merge(self.depth);
         let empty = self.depth.iter().any(|level| level.extent == 0);
         let right = self.right();
@@ -200,7 +241,7 @@ impl Problem<'_> {
         if !scalar && !vectors() {
             return Ok(None);
         }
-        Ok(Some(Tiling::new(self, body, dtype, how, empty).write()))
+        Ok(Some(Tiling::new(self, body, dtype, how, empty)))
     }
 }
 
@@ -290,10 +331,7 @@ impl<'a> Tiling<'a> {
         };
         let (tile, rows) = ([second, first], [outer, inner]);
         let ahead = None;
-        let mut tiling =
-            Tiling { problem, body, dtype, right, empty, around, rows, tile, vectors, ahead };
-        tiling.look_ahead();
-        tiling
+        Tiling { problem, body, dtype, right, empty, around, rows, tile, vectors, ahead }
     }
 
     /// While the tiles of a panel are computed, the next one is brought nearer, evenly. Where there
@@ -321,11 +359,10 @@ impl<'a> Tiling<'a> {
 
     fn write(self) -> KernelPlan {
         let frame = self.problem.frame;
-        let lanes = frame.lanes();
         let depth: i64 = self.problem.depth.iter().map(|l| l.extent).product();
         let columns = &self.problem.columns;
         // The rows in blocks: what a block reads of A stays in the cache while all columns go by.
-        let panel = self.problem.panel.unwrap_or(self.vectors * lanes);
+        let panel = self.panel_width();
         let (at, tile) =
             if self.rows[0].extent > 1 { (0, self.tile[0]) } else { (1, self.tile[1]) };
         let blocked = &self.rows[at];
@@ -375,21 +412,29 @@ impl<'a> Tiling<'a> {
             let columns = sizes[columns_at];
             let mut rows = self.rows.clone();
             rows[at].extent = sizes[rows_at];
-            let [outer, inner] = rows;
-            let block = [outer.clone(), inner.clone()];
-            let rows = [outer.in_pieces(self.tile[0]), inner.in_pieces(self.tile[1])];
-            // A panel may be wider than a tile.
-            let tiles = Level { extent: columns, size: 1, steps: self.within_panel() };
-            let tiles = tiles.in_pieces(self.vectors * lanes);
-            let [outer, inner] = rows;
-            nest(b, &[tiles, outer, inner], None, p, &mut |b, p, sizes| {
-                self.tile(b, p, [sizes[1], sizes[2]], sizes[0]);
-            });
-            if self.is_apart() {
-                self.finish().write(b, p, &block, &nest::parts(b, columns));
-            }
+            self.panel(b, p, rows, columns);
         });
         frame.close(b, work / 2)
+    }
+
+    /// The tiles of these rows in a panel with so many columns.
+    fn panel(&self, b: &mut Builder, p: &[Value], rows: [Level; 2], columns: i64) {
+        // A panel may be wider than a tile.
+        let tiles = Level { extent: columns, size: 1, steps: self.within_panel() };
+        let tiles = tiles.in_pieces(self.vectors * self.problem.frame.lanes());
+        let [outer, inner] = rows.clone();
+        let (outer, inner) = (outer.in_pieces(self.tile[0]), inner.in_pieces(self.tile[1]));
+        nest(b, &[tiles, outer, inner], None, p, &mut |b, p, sizes| {
+            self.tile(b, p, [sizes[1], sizes[2]], sizes[0]);
+        });
+        if self.is_apart() {
+            self.finish().write(b, p, &rows, &nest::parts(b, columns));
+        }
+    }
+
+    /// Columns that all rows of a block go by before the next ones do.
+    fn panel_width(&self) -> i64 {
+        self.problem.panel.unwrap_or(self.vectors * self.problem.frame.lanes())
     }
 
     fn finish(&self) -> Finish<'_> {

@@ -5,6 +5,7 @@
 //! machine's vectors where they have the types and operations that the step needs and its accesses
 //! lie one behind the other, else for one lane.
 
+mod attention;
 mod combine;
 mod contract;
 mod depthwise;
@@ -64,6 +65,7 @@ fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, Error
         Op::Reduce { op, axes } => reduce::axes(frame, *op, axes),
         Op::ArgReduce { largest, axis, last } => reduce::place(frame, *largest, *axis, *last),
         Op::Contract(contract) => contract::product(frame, contract),
+        Op::Attention(attention) => attention::kernel(frame, attention),
         Op::Conv(conv) if depthwise::is_one(frame, conv) => depthwise::kernel(frame, conv),
         Op::Conv(conv) => contract::convolution(frame, conv),
         Op::Winograd(side) => winograd::kernel(frame, side),
@@ -86,7 +88,7 @@ fn checked(plan: KernelPlan) -> KernelPlan {
 /// A text that is the same for two steps if they may share a kernel.
 pub fn key(step: &StepInfo) -> String {
     let mut key = format!("{:?}", step.op);
-    for access in step.operands.iter().chain([&step.result]) {
+    for access in step.accesses() {
         let same = if is_in_place(step, access) { "=" } else { "" };
         let Access { buffer: _, dtype, dims, strides, offset: _ } = access;
         write!(key, " {same}{dtype}{dims:?}{strides:?}").expect("a string takes all text");
@@ -139,20 +141,22 @@ impl Shape {
 struct Frame<'a> {
     name: &'a str,
     machine: Machine,
-    /// The operands, and the result.
+    /// The operands, the scratch, and the result.
     shapes: Vec<Shape>,
     in_place: Vec<bool>,
+    /// Whether the shape before the result's is that of working memory.
+    scratch: bool,
 }
 
 impl Frame<'_> {
     fn new<'a>(step: &'a StepInfo, machine: Machine, name: &'a str) -> Frame<'a> {
-        let shapes = step.operands.iter().chain([&step.result]).map(Shape::new).collect();
-        let in_place = step.operands.iter().map(|access| is_in_place(step, access)).collect();
-        Frame { name, machine, shapes, in_place }
+        let shapes = step.accesses().map(Shape::new).collect();
+        let in_place = step.accesses().map(|access| is_in_place(step, access)).collect();
+        Frame { name, machine, shapes, in_place, scratch: step.scratch.is_some() }
     }
 
     fn inputs(&self) -> &[Shape] {
-        &self.shapes[..self.shapes.len() - 1]
+        &self.shapes[..self.shapes.len() - 1 - usize::from(self.scratch)]
     }
 
     fn result(&self) -> &Shape {
@@ -180,15 +184,17 @@ impl Frame<'_> {
         })
     }
 
-    /// A builder with the operands, and pointers to their elements (0, 0, ..).
+    /// A builder with the operands, and pointers to their elements (0, 0, ..), in the order of the
+    /// shapes.
     fn open(&self, extent: i64) -> (Builder, Vec<Value>) {
         const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
         let mut b = Builder::new(self.name, self.machine, extent);
-        let last = self.shapes.len() - 1;
+        let (inputs, last) = (self.inputs().len(), self.shapes.len() - 1);
         let lowest: Vec<Value> = (self.shapes.iter().enumerate())
-            .map(|(i, shape)| match i == last {
-                true => b.output("result", shape.bytes),
-                false => b.input(NAMES.get(i).copied().unwrap_or("operand"), shape.bytes),
+            .map(|(i, shape)| match i {
+                _ if i == last => b.output("result", shape.bytes),
+                _ if i >= inputs => b.output("scratch", shape.bytes),
+                _ => b.input(NAMES.get(i).copied().unwrap_or("operand"), shape.bytes),
             })
             .collect();
         let first = |(pointer, shape): (Value, &Shape)| match shape.first {
@@ -223,7 +229,7 @@ mod tests {
     }
 
     fn step(op: Op, operands: Vec<Access>, result: Access) -> StepInfo {
-        StepInfo { op, operands, result, origins: vec![] }
+        StepInfo { op, operands, result, scratch: None, origins: vec![] }
     }
 
     fn sum(dtype: DType, buffers: [usize; 3]) -> StepInfo {

@@ -32,7 +32,8 @@ pub(super) fn kernel(frame: &Frame<'_>, rows: &Rows) -> Result<Option<KernelPlan
     Ok(Some(program.passes(frame)))
 }
 
-struct Program<'a> {
+/// A program, ready to be written for rows.
+pub(super) struct Program<'a> {
     operands: usize,
     width: i64,
     stages: Vec<Stage<'a>>,
@@ -50,7 +51,8 @@ struct Stage<'a> {
 }
 
 impl<'a> Program<'a> {
-    fn new(frame: &Frame<'_>, rows: &'a Rows) -> Result<Program<'a>, ErrorKind> {
+    /// The program for rows that lie as the frame says.
+    pub(super) fn new(frame: &Frame<'_>, rows: &'a Rows) -> Result<Program<'a>, ErrorKind> {
         let operands = frame.inputs().len();
         let mut types: Vec<_> = frame.inputs().iter().map(|shape| shape.dtype).collect();
         let mut stages: Vec<Stage<'a>> = vec![];
@@ -124,7 +126,7 @@ impl<'a> Program<'a> {
     }
 
     /// Whether vectors have all types and operations, and rows lie as they need.
-    fn fits_vectors(&self, frame: &Frame<'_>) -> bool {
+    pub(super) fn fits_vectors(&self, frame: &Frame<'_>) -> bool {
         let map = self.stages.len() == 1 && self.stages[0].reduce.is_none();
         let unit = |shape: &Shape, step: i64| step == expr::size(shape.dtype);
         let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype));
@@ -154,12 +156,16 @@ impl<'a> Program<'a> {
         let cost: i64 = self.stages.iter().map(|s| s.body.cost() + 2).sum();
         let work = levels.iter().map(Level::pieces).product::<i64>() * self.width * cost;
         let (mut b, pointers) = frame.open(shares.extent(&levels));
-        let vectors = (self.width + b.lanes() - 1) / b.lanes();
-        let resident = vectors <= 4;
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, pointers, _| {
-            Row::new(self, frame, b, pointers, resident).write(b);
+            self.write(frame, b, pointers);
         });
         frame.close(b, work)
+    }
+
+    /// Writes the program for one row.
+    pub(super) fn write(&self, frame: &Frame<'_>, b: &mut Builder, pointers: &[Value]) {
+        let vectors = (self.width + b.lanes() - 1) / b.lanes();
+        Row::new(self, frame, b, pointers, vectors <= 4).write(b);
     }
 }
 

@@ -32,11 +32,17 @@ pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
             Weights::Plain => contiguous(),
             Weights::Panels { .. } => access.is_dense(),
         },
+        // Of a query elements are read one by one, of keys those of one or of all neighbours.
+        Op::Attention(_) if index == 0 => true,
+        Op::Attention(_) if index == 1 => {
+            let rank = access.dims.len();
+            contiguous() || last_stride(&access.permuted(&swapped(rank))).is_none_or(|s| s == 1)
+        }
         Op::Conv(_) if index == 1 => access.is_dense(),
         Op::Conv(c) if index == 0 && c.groups == 1 => {
             contiguous() || access.dims.last().is_some_and(|&d| d <= FEW_CHANNELS)
         }
-        Op::Contract(_) | Op::Conv(_) | Op::Winograd(_) => contiguous(),
+        Op::Contract(_) | Op::Attention(_) | Op::Conv(_) | Op::Winograd(_) => contiguous(),
         Op::ArgReduce { .. } | Op::Move | Op::Fill(_) => true,
     }
 }
@@ -48,6 +54,7 @@ pub fn accepts_result(op: &Op, access: &Access) -> bool {
         Op::Rows(_)
         | Op::Reduce { .. }
         | Op::Contract(_)
+        | Op::Attention(_)
         | Op::Conv(_)
         | Op::Winograd(_)
         | Op::Pool(_)
@@ -58,6 +65,11 @@ pub fn accepts_result(op: &Op, access: &Access) -> bool {
 /// Whether producers write `access` at speed, whatever kind they are.
 pub fn accepts_window(access: &Access) -> bool {
     access.elements() <= TINY || last_stride(access).is_none_or(|s| s == 1)
+}
+
+/// The last two axes in each other's place.
+fn swapped(rank: usize) -> Vec<usize> {
+    (0..rank - 2).chain([rank - 1, rank - 2]).collect()
 }
 
 /// Stride of the last axis that has more than one element.

@@ -11,7 +11,7 @@ pub fn fingerprint(module: &Module, context: &str) -> [u8; 32] {
     let mut hasher = Hasher::new();
     add(&mut hasher, &(context, &module.name, &module.io, &module.plan));
     for step in module.steps.values() {
-        add(&mut hasher, &(&step.op, &step.operands, &step.result));
+        add(&mut hasher, &(&step.op, &step.operands, &step.scratch, &step.result));
     }
     for (buffer, info) in &module.buffers {
         if let BufferKind::Constant(tensor) = &info.kind {

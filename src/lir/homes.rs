@@ -439,7 +439,9 @@ impl<'a> Homes<'a> {
 
     /// Whether a step that writes there may still work in place of operand `index`.
     fn has_room(&self, user: Value, op: &Op, index: usize, access: &Access) -> bool {
-        let whole = is_whole(access, self.buffers[access.buffer].bytes);
+        let mut axes: Vec<usize> = (0..access.dims.len()).collect();
+        axes.sort_by_key(|&axis| std::cmp::Reverse(access.strides[axis]));
+        let whole = is_whole(&access.permuted(&axes), self.buffers[access.buffer].bytes);
         whole && op.in_place(index) && !self.taken[user]
     }
 

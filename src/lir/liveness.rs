@@ -30,7 +30,7 @@ pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
     ranges.resize(module.buffers.len());
     for (step, info) in &module.steps {
         let now = time(step.index());
-        for access in info.operands.iter().chain([&info.result]) {
+        for access in info.accesses() {
             let range = ranges[access.buffer].get_or_insert(Range { first: now, last: now });
             range.last = now;
         }

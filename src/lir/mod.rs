@@ -30,6 +30,7 @@ pub use access::Access;
 
 use crate::mir;
 pub use crate::mir::winograd::{Matrices, Side, Winograd};
+pub use crate::mir::{Attention, Shares};
 pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Stage, Weights};
 use crate::tensor::Tensor;
@@ -172,8 +173,19 @@ pub struct StepInfo {
     pub operands: Vec<Access>,
     /// To where.
     pub result: Access,
+    /// What it may write and nobody else reads: a whole buffer of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<Access>,
     /// Names of the model's nodes that it came from.
     pub origins: Vec<String>,
+}
+
+impl StepInfo {
+    /// All accesses: the operands, the scratch, and the result last. It is the order of a kernel's
+    /// operands.
+    pub fn accesses(&self) -> impl Iterator<Item = &Access> {
+        self.operands.iter().chain(&self.scratch).chain([&self.result])
+    }
 }
 
 /// What a step computes: the kinds of MIR without its views, with `Map` as a row program of one stage.
@@ -199,6 +211,8 @@ pub enum Op {
     },
     /// Matrix product.
     Contract(Contract),
+    /// See [`mir::Op::Attention`]. Its scratch has a row for each of its [`Shares`].
+    Attention(Attention),
     /// Convolution.
     Conv(Conv),
     /// See [`mir::Op::Winograd`].
@@ -224,6 +238,7 @@ impl Op {
             Op::Reduce { .. } => "reduce",
             Op::ArgReduce { .. } => "arg_reduce",
             Op::Contract(_) => "contract",
+            Op::Attention(_) => "attention",
             Op::Conv(_) => "conv",
             Op::Winograd(_) => "winograd",
             Op::Pool(_) => "pool",
@@ -241,6 +256,8 @@ impl Op {
             Op::Rows(_) => true,
             // The epilogue's operands are read just before the result is stored.
             Op::Contract(_) | Op::Conv(_) => operand >= 2,
+            // A block of queries is read before its results are stored.
+            Op::Attention(_) => operand == 0,
             Op::Winograd(w) => matches!(w.side, Side::Output { .. }) && operand >= 1,
             Op::Reduce { .. }
             | Op::ArgReduce { .. }
@@ -314,10 +331,9 @@ impl Plan {
 }
 
 impl Module {
-    /// All accesses of a step, the result last: the order of a kernel's operands.
+    /// All accesses of a step, see [`StepInfo::accesses`].
     pub fn accesses(&self, step: Step) -> impl Iterator<Item = &Access> {
-        let info = &self.steps[step];
-        info.operands.iter().chain([&info.result])
+        self.steps[step].accesses()
     }
 }
 

@@ -30,6 +30,7 @@ impl Display for Op {
                 mir::Op::ArgReduce { largest: *largest, axis: *axis, last: *last }
             }
             Op::Contract(contract) => mir::Op::Contract(contract.clone()),
+            Op::Attention(attention) => mir::Op::Attention(attention.clone()),
             Op::Conv(conv) => mir::Op::Conv(conv.clone()),
             Op::Winograd(winograd) => mir::Op::Winograd(winograd.clone()),
             Op::Pool(pool) => mir::Op::Pool(pool.clone()),
@@ -72,6 +73,9 @@ impl Display for Module {
             write!(f, "{step}: {} = {}", info.result, info.op)?;
             for (i, operand) in info.operands.iter().enumerate() {
                 write!(f, "{}{operand}", if i > 0 { ", " } else { " of " })?;
+            }
+            if let Some(scratch) = &info.scratch {
+                write!(f, " with {scratch}")?;
             }
             for (i, origin) in info.origins.iter().enumerate() {
                 write!(f, "{}{}", if i > 0 { " + " } else { "  ; " }, printable(origin))?;

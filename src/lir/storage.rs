@@ -12,9 +12,10 @@ use super::phase;
 use super::state::{Link, State};
 use super::views::{borders, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Io, Module, Op, Options, Plan, Port, Step};
-use super::{Rows, StepInfo};
+use super::{Rows, Shares, StepInfo};
 use crate::mir::Stage;
 use crate::mir::{self, Graph, Role, Value};
+use crate::types::{DType, Type};
 use cranelift_entity::{PrimaryMap, SecondaryMap};
 use std::collections::BTreeMap;
 
@@ -83,6 +84,7 @@ pub(super) fn step_op(node: &mir::Node) -> Option<Op> {
             Op::ArgReduce { largest: *largest, axis: *axis, last: *last }
         }
         mir::Op::Contract(contract) => Op::Contract(contract.clone()),
+        mir::Op::Attention(attention) => Op::Attention(attention.clone()),
         mir::Op::Conv(conv) => Op::Conv(conv.clone()),
         mir::Op::Winograd(winograd) => Op::Winograd(winograd.clone()),
         mir::Op::Pool(pool) => Op::Pool(pool.clone()),
@@ -111,6 +113,13 @@ pub(super) fn operand_dims(graph: &Graph, user: Value, index: usize) -> Vec<usiz
             dims
         }
         mir::Op::Contract(_) | mir::Op::Conv(_) if index >= 2 => node.ty.dims.clone(),
+        mir::Op::Attention(_) if index >= 3 => {
+            let (mut dims, k) = (node.ty.dims.clone(), &graph.ty(node.operands[1]).dims);
+            if let (Some(columns), Some(&keys)) = (dims.last_mut(), k.last()) {
+                *columns = keys;
+            }
+            dims
+        }
         mir::Op::Winograd(_) if index >= 1 => node.ty.dims.clone(),
         _ => graph.ty(node.operands[index]).dims.clone(),
     }
@@ -155,6 +164,7 @@ impl Writer<'_> {
             Op::Reduce { .. }
             | Op::ArgReduce { .. }
             | Op::Contract(_)
+            | Op::Attention(_)
             | Op::Conv(_)
             | Op::Winograd(_)
             | Op::Pool(_)
@@ -163,7 +173,20 @@ impl Writer<'_> {
         let result = accesses.pop().expect("the result was pushed");
         let origins = &self.graph.nodes[value].origins;
         let origins = origins.iter().map(|&o| self.graph.origins[o].clone()).collect();
-        self.steps.push(StepInfo { op, operands: accesses, result, origins });
+        let scratch = self.scratch(value, &op);
+        self.steps.push(StepInfo { op, operands: accesses, result, scratch, origins });
+    }
+
+    /// Working memory for a step.
+    fn scratch(&mut self, value: Value, op: &Op) -> Option<Access> {
+        let Op::Attention(_) = op else { return None };
+        let operand = |index: usize| &self.graph.ty(self.graph.nodes[value].operands[index]).dims;
+        let shares = Shares::of(operand(0), operand(1));
+        let ty = Type::new(DType::F32, [shares.count, shares.elements()]);
+        let (name, bytes, kind) =
+            (self.homes.name(value), ty.bytes() as u64, BufferKind::Temporary);
+        let buffer = self.homes.buffers.push(BufferInfo { name, bytes, kind });
+        Some(Access::dense(buffer, &ty))
     }
 
     /// The steps that put a value where it lies.
@@ -336,6 +359,7 @@ impl Writer<'_> {
         inputs.iter_mut().chain(parameters).for_each(|port| rename(&mut port.buffer));
         for step in steps.values_mut() {
             step.operands.iter_mut().for_each(|access| rename(&mut access.buffer));
+            step.scratch.iter_mut().for_each(|access| rename(&mut access.buffer));
             rename(&mut step.result.buffer);
         }
         outputs.iter_mut().for_each(|port| rename(&mut port.buffer));

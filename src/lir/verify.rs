@@ -6,7 +6,8 @@
 //! 4. A step writes no constant, no input and no parameter, and no place twice.
 //! 5. A step's result does not overlap its operands, unless both accesses are the same and the kind
 //!    allows it ([`Op::in_place`]).
-//! 6. What a step or an output reads, the caller or an earlier step has written.
+//! 6. What a step or an output reads, the caller or an earlier step has written; nothing of that is a
+//!    step's scratch.
 //! 7. Ports are whole buffers of the kind that they say.
 //! 8. Every buffer that is used has an aligned slot inside the arena, behind the context; constants
 //!    have theirs inside the weights. What the plan keeps for two that are alive at the same time
@@ -19,6 +20,7 @@
 use super::liveness::ranges;
 use super::room::room;
 use super::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, Port, Step, StepInfo};
+use super::{Attention, Shares};
 use crate::mir::{Contract, Conv, Pool, Rows, Side, Weights, Winograd, windows};
 use crate::types::{DType, Type};
 use cranelift_entity::{EntityRef, SecondaryMap};
@@ -109,7 +111,7 @@ fn names(module: &Module, broken: &mut Vec<String>) {
 
 /// Invariant 2.
 fn shapes(info: &StepInfo) -> Result<(), String> {
-    let StepInfo { op, operands, result, .. } = info;
+    let StepInfo { op, operands, scratch, result, .. } = info;
     let count = |n: usize| match operands.len() {
         have if have == n => Ok(()),
         have => Err(format!("{have} operands for {n}")),
@@ -117,6 +119,9 @@ fn shapes(info: &StepInfo) -> Result<(), String> {
     let holds = |what: bool, text: &str| {
         if what { Ok(()) } else { Err(format!("{text}: {} to {result}", list(operands))) }
     };
+    if !matches!(op, Op::Attention(_)) {
+        holds(scratch.is_none(), "a scratch")?;
+    }
     let all_of_one_type = |list: &[Access]| list.iter().all(|a| a.dtype == result.dtype);
     match op {
         Op::Rows(rows) => rows_shapes(rows, operands, result),
@@ -149,6 +154,17 @@ fn shapes(info: &StepInfo) -> Result<(), String> {
             };
             holds(*b == expected, "the second operand")?;
             epilogue_shapes(epilogue.as_ref(), operands, result)
+        }
+        Op::Attention(attention) => {
+            holds(operands.len() >= 3 && result.dims.len() >= 2, "attention")?;
+            let scores = attention_shapes(attention, operands, result)?;
+            let shares = Shares::of(&operands[0].dims, &operands[1].dims);
+            let fits = |scratch: &Access| {
+                scratch.dims == [shares.count, shares.elements()]
+                    && scratch.is_dense()
+                    && scratch.dtype == DType::F32
+            };
+            holds(scores && scratch.as_ref().is_some_and(fits), "attention with its scratch")
         }
         Op::Conv(conv) => conv_shapes(conv, operands, result),
         Op::Winograd(w) => winograd_shapes(w, operands, result),
@@ -205,6 +221,29 @@ fn rows_shapes(rows: &Rows, operands: &[Access], result: &Access) -> Result<(), 
         return Err(format!("{:?} is stored as {}", types.last(), result.dtype));
     }
     Ok(())
+}
+
+/// Whether the operands and the result of attention fit.
+fn attention_shapes(
+    attention: &Attention,
+    operands: &[Access],
+    result: &Access,
+) -> Result<bool, String> {
+    let [q, k, v, extra @ ..] = operands else { return Ok(false) };
+    let rank = result.dims.len();
+    if [q, k, v].iter().any(|a| a.dims.len() != rank || a.dtype != DType::F32) {
+        return Ok(false);
+    }
+    let (batch, m, e) = (&result.dims[..rank - 2], result.dims[rank - 2], result.dims[rank - 1]);
+    let (n, d) = (k.dims[rank - 1], q.dims[rank - 1]);
+    let fits = q.dims == [batch, &[m, d]].concat()
+        && k.dims == [batch, &[d, n]].concat()
+        && v.dims == [batch, &[n, e]].concat()
+        && attention.rows.width == n;
+    let scores = Access { dims: [batch, &[m, n]].concat(), ..result.clone() };
+    finished_shapes(attention.epilogue.as_ref(), DType::F32, extra, &scores)?;
+    rows_shapes(&attention.rows, std::slice::from_ref(&scores), &scores)?;
+    Ok(fits && attention.rows.stages.last().is_some_and(|last| last.reduce.is_none()))
 }
 
 fn list(accesses: &[Access]) -> String {
@@ -342,6 +381,15 @@ fn places(
         BufferKind::Output | BufferKind::State | BufferKind::Temporary => {}
         BufferKind::Input | BufferKind::Parameter | BufferKind::Constant(_) => {
             broken.push(format!("{step}: {result} is read-only"));
+        }
+    }
+    if let Some(scratch) = &info.scratch {
+        let own = module.buffers[scratch.buffer].kind == BufferKind::Temporary
+            && info.operands.iter().all(|operand| operand.buffer != scratch.buffer)
+            && result.buffer != scratch.buffer
+            && !written[scratch.buffer];
+        if !own {
+            broken.push(format!("{step}: {scratch} is no scratch"));
         }
     }
     if !writes_once(result) {

@@ -46,6 +46,7 @@ pub fn op(op: &Op, operands: &[&Tensor], ty: &Type) -> Tensor {
             let sums = contract(c, operands[0], operands[1], ty);
             epilogue(c.epilogue.as_ref(), sums, &operands[2..], ty)
         }
+        Op::Attention(attention) => attended(attention, operands, ty),
         Op::Conv(c) => {
             let sums = conv(c, operands[0], operands[1], ty);
             epilogue(c.epilogue.as_ref(), sums, &operands[2..], ty)
@@ -538,6 +539,17 @@ fn contract(c: &Contract, a: &Tensor, b: &Tensor, ty: &Type) -> Tensor {
         }
     }
     made(&accumulate.ty(ty), out)
+}
+
+fn attended(attention: &Attention, operands: &[&Tensor], ty: &Type) -> Tensor {
+    let product = Contract { weights: Weights::Plain, epilogue: None };
+    let mut scores = ty.clone();
+    *scores.dims.last_mut().expect("scores have columns") =
+        *operands[1].dims().last().expect("there is a column for each key");
+    let sums = contract(&product, operands[0], operands[1], &scores);
+    let sums = epilogue(attention.epilogue.as_ref(), sums, &operands[3..], &scores);
+    let weights = rows(&attention.rows, &[&sums], &scores);
+    contract(&product, &weights, operands[2], ty)
 }
 
 fn conv(c: &Conv, x: &Tensor, w: &Tensor, ty: &Type) -> Tensor {

@@ -11,6 +11,7 @@
 //!
 //! Absent on purpose: control flow, symbolic shapes, layouts other than panels of weights.
 
+pub mod attention;
 pub mod build;
 pub mod eval;
 pub mod expr;
@@ -18,6 +19,7 @@ pub mod print;
 pub mod verify;
 pub mod winograd;
 
+pub use attention::{Attention, Shares};
 pub use build::Builder;
 pub use expr::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use winograd::{Side, Winograd};
@@ -120,6 +122,8 @@ pub enum Op {
     Rows(Rows),
     /// Matrix product.
     Contract(Contract),
+    /// Two products with a row program between them. Made by passes.
+    Attention(Attention),
     /// Convolution, channels last.
     Conv(Conv),
     /// One side of a convolution by minimal filtering. Made by passes.
@@ -277,6 +281,7 @@ impl Op {
             | Op::ArgReduce { .. }
             | Op::Rows(_)
             | Op::Contract(_)
+            | Op::Attention(_)
             | Op::Conv(_)
             | Op::Winograd(_)
             | Op::Pool(_)

@@ -53,6 +53,11 @@ impl Display for Op {
                 write!(f, "contract{}", c.weights)?;
                 epilogue(f, c.epilogue.as_ref())
             }
+            Op::Attention(attention) => {
+                write!(f, "attention")?;
+                epilogue(f, attention.epilogue.as_ref())?;
+                write!(f, " rows {}", attention.rows)
+            }
             Op::Conv(c) => {
                 let Conv { taps, strides, dilations, groups, weights, .. } = c;
                 write!(

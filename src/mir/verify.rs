@@ -64,6 +64,7 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
     let count = match op {
         Op::Input { .. } | Op::Constant(_) => Some(0),
         Op::Map(_) | Op::Rows(_) | Op::Contract(_) | Op::Conv(_) | Op::Concat { .. } => None,
+        Op::Attention(_) => None,
         Op::Winograd(Winograd { side: Side::Input { .. }, .. }) => Some(1),
         Op::Winograd(Winograd { side: Side::Output { .. }, .. }) => None,
         Op::Gather { .. } => Some(2),
@@ -97,6 +98,7 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
         }
         Op::Rows(rows) => row_program(rows, operands, declared),
         Op::Contract(c) => contract(c, operands),
+        Op::Attention(attention) => attended(attention, operands),
         Op::Conv(c) => conv(c, operands),
         Op::Winograd(w) => filtered(w, operands, declared),
         Op::Pool(p) => {
@@ -206,6 +208,16 @@ fn contract(c: &Contract, operands: &[&Type]) -> Result<Type, String> {
         }
     };
     finished(c.epilogue.as_ref(), a.with_dims([batch, &[m, n]].concat()), extra)
+}
+
+fn attended(attention: &Attention, operands: &[&Type]) -> Result<Type, String> {
+    let [q, k, v, extra @ ..] = operands else { return Err("less than three operands".into()) };
+    ensure([q, k, v].iter().all(|t| t.dtype == DType::F32), "element types")?;
+    let product = Contract { weights: Weights::Plain, epilogue: attention.epilogue.clone() };
+    let scores = contract(&product, &[&[*q, *k], extra].concat())?;
+    let rows = row_program(&attention.rows, &[&scores], &scores)?;
+    ensure(rows == scores && rows.dtype == DType::F32, "the rows are no rows of scores")?;
+    contract(&Contract { weights: Weights::Plain, epilogue: None }, &[&rows, v])
 }
 
 fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {

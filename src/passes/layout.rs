@@ -48,6 +48,7 @@ pub fn propagate(graph: Graph) -> Graph {
             | Op::Rows(_)
             | Op::Contract(_)
             | Op::Conv(_)
+            | Op::Attention(_)
             | Op::Winograd(_)
             | Op::Pool(_) => r.copy(old),
         };
@@ -126,6 +127,7 @@ fn wanted(graph: &Graph) -> SecondaryMap<Value, Option<Vec<usize>>> {
             | Op::ArgReduce { .. }
             | Op::Rows(_)
             | Op::Contract(_)
+            | Op::Attention(_)
             | Op::Conv(_)
             | Op::Winograd(_)
             | Op::Pool(_)

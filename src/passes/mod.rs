@@ -1,9 +1,11 @@
 //! Passes over MIR: each a function from graph to graph, one file, one exported function.
 
+pub mod attention;
 pub mod bands;
 pub mod channels;
 pub mod dce;
 pub mod epilogue;
+pub mod factor;
 pub mod fold;
 pub mod layout;
 pub mod map;
@@ -48,7 +50,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 15] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 17] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("layout", &layout::propagate),
@@ -57,11 +59,13 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("channels", &channels::reorder),
         ("fold", &fold::fold),
         ("epilogue", &epilogue::fuse),
+        ("factor", &factor::pull),
         ("scale", &scale::fold),
         ("rows", &rows::fuse),
         ("map", &map::fuse),
         ("epilogue", &epilogue::fuse),
         ("phases", &phases::split),
+        ("attention", &attention::fuse),
         ("winograd", &filter),
         ("pack", &pack),
     ];
@@ -140,11 +144,8 @@ mod tests {
         let y = b.contract(flat, w);
         let graph = optimized(b, &[y]);
         assert_eq!(count(&graph, |op| matches!(op, Op::Permute(_))), 1, "{graph}");
-        assert_eq!(
-            count(&graph, |op| matches!(op, Op::Map(_))),
-            1,
-            "only the mean's factor\n{graph}"
-        );
+        // The mean's factor is in the weights.
+        assert_eq!(count(&graph, |op| matches!(op, Op::Map(_))), 0, "{graph}");
         let panels = |op: &Op| matches!(op, Op::Conv(c) if c.weights != Weights::Plain && c.epilogue.is_some());
         assert_eq!(count(&graph, panels), 2, "{graph}");
     }
@@ -222,6 +223,71 @@ mod tests {
                 assert_eq!(convs(&graph), axis.1 * other.1, "{graph}");
             }
         }
+    }
+
+    fn softmax(b: &mut Builder, x: Value) -> Value {
+        let axis = b.dims(x).len() - 1;
+        let max = b.reduce(Reduction::Max, x, &[axis]);
+        let shifted = b.binary(Binary::Sub, x, max);
+        let exp = b.unary(Unary::Exp, shifted);
+        let total = b.reduce(Reduction::Sum, exp, &[axis]);
+        b.binary(Binary::Div, exp, total)
+    }
+
+    /// Attention of some heads, several of which share keys, with scales and a mask.
+    #[test]
+    fn attention_is_one_node() {
+        for (queries, heads, shared) in [(5, 4, 4), (5, 4, 2), (1, 4, 2), (1, 4, 4), (1, 4, 1)] {
+            let (keys, depth) = (7, 6);
+            let mut b = Builder::new("attention");
+            let mut input = |name: &str, rows: usize, heads: usize| {
+                let ty = Type::new(DType::F32, [2, rows, heads * depth]);
+                let x = b.input(name, Role::Input, ty);
+                let x = b.reshape(x, [2, rows, heads, depth]);
+                b.permute(x, &[0, 2, 1, 3])
+            };
+            let q = input("q", queries, heads);
+            let all = ["k", "v"].map(|name| input(name, keys, shared));
+            let [k, v] = all.map(|x| {
+                let group = heads / shared;
+                if group == 1 {
+                    return x;
+                }
+                let x = b.reshape(x, [2, shared, 1, keys, depth]);
+                let x = b.broadcast(x, [2, shared, group, keys, depth]);
+                b.reshape(x, [2, heads, keys, depth])
+            });
+            let k = b.permute(k, &[0, 1, 3, 2]);
+            let q = b.binary_scalar(Binary::Mul, q, 0.7);
+            let scores = b.contract(q, k);
+            let mask = b.input("mask", Role::Input, Type::new(DType::F32, [2, 1, queries, keys]));
+            let scores = b.binary(Binary::Add, scores, mask);
+            let weights = softmax(&mut b, scores);
+            let y = b.contract(weights, v);
+            let y = b.permute(y, &[0, 2, 1, 3]);
+            let y = b.reshape(y, [2, queries, heads * depth]);
+            let graph = optimized(b, &[y]);
+            let is = |op: &Op| matches!(op, Op::Attention(_));
+            assert_eq!(count(&graph, is), 1, "{graph}");
+            let other = |op: &Op| {
+                matches!(op, Op::Contract(_) | Op::Rows(_) | Op::Map(_) | Op::Reduce { .. })
+            };
+            assert_eq!(count(&graph, other), 0, "{graph}");
+        }
+    }
+
+    /// Layers with a normalization between them are no attention: their weights are better in panels.
+    #[test]
+    fn weights_are_no_keys() {
+        let mut b = Builder::new("layers");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [5, 6]));
+        let first = b.input("first", Role::Parameter, Type::new(DType::F32, [6, 8]));
+        let second = b.constant(tensor(&[8, 6], 3));
+        let x = b.contract(x, first);
+        let x = softmax(&mut b, x);
+        let y = b.contract(x, second);
+        let graph = optimized(b, &[y]);
+        assert_eq!(count(&graph, |op| matches!(op, Op::Contract(_))), 2, "{graph}");
     }
 
     /// Batch normalization after a product, and what comes after it.

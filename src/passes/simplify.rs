@@ -58,6 +58,7 @@ pub fn simplify(graph: Graph) -> Graph {
             | Op::Rows(_)
             | Op::Contract(_)
             | Op::Conv(_)
+            | Op::Attention(_)
             | Op::Winograd(_)
             | Op::Pool(_)
             | Op::Gather { .. }

@@ -34,13 +34,15 @@ pub(super) fn contents(module: &Module) -> SecondaryMap<Buffer, Contents> {
     }
     for (step, info) in &module.steps {
         let (index, now) = (step.index(), count(step.index() + 1));
-        let seen = std::iter::once(&info.result).chain(&info.operands);
-        seen.for_each(|access| all[access.buffer].see(access, module));
+        info.accesses().for_each(|access| all[access.buffer].see(access, module));
         for operand in &info.operands {
             all[operand.buffer].read(operand, index, now);
         }
         let in_place = info.operands.iter().any(|operand| operand.same(&info.result));
         all[info.result.buffer].write(&info.result, Some(index), now, in_place);
+        if let Some(scratch) = &info.scratch {
+            all[scratch.buffer].write(scratch, Some(index), now, false);
+        }
     }
     let end = count(module.steps.len() + 1);
     for port in &module.io.outputs {

@@ -34,7 +34,8 @@ fn check(target: Option<Target>, random: u64) {
             }
             (expected, _) => expected.to_vec(),
         };
-        for (got, expected) in outcome.results.iter().zip(&expected) {
+        // Working memory, which is not compared, comes before the results.
+        for (got, expected) in outcome.results.iter().rev().zip(expected.iter().rev()) {
             match case.tolerance.check(got, expected) {
                 Ok(0.0) => {}
                 Ok(error) => println!("{:8} {:24} error {error:.2e}", machine.name, case.name),

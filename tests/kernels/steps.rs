@@ -9,7 +9,7 @@ use rlx_aot::lir::{Access, Buffer, Op, StepInfo};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::expr::{Binary, Comparison, Expr, Literal, Unary};
 use rlx_aot::mir::{self, Contract, Conv, Pool, Reduction, Rows, Stage, Weights, windows};
-use rlx_aot::mir::{Side, Winograd};
+use rlx_aot::mir::{Attention, Scalar, Shares, Side, Winograd};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 
@@ -270,6 +270,23 @@ fn map(r: &mut Random) -> Trial {
     }
 }
 
+/// A softmax of the first of so many operands.
+fn softmax(operands: usize) -> [Stage; 4] {
+    let first = Stage { expr: Expr::identity(), reduce: Some(Reduction::Max) };
+    let mut e = Expr::new();
+    let (x, max) = (e.operand(0), e.operand(operands));
+    let d = e.binary(Binary::Sub, x, max);
+    let _ = e.unary(Unary::Exp, d);
+    let exp = Stage { expr: e, reduce: None };
+    let mut e = Expr::new();
+    e.operand(operands + 1);
+    let sum = Stage { expr: e, reduce: Some(Reduction::Sum) };
+    let mut e = Expr::new();
+    let (x, sum_of) = (e.operand(operands + 1), e.operand(operands + 2));
+    let _ = e.binary(Binary::Div, x, sum_of);
+    [first, exp, sum, Stage { expr: e, reduce: None }]
+}
+
 fn rows(r: &mut Random) -> Trial {
     let rank = 1 + r.below(3);
     let mut dims = r.dims(rank, 2000);
@@ -281,22 +298,8 @@ fn rows(r: &mut Random) -> Trial {
     let operands: Vec<Placed> = (0..count).map(|i| broadcast(r, i, ty, &dims)).collect();
     let mut types = vec![ty; count];
     let mut stages = vec![];
-    let softmax = ty == DType::F32 && r.chance(40);
-    if softmax {
-        let first = Stage { expr: Expr::identity(), reduce: Some(Reduction::Max) };
-        let mut e = Expr::new();
-        let (x, max) = (e.operand(0), e.operand(count));
-        let d = e.binary(Binary::Sub, x, max);
-        let _ = e.unary(Unary::Exp, d);
-        let exp = Stage { expr: e, reduce: None };
-        let mut e = Expr::new();
-        e.operand(count + 1);
-        let sum = Stage { expr: e, reduce: Some(Reduction::Sum) };
-        let mut e = Expr::new();
-        let (x, sum_of) = (e.operand(count + 1), e.operand(count + 2));
-        let _ = e.binary(Binary::Div, x, sum_of);
-        stages.extend([first, exp, sum, Stage { expr: e, reduce: None }]);
-        types.extend([ty; 4]);
+    if ty == DType::F32 && r.chance(40) {
+        stages.extend(softmax(count));
     } else {
         for _ in 0..1 + r.below(4) {
             let expr = expression(r, &types, ty);
@@ -431,6 +434,77 @@ fn contract(r: &mut Random) -> Trial {
         operands,
         ty: Type::new(ty, dims),
         tolerance: Tolerance::Relative(1e-4),
+        result: None,
+    }
+}
+
+fn attention(r: &mut Random) -> Trial {
+    let batch: Vec<usize> = (0..r.below(3)).map(|_| 1 + r.below(4)).collect();
+    let queries = if r.chance(20) { r.pick(&[65, 100, 150]) } else { r.extent() };
+    let keys = if r.chance(20) { r.pick(&[65, 100, 197]) } else { r.extent() };
+    let (depth, width) = if r.chance(20) { (64, 64) } else { (r.extent(), r.extent()) };
+    let dims = |rows, columns| [&batch[..], &[rows, columns]].concat();
+    // Keys and values may be shared along the batch.
+    let shared = !batch.is_empty() && r.chance(30);
+    let mut operands = vec![];
+    for (i, dims) in
+        [dims(queries, depth), dims(depth, keys), dims(keys, width)].into_iter().enumerate()
+    {
+        let mut own = dims.clone();
+        if i > 0 && shared {
+            own[batch.len() - 1] = 1;
+        }
+        let tensor = tensor(r, DType::F32, &own);
+        let mut placed = place(r, i, tensor);
+        // As a projection has them: a row for each key.
+        if i == 1 && r.chance(70) {
+            let rank = own.len();
+            let swap: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+            let rows = swap.iter().map(|&axis| own[axis]).collect::<Vec<_>>();
+            let ty = Type::new(DType::F32, rows);
+            placed.access = Access::dense(Buffer::new(i), &ty).permuted(&swap);
+        }
+        let full = Type::new(DType::F32, dims.clone());
+        let tensor = mir::eval::op(&mir::Op::Broadcast, &[&placed.tensor], &full);
+        operands.push(Placed { access: placed.access.broadcast(&dims), tensor });
+    }
+    let scores = dims(queries, keys);
+    let mut first = epilogue(r, DType::F32, &scores, &mut operands);
+    if first.is_none() && r.chance(60) {
+        let mut e = Expr::new();
+        let (sum, mask) = (e.operand(0), e.operand(1));
+        let lowest = e.literal(DType::F32, f64::NEG_INFINITY);
+        e.select(mask, sum, lowest);
+        operands.push(broadcast(r, 3, DType::Bool, &scores));
+        first = Some(e);
+    }
+    let mut stages = softmax(1).to_vec();
+    if r.chance(30) {
+        // A row of nothing but NaN is one of zeros.
+        let mut e = Expr::new();
+        let (x, sum) = (e.operand(2), e.operand(3));
+        let quotient = e.binary(Binary::Div, x, sum);
+        let same = e.compare(Comparison::Equal, quotient, quotient);
+        let zero = e.literal(DType::F32, 0.0);
+        e.select(same, quotient, zero);
+        stages[3].expr = e;
+    } else if r.chance(20) {
+        let mut e = Expr::new();
+        let x = e.operand(0);
+        let square = e.push(Scalar::Binary(Binary::Mul, x, x));
+        let sum = Stage { expr: e.returning(square), reduce: Some(Reduction::Sum) };
+        let mut e = Expr::new();
+        let (x, sum_of) = (e.operand(0), e.operand(1));
+        e.binary(Binary::Div, x, sum_of);
+        stages = vec![sum, Stage { expr: e, reduce: None }];
+    }
+    let attention = Attention { epilogue: first, rows: Rows { stages, width: keys } };
+    Trial {
+        op: Op::Attention(attention.clone()),
+        mir: mir::Op::Attention(attention),
+        operands,
+        ty: Type::new(DType::F32, dims(queries, width)),
+        tolerance: Tolerance::Relative(1e-3),
         result: None,
     }
 }
@@ -680,6 +754,7 @@ fn case(seed: u64) -> Case {
     let mut r = Random(seed);
     let kinds = [map, rows, reduce, arg_reduce, contract, conv, pool, gather, copy, fill];
     let kinds = [&kinds[..], &[map, rows, contract, contract, conv, winograd]].concat();
+    let kinds = [&kinds[..], &[attention, attention]].concat();
     let trial = kinds[seed as usize % kinds.len()](&mut r);
     let tensors: Vec<&Tensor> = trial.operands.iter().map(|o| &o.tensor).collect();
     let expected = mir::eval::op(&trial.mir, &tensors, &trial.ty);
@@ -695,10 +770,19 @@ fn case(seed: u64) -> Case {
             spread(&placed.access, Some(&full))
         })
         .collect();
+    let scratch = matches!(trial.op, Op::Attention(_)).then(|| {
+        let [q, k] = [0, 1].map(|i| &trial.operands[i].access.dims);
+        let shares = Shares::of(q, k);
+        let ty = Type::new(DType::F32, [shares.count, shares.elements()]);
+        Access::dense(Buffer::new(count + 1), &ty)
+    });
+    let working = scratch.iter().map(|access| spread(access, None));
+    let data: Vec<Data> = data.into_iter().chain(working).collect();
     let step = StepInfo {
         op: trial.op,
         operands: trial.operands.into_iter().map(|placed| placed.access).collect(),
         result,
+        scratch,
         origins: vec![],
     };
     let name = format!("step {seed}: {:?}", step.op);

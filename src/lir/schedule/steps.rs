@@ -41,7 +41,8 @@ pub(super) fn problem(module: &Module) -> Problem {
         let (mut after, mut touches) = (BTreeSet::new(), BTreeSet::new());
         after.extend((index > prologue && prologue > 0).then_some(prologue));
         let accesses = info.operands.iter().map(|access| (access, false));
-        for (access, writes) in accesses.clone().chain([(&info.result, true)]) {
+        let written = info.scratch.iter().chain([&info.result]).map(|access| (access, true));
+        for (access, writes) in accesses.clone().chain(written.clone()) {
             let Some(object) = objects[access.buffer] else { continue };
             touches.insert(object);
             let earlier = &touched[access.buffer];
@@ -51,7 +52,7 @@ pub(super) fn problem(module: &Module) -> Problem {
             };
             after.extend(earlier.iter().filter(meets).map(|&(step, ..)| step));
         }
-        for (access, writes) in accesses.chain([(&info.result, true)]) {
+        for (access, writes) in accesses.chain(written) {
             touched[access.buffer].push((index, access, writes));
         }
         problem.tasks.push(Task {

@@ -101,6 +101,17 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
             sources.extend(broadcast(2, dims));
             sources
         }
+        Op::Attention(_) => {
+            let mut sources = match dims.len() - axis {
+                1 => return None,
+                2 => vec![same(axis), Source::Whole, Source::Whole],
+                _ => vec![same(axis); 3],
+            };
+            let mut scores = dims.clone();
+            *scores.last_mut()? = *operand(1).dims.last()?;
+            sources.extend(broadcast(3, &scores));
+            sources
+        }
         Op::Conv(conv) => {
             let x = match spatial {
                 Some(at) => {

@@ -261,6 +261,7 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
         | Op::ArgReduce { .. }
         | Op::Rows(_)
         | Op::Contract(_)
+        | Op::Attention(_)
         | Op::Conv(_)
         | Op::Winograd(Winograd { side: Side::Output { .. }, .. })
         | Op::Pool(_)

@@ -1,0 +1,431 @@
+//! Attention: the kernels of its parts, one behind the other over a block of queries, with what lies
+//! between in working memory that stays in the cache.
+//!
+//! The scores of a block are a product whose epilogue scales and masks them, the rows become weights
+//! in place, and the weights times the values are a product again. Keys that lie in rows, as a
+//! projection or a cache has them, are brought into panels once for all queries of a matrix; for few
+//! queries they are read in place, in squares that are transposed in registers.
+//!
+//! Of a softmax, the quotient is taken in the second product's epilogue: there are fewer results than
+//! weights. A row with a NaN, or with nothing but negative infinities, has a NaN as its sum, and so
+//! becomes NaN as a whole.
+
+use super::contract::Block;
+use super::expr::{self, Body};
+use super::nest::{self, Level, moved, nest, strips};
+use super::rows::Program;
+use super::{Frame, KernelPlan, Shape};
+use crate::error::ErrorKind;
+use crate::kir::build::Builder;
+use crate::kir::{self, IndexOp, Scalar, Value};
+use crate::lir::{self, Attention, Binary, Expr, Reduction, Rows, Shares, Unary};
+use crate::types::DType;
+
+/// Bytes of an element of what is multiplied.
+const SIZE: i64 = 4;
+
+/// The kernel, or `None` where the accesses or the types are not for vectors.
+pub(super) fn kernel(
+    frame: &Frame<'_>,
+    attention: &Attention,
+) -> Result<Option<KernelPlan>, ErrorKind> {
+    let layout = Layout::new(frame)?;
+    let Some(panel) = layout.panel(frame) else { return Ok(None) };
+    let softmax = softmax_of(&attention.rows);
+    let working = |dims: Vec<i64>, strides: Vec<i64>| Shape {
+        dtype: DType::F32,
+        dims,
+        strides,
+        first: 0,
+        bytes: 0,
+    };
+    let scores = working(vec![], vec![]);
+    let part = |shapes: Vec<Shape>, in_place: bool| {
+        let in_place = vec![in_place; shapes.len()];
+        Frame { name: frame.name, machine: frame.machine, shapes, in_place, scratch: false }
+    };
+    let [q, k, v, extra @ ..] = frame.inputs() else { return Err(operands()) };
+    let first = [q, k].into_iter().chain(extra).chain([&scores]).cloned().collect();
+    let totals = softmax.is_some().then(|| scores.clone());
+    let second = [scores.clone(), v.clone()].into_iter().chain(totals);
+    let second = second.chain([frame.result().clone()]).collect();
+    let row = working(vec![layout.keys], vec![SIZE]);
+    let frames = [part(first, false), part(second, false), part(vec![row.clone(), row], true)];
+    let identity = Expr::identity();
+    let mut quotient = Expr::new();
+    let (sum, total) = (quotient.operand(0), quotient.operand(1));
+    quotient.binary(Binary::Div, sum, total);
+
+    let program = match softmax {
+        Some(exp) => Weights::Softmax(Body::new(exp, &[DType::F32; 2])?),
+        None => {
+            let program = Program::new(&frames[2], &attention.rows)?;
+            if frame.machine.lanes > 1 && !program.fits_vectors(&frames[2]) {
+                return Ok(None);
+            }
+            Weights::Program(&frames[2], program)
+        }
+    };
+    let epilogues = [
+        attention.epilogue.as_ref().unwrap_or(&identity),
+        if softmax.is_some() { &quotient } else { &identity },
+    ];
+    let mut blocks = vec![];
+    let block = layout.shares.queries as i64;
+    for queries in [block, layout.queries % block].into_iter().filter(|&n| n > 0) {
+        let [first, second] = layout.products(frame, queries, panel, softmax.is_some());
+        let first = Block::new(&frames[0], first, panel, epilogues[0])?;
+        let second = Block::new(&frames[1], second, None, epilogues[1])?;
+        let (Some(scores), Some(results)) = (first, second) else { return Ok(None) };
+        blocks.push(Queries { count: queries, scores, results });
+    }
+    let writer = Writer { frame, layout, panel, program, blocks };
+    Ok(Some(writer.write()))
+}
+
+fn operands() -> ErrorKind {
+    ErrorKind::bug("attention has three operands and a scratch")
+}
+
+/// Of a softmax over rows, what is done to an element and the largest one.
+fn softmax_of(rows: &Rows) -> Option<&Expr> {
+    let [max, exp, sum, last] = &rows.stages[..] else { return None };
+    use lir::Scalar::{self, Operand};
+    let is = |stage: &lir::Stage, reduce: Option<Reduction>, text: &[Scalar]| {
+        stage.reduce == reduce && in_order(&stage.expr) == text
+    };
+    let softmax = is(max, Some(Reduction::Max), &[Operand(0)])
+        && is(
+            exp,
+            None,
+            &[
+                Operand(0),
+                Operand(1),
+                Scalar::Binary(Binary::Sub, 0, 1),
+                Scalar::Unary(Unary::Exp, 2),
+            ],
+        )
+        && is(sum, Some(Reduction::Sum), &[Operand(2)])
+        && is(last, None, &[Operand(2), Operand(3), Scalar::Binary(Binary::Div, 0, 1)]);
+    softmax.then_some(&exp.expr)
+}
+
+/// The nodes of an expression in the order in which its result needs them.
+fn in_order(expr: &Expr) -> Vec<lir::Scalar> {
+    fn visit(expr: &Expr, node: u32, order: &mut Vec<u32>) {
+        expr.nodes[node as usize].args().into_iter().for_each(|arg| visit(expr, arg, order));
+        if !order.contains(&node) {
+            order.push(node);
+        }
+    }
+    let mut order = vec![];
+    visit(expr, expr.nodes.len() as u32 - 1, &mut order);
+    let place = |arg: u32| order.iter().position(|&node| node == arg).unwrap_or(0) as u32;
+    order.iter().map(|&node| expr.nodes[node as usize].with_args(place)).collect()
+}
+
+/// Extents, and how the work is cut.
+struct Layout {
+    shares: Shares,
+    queries: i64,
+    keys: i64,
+    depth: i64,
+    /// Columns of the values.
+    width: i64,
+    /// Bytes from a query's scores to the next one's.
+    row: i64,
+    /// The batch, with steps for all shapes of the frame.
+    batch: Vec<Level>,
+}
+
+impl Layout {
+    fn new(frame: &Frame<'_>) -> Result<Layout, ErrorKind> {
+        let [q, k, v, ..] = frame.inputs() else { return Err(operands()) };
+        let rank = q.dims.len();
+        let dims = |shape: &Shape| shape.dims.iter().map(|&d| d as usize).collect::<Vec<_>>();
+        let shares = Shares::of(&dims(q), &dims(k));
+        let scratch = frame.shapes.len() - 2;
+        let batch = (0..rank - 2).map(|axis| {
+            let steps = frame.shapes().enumerate();
+            let steps = steps.map(|(i, s)| if i == scratch { 0 } else { s.strides[axis] });
+            Level::axis(q.dims[axis], steps.collect())
+        });
+        Ok(Layout {
+            shares,
+            queries: q.dims[rank - 2],
+            keys: k.dims[rank - 1],
+            depth: q.dims[rank - 1],
+            width: v.dims[rank - 1],
+            row: shares.row as i64 * SIZE,
+            batch: nest::merge(batch),
+        })
+    }
+
+    /// Columns of a panel of keys, if they are brought into panels; `None` where they lie in no way
+    /// that vectors can read.
+    fn panel(&self, frame: &Frame<'_>) -> Option<Option<i64>> {
+        let k = &frame.inputs()[1];
+        let vectors = frame.lanes() > 1;
+        if !vectors || self.keys == 1 || k.stride(-1) == SIZE {
+            return Some(None);
+        }
+        if self.depth > 1 && k.stride(-2) != SIZE {
+            return None;
+        }
+        if self.shares.keys == 0 && self.depth > 1 {
+            return Some(None);
+        }
+        let (queries, keys) = (self.shares.queries, self.keys as usize);
+        let distance = frame.inputs()[0].stride(-2).unsigned_abs();
+        let tile = frame.machine.tile(queries, keys, distance).vectors as i64;
+        let mut width = Shares::PANEL as i64;
+        while width > tile * frame.lanes() {
+            width /= 2;
+        }
+        (self.shares.keys > 0).then_some(Some(width))
+    }
+
+    /// The levels of both products for so many queries.
+    fn products(
+        &self,
+        frame: &Frame<'_>,
+        queries: i64,
+        panel: Option<i64>,
+        totals: bool,
+    ) -> [[Level; 3]; 2] {
+        let (inputs, result) = (frame.inputs(), frame.result());
+        let [q, k, v] = [0, 1, 2].map(|i| &inputs[i]);
+        let first = |q: i64, k: i64, axis: isize, scores: i64| -> Vec<i64> {
+            let extra = inputs[3..].iter().map(|shape| shape.stride(axis));
+            [q, k].into_iter().chain(extra).chain([scores]).collect()
+        };
+        // Bytes from a key to the next, and from an element of it.
+        let (key, element) = match panel {
+            Some(width) => (self.depth * SIZE, width * SIZE),
+            None => (k.stride(-1), k.stride(-2)),
+        };
+        let second = |scores: i64, v: i64, total: i64, result: i64| -> Vec<i64> {
+            [scores, v].into_iter().chain(totals.then_some(total)).chain([result]).collect()
+        };
+        [
+            [
+                Level::axis(queries, first(q.stride(-2), 0, -2, self.row)),
+                Level::axis(self.keys, first(0, key, -1, SIZE)),
+                Level::axis(self.depth, vec![q.stride(-1), element]),
+            ],
+            [
+                Level::axis(queries, second(self.row, 0, SIZE, result.stride(-2))),
+                Level::axis(self.width, second(0, v.stride(-1), 0, result.stride(-1))),
+                Level::axis(self.keys, vec![SIZE, v.stride(-2)]),
+            ],
+        ]
+    }
+}
+
+/// How scores become weights.
+enum Weights<'a> {
+    /// `exp` of them less the largest; their sum divides the results.
+    Softmax(Body<'a>),
+    /// By a program over a row that lies as the frame says.
+    Program(&'a Frame<'a>, Program<'a>),
+}
+
+/// A block of queries.
+struct Queries<'a> {
+    count: i64,
+    scores: Block<'a>,
+    results: Block<'a>,
+}
+
+struct Writer<'a> {
+    frame: &'a Frame<'a>,
+    layout: Layout,
+    panel: Option<i64>,
+    program: Weights<'a>,
+    /// Whole blocks, and the last one if it is smaller.
+    blocks: Vec<Queries<'a>>,
+}
+
+impl Writer<'_> {
+    fn write(&self) -> KernelPlan {
+        let Layout { shares, queries, keys, depth, width, .. } = self.layout;
+        let matrices: i64 = self.layout.batch.iter().map(|level| level.extent).product();
+        let (mut b, pointers) = self.frame.open(shares.count as i64);
+        let parts = self.parts();
+        let (begin, end) = (b.begin(), b.end());
+        let scratch = pointers.len() - 2;
+        b.each(begin, end, &[], |b, it| {
+            let mut p = pointers.clone();
+            p[scratch] = b.offset(p[scratch], it.index, shares.elements() as i64 * SIZE);
+            if shares.pieces == 1 {
+                return self.piece(b, &p, it.index, parts);
+            }
+            let from = b.index(IndexOp::Mul, it.index, shares.pieces as i64);
+            let to = b.index(IndexOp::Add, from, shares.pieces as i64);
+            let to = b.index(IndexOp::Min, to, matrices * parts);
+            b.each(from, to, &[], |b, it| self.piece(b, &p, it.index, parts));
+        });
+        // An exponential is worth some ten multiplications.
+        self.frame.close(b, matrices * queries * keys * (depth + width + 20) / 2)
+    }
+
+    /// Pieces of a matrix.
+    fn parts(&self) -> i64 {
+        let blocks = self.layout.shares.blocks as i64;
+        (self.blocks_of_matrix() + blocks - 1) / blocks
+    }
+
+    fn blocks_of_matrix(&self) -> i64 {
+        let block = self.layout.shares.queries as i64;
+        (self.layout.queries + block - 1) / block
+    }
+
+    /// A piece of the work, of which there are `parts` for each matrix.
+    fn piece(&self, b: &mut Builder, p: &[Value], piece: Value, parts: i64) {
+        let shares = &self.layout.shares;
+        let whole = self.layout.queries / shares.queries as i64;
+        let all = self.blocks_of_matrix();
+        let (mut matrix, mut span) = (piece, [0, whole, whole, all].map(Scalar::Constant));
+        if parts > 1 {
+            matrix = b.index(IndexOp::Div, piece, parts);
+            let part = b.index(IndexOp::Rem, piece, parts);
+            let from = b.index(IndexOp::Mul, part, shares.blocks as i64);
+            let to = b.index(IndexOp::Add, from, shares.blocks as i64);
+            let ends = [
+                from,
+                b.index(IndexOp::Min, to, whole),
+                b.index(IndexOp::Max, from, whole),
+                b.index(IndexOp::Min, to, all),
+            ];
+            span = ends.map(Scalar::Value);
+        }
+        let mut p = p.to_vec();
+        for (i, level) in self.layout.batch.iter().enumerate().rev() {
+            let index = match i {
+                0 => matrix,
+                _ => b.index(IndexOp::Rem, matrix, level.extent),
+            };
+            p = moved(b, &p, index, &level.steps);
+            if i > 0 {
+                matrix = b.index(IndexOp::Div, matrix, level.extent);
+            }
+        }
+        if let Some(width) = self.panel {
+            self.order_keys(b, p[1], p[p.len() - 2], width);
+        }
+        let steps: Vec<i64> = self.frame.shapes().map(|shape| shape.stride(-2)).collect();
+        let block = shares.queries as i64;
+        let by =
+            |i: usize| if matches!(i, 1 | 2) || i == p.len() - 2 { 0 } else { steps[i] * block };
+        let by: Vec<i64> = (0..p.len()).map(by).collect();
+        for (queries, [from, to]) in
+            self.blocks.iter().zip([[span[0], span[1]], [span[2], span[3]]])
+        {
+            match (from, to) {
+                (Scalar::Constant(from), Scalar::Constant(to)) if from + 1 >= to => {
+                    if from < to {
+                        let p = moved(b, &p, from, &by);
+                        self.queries(b, &p, queries);
+                    }
+                }
+                _ => b.each(from, to, &[], |b, it| {
+                    let p = moved(b, &p, it.index, &by);
+                    self.queries(b, &p, queries);
+                }),
+            }
+        }
+    }
+
+    /// Copies keys, which lie in rows, to panels.
+    fn order_keys(&self, b: &mut Builder, from: Value, to: Value, width: i64) {
+        let (keys, depth, lanes) = (self.layout.keys, self.layout.depth, self.frame.lanes());
+        let key = self.frame.inputs()[1].stride(-1);
+        let panels = Level { extent: keys, size: 1, steps: vec![key, depth * SIZE] };
+        nest(b, &[panels.in_pieces(width)], None, &[from, to], &mut |b, p, sizes| {
+            let keys = Level { extent: sizes[0], size: 1, steps: vec![key, SIZE] };
+            let elements = Level { extent: depth, size: 1, steps: vec![SIZE, width * SIZE] };
+            let levels = [keys.in_pieces(lanes), elements.in_pieces(lanes)];
+            nest(b, &levels, None, p, &mut |b, p, sizes| {
+                let (keys, elements) = (sizes[0], sizes[1]);
+                let zero = b.f32(0.0);
+                let rows: Vec<Value> = (0..lanes)
+                    .map(|i| match i < keys {
+                        true => expr::load(b, DType::F32, p[0], i * key, elements as u32, false),
+                        false => zero,
+                    })
+                    .collect();
+                let columns = b.transpose(&rows);
+                for (i, &column) in (0..elements).zip(&columns) {
+                    let at = i * width * SIZE;
+                    expr::store(b, DType::F32, column, p[1], at, keys as u32);
+                }
+            });
+        });
+    }
+
+    /// The results of a block of queries.
+    fn queries(&self, b: &mut Builder, p: &[Value], queries: &Queries<'_>) {
+        let shares = &self.layout.shares;
+        let last = p.len() - 1;
+        let within = |b: &mut Builder, at: usize| b.offset(p[last - 1], 1, at as i64 * SIZE);
+        let (scores, totals) = (within(b, shares.scores()), within(b, shares.totals()));
+        let keys = if self.panel.is_some() { p[last - 1] } else { p[1] };
+        let first: Vec<Value> = [p[0], keys]
+            .into_iter()
+            .chain(p[3..last - 1].iter().copied())
+            .chain([scores])
+            .collect();
+        queries.scores.write(b, &first);
+        let row = Level::axis(queries.count, vec![self.layout.row, SIZE]);
+        nest(b, &[row], None, &[scores, totals], &mut |b, p, _| match &self.program {
+            Weights::Softmax(exp) => self.softmax(b, exp, p[0], p[1]),
+            Weights::Program(frame, program) => program.write(frame, b, &[p[0], p[0]]),
+        });
+        let totals = matches!(self.program, Weights::Softmax(_)).then_some(totals);
+        let second: Vec<Value> =
+            [scores, p[2]].into_iter().chain(totals).chain([p[last]]).collect();
+        queries.results.write(b, &second);
+    }
+
+    /// The exponentials of a row, less its largest, in place, and their sum.
+    fn softmax(&self, b: &mut Builder, exp: &Body<'_>, row: Value, total: Value) {
+        const MOST: usize = 4;
+        const EXPONENTIALS: usize = 2;
+        let keys = self.layout.keys;
+        let (lowest, zero) = (b.f32(f32::NEG_INFINITY), b.f32(0.0));
+        let load = |b: &mut Builder, p: &[Value], (at, lanes): nest::Part| {
+            expr::load(b, DType::F32, p[0], at * SIZE, lanes, false)
+        };
+        let start = [lowest; MOST];
+        let largest =
+            strips(b, keys, MOST as i64, &[row], &[SIZE], &start, &mut |b, p, so_far, parts| {
+                let mut so_far = so_far.to_vec();
+                for (largest, &part) in so_far.iter_mut().zip(parts) {
+                    let x = load(b, p, part);
+                    let x = b.first(x, lowest, part.1);
+                    *largest = b.max(*largest, x);
+                }
+                so_far
+            });
+        // A NaN may be lost here: it comes back with its exponential.
+        let largest = largest.into_iter().reduce(|x, y| b.max(x, y)).unwrap_or(lowest);
+        let largest = b.reduce(kir::Reduction::Max, largest);
+        let known = exp.hoist(b, &|n| (n == 1).then_some(largest));
+        let start = [zero; EXPONENTIALS];
+        let unroll = EXPONENTIALS as i64;
+        let sums = strips(b, keys, unroll, &[row], &[SIZE], &start, &mut |b, p, sums, parts| {
+            let mut sums = sums.to_vec();
+            for (sum, &part) in sums.iter_mut().zip(parts) {
+                let x = load(b, p, part);
+                let e = exp.emit(b, &known, &mut |_, n| if n == 0 { x } else { largest });
+                expr::store(b, DType::F32, e, p[0], part.0 * SIZE, part.1);
+                let e = b.first(e, zero, part.1);
+                *sum = b.add(*sum, e);
+            }
+            sums
+        });
+        let sum = sums.into_iter().reduce(|x, y| b.add(x, y)).unwrap_or(zero);
+        let sum = b.reduce(kir::Reduction::Sum, sum);
+        expr::store(b, DType::F32, sum, total, 0, 1);
+    }
+}
