@@ -364,22 +364,20 @@ pub fn lower_traced(
     let lowest = |reach: usize| {
         let stored = |order| storage::traced(graph, order, &links, &options, reach);
         let all = orders.iter().map(|order| stored(order));
-        all.map(|stored| (place::bound(&stored.0), stored)).min_by_key(|(bound, _)| *bound)
+        let lowest = all.map(|stored| (place::bound(&stored.0), stored));
+        let no_order = || crate::error::ErrorKind::bug("no schedule");
+        lowest.min_by_key(|(bound, _)| *bound).ok_or_else(no_order)
     };
-    let no_order = || crate::error::ErrorKind::bug("no schedule");
-    let (bound, mut stored) = lowest(usize::MAX).ok_or_else(no_order)?;
+    let (bound, (mut module, mut traces)) = lowest(usize::MAX)?;
     if options.alias {
         // Copies into windows that wait for long are paid for by a good deal of memory only.
-        let (near_bound, near) = lowest(NEAR).ok_or_else(no_order)?;
+        let (near_bound, near) = lowest(NEAR)?;
         if near_bound < bound - bound / 16 {
-            stored = near;
+            (module, traces) = near;
         }
-    }
-    let (mut module, traces) = stored;
-    permanent::check_fixed(&module)?;
-    if options.alias {
         schedule::improve(&mut module);
     }
+    permanent::check_fixed(&module)?;
     place::place(&mut module)?;
     if cfg!(debug_assertions)
         && let Err(broken) = verify::verify(&module)

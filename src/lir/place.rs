@@ -125,7 +125,8 @@ pub fn bound(module: &Module) -> u64 {
 }
 
 /// The whole arena as a placement problem: the context, weights that have a slot, and the buffers by their
-/// handles. Its lowest height is the size of the arena.
+/// handles. Its lowest height is the size of the arena. What another plan or a shared arena has moved is
+/// fixed.
 pub fn table(module: &Module) -> Table {
     let round = |bytes: u64| bytes.next_multiple_of(module.plan.options.alignment.max(1));
     let end = i64::from(last(module)) + 1;
@@ -139,9 +140,13 @@ pub fn table(module: &Module) -> Table {
         row("weights".to_owned(), Item::new(module.plan.weights_size, 0, end));
     }
     let (ranges, room) = (ranges(module), room(module));
+    let options = &module.plan.options;
+    let still = options.scratch.is_some() || !options.parameters.is_empty();
     for buffer in module.buffers.keys() {
         if let Some(range) = ranges[buffer] {
-            row(buffer.to_string(), item(round(room[buffer]), range));
+            let always = still && range == (Range { first: 0, last: last(module) });
+            let fixed = module.plan.slots.get(&buffer).copied().filter(|_| always);
+            row(buffer.to_string(), Item { fixed, ..item(round(room[buffer]), range) });
         }
     }
     table

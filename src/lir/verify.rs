@@ -722,4 +722,56 @@ mod tests {
         breaks("has no slot", |m| m.plan.weights.clear());
         breaks("outside of the arena", |m| m.plan.weights_slot = Some(0));
     }
+    /// Every pair of slots that are needed at the same time, moved so that they share some bytes.
+    #[test]
+    fn slots_that_share_bytes() {
+        use crate::lir::liveness::ranges;
+        let sound = module();
+        let (ranges, slots) = (ranges(&sound), &sound.plan.slots);
+        let align = sound.plan.options.alignment;
+        let mut pairs = 0;
+        for (&a, &offset) in slots {
+            for &b in slots.keys() {
+                let sizes =
+                    [a, b].map(|buffer| sound.buffers[buffer].bytes.next_multiple_of(align));
+                let meet = matches!((ranges[a], ranges[b]), (Some(a), Some(b)) if a.meets(b));
+                if a == b || !meet || sizes.contains(&0) {
+                    continue;
+                }
+                pairs += 1;
+                // From the first byte on, or only the last ones of `a`.
+                for at in [offset, offset + sizes[0] - align] {
+                    let mut moved = sound.clone();
+                    moved.plan.slots.insert(b, at);
+                    moved.plan.arena_size = moved.plan.arena_size.max(at + sizes[1]);
+                    let found = verify(&moved).expect_err("they overlap").join("\n");
+                    assert!(found.contains("overlap while both are alive"), "{found}\n{moved}");
+                }
+            }
+        }
+        assert!(pairs > 4, "{sound}");
+    }
+
+    /// A plan that was made for shorter lives: a value is read once more after its bytes were given away.
+    #[test]
+    fn lives_that_are_longer_than_planned() {
+        let mut mir = Builder::new("m");
+        let ty = Type::new(DType::F32, [64, 4]);
+        let x = mir.input("x", Role::Input, ty.clone());
+        // Products are not computed in place.
+        let w = mir.input("w", Role::Input, Type::new(DType::F32, [4, 4]));
+        let values = (0..5).fold(vec![x], |mut all, _| {
+            all.push(mir.contract(all[all.len() - 1], w));
+            all
+        });
+        let graph = mir.finish(vec![Output { name: "y".into(), value: values[5] }]);
+        let sound = lower(&graph, Options::default()).expect("it is small");
+        assert_eq!(verify(&sound), Ok(()));
+        let results: Vec<Access> = sound.steps.values().map(|info| info.result.clone()).collect();
+        // The second result lies elsewhere than the first; the third takes its place.
+        let mut longer = sound.clone();
+        longer.steps[Step::new(3)].operands[0] = results[0].clone();
+        let found = verify(&longer).expect_err("the bytes were given away").join("\n");
+        assert!(found.contains("overlap while both are alive"), "{found}\n{longer}");
+    }
 }

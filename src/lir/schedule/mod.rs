@@ -25,7 +25,7 @@ pub fn orders(graph: &Graph) -> Vec<Vec<Value>> {
     let nodes = Nodes::new(graph);
     let own: Vec<Value> = graph.nodes.keys().collect();
     let mut orders = vec![own];
-    let searched = search::search(&nodes.problem(), search::EXACT_WORK).order;
+    let searched = search::search(&nodes.problem(), search::EXACT_WORK);
     for order in [searched, nodes.forward(), nodes.backward(), nodes.depth_first()] {
         let order = nodes.with_views(&order);
         if !orders.contains(&order) {
@@ -44,21 +44,20 @@ pub fn estimate(graph: &Graph) -> u64 {
 }
 
 /// Puts the steps in an order that needs less memory, or as much for a shorter time; leaves them where
-/// they are if none is found. Whether it is known that no order of these steps needs less.
-pub fn improve(module: &mut Module) -> bool {
+/// they are if none is found.
+pub fn improve(module: &mut Module) {
     let problem = steps::problem(module);
     let own: Vec<usize> = (0..problem.tasks.len()).collect();
     let found = search::search(&problem, search::EXACT_WORK);
-    if problem.cost(&found.order) < problem.cost(&own) {
+    if problem.cost(&found) < problem.cost(&own) {
         let prologue = module.plan.prologue;
         let mut steps: Vec<_> = module.steps.values().cloned().map(Some).collect();
         // The task behind the prologue is no step.
         if problem.tasks.len() > steps.len() {
             steps.insert(prologue, None);
         }
-        module.steps = found.order.into_iter().filter_map(|task| steps[task].take()).collect();
+        module.steps = found.into_iter().filter_map(|task| steps[task].take()).collect();
     }
-    found.exact
 }
 
 #[cfg(test)]
