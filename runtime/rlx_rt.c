@@ -793,6 +793,9 @@ static uint32_t drain(struct lane *lane) {
     uint32_t chunk = end - unclaimed(ticket);
     body(table, begin_of(extent, chunks, chunk), begin_of(extent, chunks, chunk + 1));
     count++;
+    /* The job does not end before this chunk is counted, so that there is no more to see. */
+    if (unclaimed(ticket) == 1)
+      break;
     ticket = atomic_load_explicit(&lane->ticket, memory_order_acquire);
   }
   return count;

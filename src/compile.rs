@@ -150,8 +150,8 @@ pub fn emit(
 ) -> Result<(Program, Object), Errors> {
     let machines: Vec<Machine> = target.versions().map(|version| version.machine).collect();
     let program = codegen::select(module, &machines, kernels::key, |step, machine, name| {
-        let KernelPlan { kernel, grain } = kernels::build(step, machine, name)?;
-        Ok(KernelInfo { kernel, grain })
+        let KernelPlan { kernel, grain, work } = kernels::build(step, machine, name)?;
+        Ok(KernelInfo { kernel, grain, work })
     })?;
     let emit = EmitOptions {
         prefix: options.prefix.clone(),

@@ -96,7 +96,7 @@ fn kernel(machine: &Machine, name: &str) -> KernelInfo {
             b.store_first(sum, y, column * 4, count);
         }
     });
-    KernelInfo { kernel: b.finish(), grain: 2 }
+    KernelInfo { kernel: b.finish(), grain: 2, work: i64::MAX }
 }
 
 fn options(prefix: &str, external: bool) -> EmitOptions {
@@ -360,7 +360,7 @@ fn parameters_are_prepared_once() {
     let program =
         codegen::select(&module, &machines, rlx_aot::kernels::key, |step, machine, name| {
             let plan = rlx_aot::kernels::build(step, machine, name)?;
-            Ok(KernelInfo { kernel: plan.kernel, grain: plan.grain })
+            Ok(KernelInfo { kernel: plan.kernel, grain: plan.grain, work: plan.work })
         });
     let object =
         codegen::emit(&module, &program.unwrap(), &options("mlp", false), &target).unwrap();

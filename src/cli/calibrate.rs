@@ -135,7 +135,7 @@ pub(crate) fn measure(
         |step, _, _| {
             let probe = step.origins.concat().parse().ok().and_then(|i: usize| probes.get(i));
             let probe = probe.ok_or_else(|| ErrorKind::bug("a step without a probe"))?;
-            Ok(KernelInfo { kernel: bench.kernel(*probe), grain: 1 })
+            Ok(KernelInfo { kernel: bench.kernel(*probe), grain: 1, work: i64::MAX })
         },
     )?;
     let options = EmitOptions {

@@ -33,7 +33,13 @@ pub struct KernelInfo {
     /// How many iterations of its outermost loop are worth a thread; calls get multiples of it. Not
     /// less than the loop's extent: the kernel is always called once.
     pub grain: i64,
+    /// Operations on elements, roughly: some 2^15 take a microsecond.
+    pub work: i64,
 }
+
+/// What a program does at least for threads to share any of its loops: a quarter of a millisecond.
+/// Less is over before what the cores take from each other has paid.
+const WORTH_SHARING: i64 = 1 << 23;
 
 /// A step as a call.
 #[derive(Clone, Debug)]
@@ -107,10 +113,22 @@ pub fn select(
         }
         calls[step] = Some(Call { kernels: kernels_of_step, table });
     }
-    Ok(Program { kernels, calls })
+    let mut program = Program { kernels, calls };
+    if program.work() < WORTH_SHARING {
+        for info in program.kernels.values_mut() {
+            info.grain = info.grain.max(info.kernel.range.extent);
+        }
+    }
+    Ok(program)
 }
 
 impl Program {
+    /// Operations on elements of all calls of the best version, roughly.
+    fn work(&self) -> i64 {
+        let best = self.calls.values().flatten().filter_map(|call| call.kernels.first());
+        best.map(|&kernel| self.kernels[kernel].work).fold(0, i64::saturating_add)
+    }
+
     /// For every kernel, the last version that calls it: the one with the fewest features.
     pub fn least_versions(&self) -> SecondaryMap<Kernel, usize> {
         let mut least = SecondaryMap::new();

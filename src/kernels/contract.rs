@@ -376,34 +376,41 @@ impl<'a> Tiling<'a> {
         let mut levels = self.around.clone();
         // Threads share rows, as steps before and behind do, unless each would have to bring all of
         // the panels from far away.
-        let heavy = depth * columns.extent * expr::size(self.dtype) > frame.machine.l2 as i64;
-        let (rows_at, columns_at, turned);
-        if heavy && fits >= blocked.extent {
-            let blocks = (32 / (around * panels).max(1)).max(1);
-            let block = in_tiles((blocked.extent + blocks - 1) / blocks);
-            levels.push(columns);
-            levels.push(blocked.clone().in_pieces(block));
-            (columns_at, rows_at, turned) = (levels.len() - 2, levels.len() - 1, false);
+        let (l2, right) = (frame.machine.l2 as i64, self.problem.right());
+        let groups = self.around.iter().filter(|l| l.steps[right] != 0).map(|l| l.extent);
+        let matrix = depth * columns.extent * expr::size(self.dtype);
+        let heavy = matrix > l2 || matrix * groups.product::<i64>() > 4 * l2;
+        // Not so small that the panels are read for little.
+        let spread = in_tiles((blocked.extent / 64).max(tile * 4 / of_rest.min(4)));
+        let columns_first = blocked.extent <= fits && (heavy || blocked.extent / spread < 16);
+        let block = match panels {
+            _ if columns_first && heavy => {
+                let blocks = (32 / (around * panels).max(1)).max(1);
+                in_tiles((blocked.extent + blocks - 1) / blocks)
+            }
+            _ if columns_first => in_tiles(blocked.extent / 64),
+            1 => spread,
+            _ if heavy => in_tiles(blocked.extent.min(fits)),
+            _ => in_tiles(spread.min(fits)),
+        };
+        let rows = blocked.clone().in_pieces(block);
+        let (rows_at, columns_at) = match columns_first {
+            true => (levels.len() + 1, levels.len()),
+            false => (levels.len(), levels.len() + 1),
+        };
+        levels.extend(if columns_first { [columns, rows] } else { [rows, columns] });
+        let shares = if heavy {
+            Shares::of(&levels)
         } else {
-            // Not so small that the panels are read for little.
-            let spread = in_tiles((blocked.extent / 64).max(tile * 4 / of_rest.min(4)));
-            let blocks = (blocked.extent + spread - 1) / spread;
-            turned = !heavy && blocks < 16 && fits >= blocked.extent;
-            let block = match panels {
-                _ if turned => in_tiles(blocked.extent / 64),
-                1 => spread,
-                _ if heavy => in_tiles(blocked.extent.min(fits)),
-                _ => in_tiles(spread.min(fits)),
-            };
-            levels.push(blocked.clone().in_pieces(block));
-            levels.push(columns);
-            (rows_at, columns_at) = (levels.len() - 2, levels.len() - 1);
-        }
+            let constant = self.problem.panel.is_some();
+            let (grouped, batch): (Vec<usize>, Vec<usize>) =
+                (0..self.around.len()).partition(|&i| constant && levels[i].steps[right] != 0);
+            let rows = batch.into_iter().chain([rows_at]);
+            Shares::counting(&levels, rows.chain(grouped).chain([columns_at]))
+        };
         let columns = &self.problem.columns;
-        let shares = Shares::of(&levels);
-        let shares = if turned { shares.turned(&levels) } else { shares };
         let work = around * of_rest * blocked.extent * columns.extent * (depth + self.body.cost());
-        let (mut b, mut pointers) = frame.open(shares.extent(&levels));
+        let (mut b, mut pointers) = frame.open(shares.extent());
         if self.ahead.is_some() {
             let right = self.problem.right();
             pointers.push(b.offset(pointers[right], panel, columns.steps[right]));

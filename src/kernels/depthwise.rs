@@ -96,7 +96,7 @@ impl Depthwise<'_> {
         let shares = Shares::of(&levels);
         let elements: i64 = frame.result().dims.iter().product();
         let work = elements * (taps + self.body.cost() + 1);
-        let (mut b, pointers) = frame.open(shares.extent(&levels));
+        let (mut b, pointers) = frame.open(shares.extent());
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
             let lanes = sizes[last] as u32;
             let weights: Option<Vec<Value>> = resident.then(|| {

@@ -39,6 +39,8 @@ pub struct KernelPlan {
     pub kernel: Kernel,
     /// How many iterations of the kernel's range are worth a thread's while.
     pub grain: i64,
+    /// Operations on elements, roughly: some 2^15 take a microsecond.
+    pub work: i64,
 }
 
 /// The kernel of a step. Where the result is empty it does nothing.
@@ -49,7 +51,7 @@ pub struct KernelPlan {
 pub fn build(step: &StepInfo, machine: &Machine, name: &str) -> Result<KernelPlan, ErrorKind> {
     if step.result.is_empty() {
         let (b, _) = Frame::new(step, *machine, name).open(0);
-        return Ok(KernelPlan { kernel: b.finish(), grain: 1 });
+        return Ok(KernelPlan { kernel: b.finish(), grain: 1, work: 0 });
     }
     for machine in [*machine, machine.scalar()] {
         if let Some(plan) = write(&Frame::new(step, machine, name), step)? {
@@ -212,7 +214,7 @@ impl Frame<'_> {
         let kernel = b.finish();
         let extent = kernel.range.extent;
         let each = (work / extent.max(1)).max(1);
-        KernelPlan { kernel, grain: (WORTHWHILE / each).clamp(1, extent.max(1)) }
+        KernelPlan { kernel, grain: (WORTHWHILE / each).clamp(1, extent.max(1)), work }
     }
 }
 

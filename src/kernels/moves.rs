@@ -100,7 +100,7 @@ fn copy_rows(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word) -> KernelPla
     levels.push(row.in_pieces(size));
     let last = levels.len() - 1;
     let shares = Shares::of(&levels);
-    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let (mut b, pointers) = frame.open(shares.extent());
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
         word.copy_row(b, sizes[last], p[0], p[1]);
     });
@@ -113,7 +113,7 @@ fn copy_elements(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word) -> Kerne
     let row = if levels.len() > 1 { levels.pop() } else { None };
     let row = row.unwrap_or_else(|| Level::unit(2));
     let shares = Shares::of(&levels);
-    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let (mut b, pointers) = frame.open(shares.extent());
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
         strips(b, row.extent, 8, p, &row.steps, &[], &mut |b, p, _, parts| {
             let load = |&(at, n)| word.load(b, p[0], at * row.steps[0], n);
@@ -147,7 +147,7 @@ fn weave(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word, way: Weave) -> K
     levels[rows] = levels[rows].clone().in_pieces(count);
     levels[along] = levels[along].clone().in_pieces(lanes);
     let shares = Shares::of(&levels);
-    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let (mut b, pointers) = frame.open(shares.extent());
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
         let columns = sizes[along];
         // What is in turn, as vectors: where each begins, and how much of it there is.
@@ -197,7 +197,7 @@ fn transpose(
     }
     let shares = Shares::of(&levels);
     let (row_step, column_step) = (levels[to].steps[0], levels[from].steps[1]);
-    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let (mut b, pointers) = frame.open(shares.extent());
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
         let (columns, rows) = (sizes[from], sizes[to]);
         let zero = b.i32(0);
@@ -254,7 +254,7 @@ pub(super) fn gather(frame: &Frame<'_>, axis: usize) -> Result<Option<KernelPlan
     }
     let around: i64 = levels.iter().chain(&inner).map(Level::pieces).product();
     let shares = Shares::of(&levels);
-    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let (mut b, pointers) = frame.open(shares.extent());
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
         let index = b.load_index(memory, p[1], 0, extent, true);
         let from = b.offset(p[0], index, step);
@@ -304,7 +304,7 @@ pub(super) fn fill(frame: &Frame<'_>, literal: Literal) -> Option<KernelPlan> {
     levels.push(row.in_pieces(size));
     let last = levels.len() - 1;
     let shares = Shares::of(&levels);
-    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let (mut b, pointers) = frame.open(shares.extent());
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
         // The parts of an element lie in memory as the target's bytes do.
         let little = !b.machine().big_endian;

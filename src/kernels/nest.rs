@@ -57,51 +57,119 @@ pub(super) fn merge(levels: impl IntoIterator<Item = Level>) -> Vec<Level> {
     merged
 }
 
-/// What threads share of a nest: the pieces of its outermost levels, counted through in their order.
+/// What threads share of a nest: the pieces of some of its levels, counted through.
 ///
-/// The order is that of memory, so that a thread that gets the first half of every step reads what it
-/// has written itself: what another core has written is far away.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The order of the count is that of the results' rows, whatever the order of the loops is: a thread
+/// that gets the first part of every step reads what it has written itself. What another core has
+/// written, or only read, is far away.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Shares {
-    /// So many levels.
-    levels: usize,
-    /// Whether the last of them is looped over outside of the one before.
-    turned: bool,
+    /// The first counts slowest.
+    levels: Vec<Counted>,
+    extent: i64,
+}
+
+/// A level that is shared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Counted {
+    level: usize,
+    pieces: i64,
+    /// How many counts an iteration is.
+    counts: i64,
 }
 
 impl Shares {
-    /// As many levels as give plenty of pieces.
+    /// As many of the outermost levels as give plenty of pieces.
     pub(super) fn of(levels: &[Level]) -> Shares {
+        Shares::counting(levels, 0..levels.len())
+    }
+
+    /// As many levels, in this order, as give plenty of pieces.
+    pub(super) fn counting(levels: &[Level], order: impl IntoIterator<Item = usize>) -> Shares {
         const PLENTY: i64 = 32;
-        let mut pieces = 1;
-        let plenty = levels.iter().position(|level| {
-            pieces *= level.pieces();
-            pieces >= PLENTY
-        });
-        Shares { levels: plenty.map_or(levels.len(), |last| last + 1), turned: false }
-    }
-
-    /// The same, with the loop over the last level outside of that over the one before, where both are
-    /// shared.
-    pub(super) fn turned(self, levels: &[Level]) -> Shares {
-        let last = levels.last().is_some_and(|level| level.pieces() > 1);
-        Shares { turned: last && self.levels == levels.len() && self.levels > 1, ..self }
-    }
-
-    /// The pieces of an iteration of a level: those of the shared levels inside of it.
-    pub(super) fn inner(self, levels: &[Level], at: usize) -> i64 {
-        let inside = levels.get(at + 1..self.levels).unwrap_or_default();
-        inside.iter().map(Level::pieces).product::<i64>().max(1)
-    }
-
-    /// The pieces that the kernel is called for.
-    pub(super) fn span(self, b: &Builder) -> Span {
-        Span { shares: self, begin: b.begin(), end: b.end() }
+        let mut shares = Shares { levels: vec![], extent: 1 };
+        for at in order {
+            if shares.extent >= PLENTY {
+                break;
+            }
+            let pieces = levels[at].pieces();
+            shares.levels.iter_mut().for_each(|outer| outer.counts *= pieces);
+            shares.levels.push(Counted { level: at, pieces, counts: 1 });
+            shares.extent *= pieces;
+        }
+        shares
     }
 
     /// How many pieces there are: the extent of the kernel's range.
-    pub(super) fn extent(self, levels: &[Level]) -> i64 {
-        levels[..self.levels].iter().map(Level::pieces).product()
+    pub(super) fn extent(&self) -> i64 {
+        self.extent
+    }
+
+    /// The pieces that the kernel is called for.
+    pub(super) fn span(self, b: &Builder) -> Option<Span> {
+        let Shares { levels, extent } = self;
+        (extent > 0).then(|| Span { begin: b.begin(), end: b.end(), levels, most: extent })
+    }
+}
+
+/// Pieces `begin..end` of those of some levels, the loops over which are still to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Span {
+    begin: Value,
+    end: Value,
+    /// As in [`Shares`].
+    levels: Vec<Counted>,
+    /// One more than the largest count of a piece.
+    most: i64,
+}
+
+impl Span {
+    /// Whether pieces of the level `at` are counted.
+    fn counts(&self, at: usize) -> bool {
+        self.levels.iter().any(|counted| counted.level == at)
+    }
+
+    /// The iterations of the level `at` that may have pieces in the span; `None` where that is all.
+    pub(super) fn iterations(&self, b: &mut Builder, at: usize) -> Option<(Value, Value)> {
+        let counts = self.levels.first().filter(|first| first.level == at)?.counts;
+        // Of the last piece of an iteration, relative to its first.
+        let last = (self.most - 1) % counts;
+        let mut up = |of: Value, more: i64| {
+            let of = if more == 0 { of } else { b.index(IndexOp::Add, of, more) };
+            let of = if counts > 1 { b.index(IndexOp::Max, of, 0) } else { of };
+            if counts > 1 { b.index(IndexOp::Div, of, counts) } else { of }
+        };
+        Some((up(self.begin, counts - 1 - last), up(self.end, counts - 1)))
+    }
+
+    /// The span within an iteration of the level `at`, for the levels inside; `None` when all of their
+    /// pieces are in it.
+    pub(super) fn within(&self, b: &mut Builder, at: usize, iteration: Scalar) -> Option<Span> {
+        let Some(place) = self.levels.iter().position(|counted| counted.level == at) else {
+            return Some(self.clone());
+        };
+        let mut levels = self.levels.clone();
+        let Counted { pieces, counts, .. } = levels.remove(place);
+        if levels.is_empty() {
+            return None;
+        }
+        let before = match iteration {
+            Scalar::Constant(iteration) => Scalar::Constant(-iteration * counts),
+            Scalar::Value(iteration) => b.index(IndexOp::Mul, iteration, -counts).into(),
+        };
+        let [mut begin, mut end] = [self.begin, self.end];
+        if before != Scalar::Constant(0) {
+            [begin, end] = [begin, end].map(|of| b.index(IndexOp::Add, of, before));
+        }
+        let mut most = self.most;
+        if place == 0 {
+            most = (most - 1) % counts + 1;
+            begin = b.index(IndexOp::Max, begin, 0);
+            end = b.index(IndexOp::Min, end, most);
+        } else {
+            most -= (pieces - 1) * counts;
+        }
+        Some(Span { begin, end, levels, most })
     }
 }
 
@@ -118,130 +186,58 @@ pub(super) fn nest(
     pointers: &[Value],
     body: &mut Inside<'_>,
 ) {
-    let mut order: Vec<usize> = (0..levels.len()).collect();
-    let mut span = None;
-    if let Some(shares) = shares.filter(|shares| shares.levels > 0) {
-        if shares.turned {
-            order.swap(shares.levels - 2, shares.levels - 1);
-        }
-        span = Some(shares.span(b));
-    }
-    let mut sizes = vec![1; levels.len()];
-    descend(b, levels, &order, span, pointers, &mut sizes, body);
-}
-
-/// Pieces `begin..end` of those that are left of what is shared.
-#[derive(Clone, Copy)]
-pub(super) struct Span {
-    shares: Shares,
-    begin: Value,
-    end: Value,
-}
-
-impl Span {
-    /// The iterations of a level of which each is `inner` pieces, not all of which need be in the span.
-    pub(super) fn iterations(self, b: &mut Builder, inner: i64) -> (Value, Value) {
-        if inner == 1 {
-            return (self.begin, self.end);
-        }
-        let first = b.index(IndexOp::Div, self.begin, inner);
-        let end = b.index(IndexOp::Add, self.end, inner - 1);
-        (first, b.index(IndexOp::Div, end, inner))
-    }
-
-    /// The span within an iteration of these.
-    pub(super) fn within(self, b: &mut Builder, iteration: Scalar, inner: i64) -> Option<Span> {
-        if inner == 1 {
-            return None;
-        }
-        let before = match iteration {
-            Scalar::Constant(iteration) => Scalar::Constant(-iteration * inner),
-            Scalar::Value(iteration) => b.index(IndexOp::Mul, iteration, -inner).into(),
-        };
-        let begin = b.index(IndexOp::Add, self.begin, before);
-        let end = b.index(IndexOp::Add, self.end, before);
-        let [begin, end] = [begin, end].map(|at| b.index(IndexOp::Max, at, 0));
-        Some(Span { begin, end: b.index(IndexOp::Min, end, inner), ..self })
-    }
-
-    /// The iterations of the last level but one, outside of which is the loop over the last: of each
-    /// `inner` pieces the one at `iteration`.
-    fn across(self, b: &mut Builder, iteration: Scalar, inner: i64) -> Span {
-        let mut first_behind = |of: Value| {
-            let of = match iteration {
-                Scalar::Constant(iteration) => b.index(IndexOp::Add, of, inner - 1 - iteration),
-                Scalar::Value(iteration) => {
-                    let before = b.index(IndexOp::Mul, iteration, -1);
-                    let before = b.index(IndexOp::Add, before, inner - 1);
-                    b.index(IndexOp::Add, of, before)
-                }
-            };
-            b.index(IndexOp::Div, of, inner)
-        };
-        Span { begin: first_behind(self.begin), end: first_behind(self.end), ..self }
-    }
+    let span = shares.and_then(|shares| shares.span(b));
+    descend(b, levels, span, pointers, &mut vec![], body);
 }
 
 fn descend(
     b: &mut Builder,
     levels: &[Level],
-    order: &[usize],
     span: Option<Span>,
     pointers: &[Value],
     sizes: &mut Vec<i64>,
     body: &mut Inside<'_>,
 ) {
-    let Some((&at, order)) = order.split_first() else {
+    let at = sizes.len();
+    let Some(level) = levels.get(at) else {
         return body(b, pointers, sizes);
     };
-    let level = &levels[at];
     let (whole, left) = (level.extent / level.size, level.extent % level.size);
     let by: Vec<i64> = level.steps.iter().map(|step| step * level.size).collect();
-    let last = |span: Span| span.shares.levels - 1;
-    // Of a turned pair: the outer loop, which is not cut, and the inner one, which is.
-    let outer = span.filter(|&span| span.shares.turned && at == last(span));
-    let inner = |span: Span| match span.shares.turned && at + 1 == last(span) {
-        true => 1,
-        false => span.shares.inner(levels, at),
-    };
-    // What is left of the span for the levels inside.
-    let rest = |b: &mut Builder, iteration: Scalar| match (span, outer) {
-        (_, Some(span)) => Some(span.across(b, iteration, level.pieces())),
-        (Some(span), None) => span.within(b, iteration, inner(span)),
-        (None, None) => None,
-    };
-    let cut = span.filter(|_| outer.is_none()).map(|span| span.iterations(b, inner(span)));
+    let cut = span.as_ref().and_then(|span| span.iterations(b, at));
+    let within = |b: &mut Builder, iteration: Scalar| span.as_ref()?.within(b, at, iteration);
     if whole > 0 {
-        sizes[at] = level.size;
+        sizes.push(level.size);
         if let Some((from, to)) = cut {
             let to = if left > 0 { b.index(IndexOp::Min, to, whole) } else { to };
             b.each(from, to, &[], |b, it| {
                 let pointers = moved(b, pointers, it.index, &by);
-                let rest = rest(b, it.index.into());
-                descend(b, levels, order, rest, &pointers, sizes, body);
+                let span = within(b, it.index.into());
+                descend(b, levels, span, &pointers, sizes, body);
             });
         } else if whole == 1 {
-            let rest = rest(b, Scalar::Constant(0));
-            descend(b, levels, order, rest, pointers, sizes, body);
-        } else if outer.is_some() {
+            let span = within(b, Scalar::Constant(0));
+            descend(b, levels, span, pointers, sizes, body);
+        } else if span.as_ref().is_some_and(|span| span.counts(at)) {
             b.each(0, whole, &[], |b, it| {
                 let pointers = moved(b, pointers, it.index, &by);
-                let rest = rest(b, it.index.into());
-                descend(b, levels, order, rest, &pointers, sizes, body);
+                let span = within(b, it.index.into());
+                descend(b, levels, span, &pointers, sizes, body);
             });
         } else {
             advancing(b, whole, pointers, &by, &[], |b, pointers, _| {
-                descend(b, levels, order, None, pointers, sizes, body);
+                descend(b, levels, span.clone(), pointers, sizes, body);
                 vec![]
             });
         }
+        sizes.pop();
     }
     if left > 0 {
-        sizes[at] = left;
+        sizes.push(left);
         let mut last = |b: &mut Builder| {
             let pointers = moved(b, pointers, whole, &by);
-            let rest = rest(b, Scalar::Constant(whole));
-            descend(b, levels, order, rest, &pointers, sizes, body);
+            let span = within(b, Scalar::Constant(whole));
+            descend(b, levels, span, &pointers, sizes, body);
         };
         if let Some((from, to)) = cut {
             let from = if whole > 0 { b.index(IndexOp::Max, from, whole) } else { from };
@@ -249,6 +245,7 @@ fn descend(
         } else {
             last(b);
         }
+        sizes.pop();
     }
 }
 

@@ -104,7 +104,7 @@ impl Reduce<'_> {
         levels.push(row.in_pieces(vectors * self.frame.lanes()));
         let last = levels.len() - 1;
         let shares = Shares::of(&levels);
-        let (mut b, pointers) = self.frame.open(shares.extent(&levels));
+        let (mut b, pointers) = self.frame.open(shares.extent());
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
             let parts = nest::parts(b, sizes[last]);
             let start: Vec<Value> = parts.iter().map(|_| self.combine.start(b)).collect();
@@ -133,7 +133,7 @@ impl Reduce<'_> {
             levels.push(Level::unit(2));
         }
         let shares = Shares::of(&levels);
-        let (mut b, pointers) = self.frame.open(shares.extent(&levels));
+        let (mut b, pointers) = self.frame.open(shares.extent());
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
             let nothing = self.combine.start(b);
             let start = vec![nothing; UNROLL as usize];
@@ -220,7 +220,7 @@ pub(super) fn place(
     let work = levels.iter().map(Level::pieces).product::<i64>() * extent * 4;
     // What is not above the best so far keeps its place.
     let order = Combine::new(if largest { Reduction::Max } else { Reduction::Min }, x.dtype);
-    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let (mut b, pointers) = frame.open(shares.extent());
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
         let index = b.i64(0);
         let index = if extent > 1 {

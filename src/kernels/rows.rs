@@ -155,7 +155,7 @@ impl<'a> Program<'a> {
         let shares = Shares::of(&levels);
         let cost: i64 = self.stages.iter().map(|s| s.body.cost() + 2).sum();
         let work = levels.iter().map(Level::pieces).product::<i64>() * self.width * cost;
-        let (mut b, pointers) = frame.open(shares.extent(&levels));
+        let (mut b, pointers) = frame.open(shares.extent());
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, pointers, _| {
             self.write(frame, b, pointers);
         });
@@ -377,7 +377,7 @@ fn map(frame: &Frame<'_>, program: &Program<'_>) -> KernelPlan {
     let row = levels.len() - 1;
     let shares = Shares::of(&levels);
     let work = around * levels[row].extent * (body.cost() + 2);
-    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let (mut b, pointers) = frame.open(shares.extent());
     let unroll = if body.cost() <= 8 { 4 } else { b.at_once() };
     let single = levels[row].extent == 1;
     nest(&mut b, &levels, Some(shares), &pointers, &mut |b, pointers, sizes| {

@@ -99,64 +99,54 @@ type Inside<'a> = dyn FnMut(&mut Builder, &[Value], &[Range<i64>]) + 'a;
 fn loops(frame: &Frame<'_>, axes: &[Axis], work: i64, body: &mut Inside<'_>) -> KernelPlan {
     let levels: Vec<Level> = axes.iter().map(|a| Level::axis(a.count(), vec![])).collect();
     let shares = Shares::of(&levels);
-    let (mut b, pointers) = frame.open(shares.extent(&levels));
+    let (mut b, pointers) = frame.open(shares.extent());
     let span = shares.span(&b);
-    let mut parts = vec![];
-    let mut nest = Nest { axes, levels: &levels, shares, body };
-    nest.descend(&mut b, Some(span), &pointers, &mut parts);
+    descend(&mut b, axes, span, &pointers, &mut vec![], body);
     frame.close(b, work)
 }
 
-struct Nest<'a, 'b> {
-    axes: &'a [Axis],
-    levels: &'a [Level],
-    shares: Shares,
-    body: &'a mut Inside<'b>,
-}
-
-impl Nest<'_, '_> {
-    /// The loop over the axis behind those of which there are parts.
-    fn descend(
-        &mut self,
-        b: &mut Builder,
-        span: Option<Span>,
-        pointers: &[Value],
-        parts: &mut Vec<Range<i64>>,
-    ) {
-        let at = parts.len();
-        let Some(axis) = self.axes.get(at) else {
-            return (self.body)(b, pointers, parts);
-        };
-        let inner = self.shares.inner(self.levels, at);
-        for Segment { iterations, part } in &axis.segments {
-            parts.push(part.clone());
-            let (start, end) = (iterations.start, iterations.end);
-            if let Some(span) = span {
-                let (mut from, mut to) = span.iterations(b, inner);
-                if start > 0 {
-                    from = b.index(IndexOp::Max, from, start);
-                }
-                if end < axis.count() {
-                    to = b.index(IndexOp::Min, to, end);
-                }
-                b.each(from, to, &[], |b, it| {
-                    let pointers = moved(b, pointers, it.index, &axis.steps);
-                    let rest = span.within(b, it.index.into(), inner);
-                    self.descend(b, rest, &pointers, parts);
-                });
-            } else {
-                let first = moved(b, pointers, start, &axis.steps);
-                if end - start == 1 {
-                    self.descend(b, None, &first, parts);
-                } else {
-                    advancing(b, end - start, &first, &axis.steps, &[], |b, pointers, _| {
-                        self.descend(b, None, pointers, parts);
-                        vec![]
-                    });
-                }
+/// The loop over the axis behind those of which there are parts.
+fn descend(
+    b: &mut Builder,
+    axes: &[Axis],
+    span: Option<Span>,
+    pointers: &[Value],
+    parts: &mut Vec<Range<i64>>,
+    body: &mut Inside<'_>,
+) {
+    let at = parts.len();
+    let Some(axis) = axes.get(at) else {
+        return body(b, pointers, parts);
+    };
+    for Segment { iterations, part } in &axis.segments {
+        parts.push(part.clone());
+        let (start, end) = (iterations.start, iterations.end);
+        if let Some(span) = &span
+            && let Some((mut from, mut to)) = span.iterations(b, at)
+        {
+            if start > 0 {
+                from = b.index(IndexOp::Max, from, start);
             }
-            parts.pop();
+            if end < axis.count() {
+                to = b.index(IndexOp::Min, to, end);
+            }
+            b.each(from, to, &[], |b, it| {
+                let pointers = moved(b, pointers, it.index, &axis.steps);
+                let span = span.within(b, at, it.index.into());
+                descend(b, axes, span, &pointers, parts, body);
+            });
+        } else {
+            let first = moved(b, pointers, start, &axis.steps);
+            if end - start == 1 {
+                descend(b, axes, None, &first, parts, body);
+            } else {
+                advancing(b, end - start, &first, &axis.steps, &[], |b, pointers, _| {
+                    descend(b, axes, None, pointers, parts, body);
+                    vec![]
+                });
+            }
         }
+        parts.pop();
     }
 }
 
