@@ -17,6 +17,8 @@ pub struct Machine {
     pub fuses: bool,
     /// Whether floats are rounded to integers by an instruction. (SSE4.1 on x86-64, and all others.)
     pub rounds: bool,
+    /// Whether floats of two bytes (binary16) are converted by an instruction.
+    pub half_floats: bool,
     /// The largest offset that an address takes for nothing. Kernels that reach further take more
     /// pointers.
     pub max_displacement: i64,
@@ -38,6 +40,7 @@ impl Machine {
         scales: false,
         fuses: false,
         rounds: false,
+        half_floats: false,
         max_displacement: i32::MAX as i64,
         big_endian: false,
         l1: 32 << 10,
@@ -51,6 +54,7 @@ impl Machine {
         registers: 16,
         fuses: true,
         rounds: true,
+        half_floats: true,
         ..Machine::CLIF
     };
 
@@ -63,6 +67,7 @@ impl Machine {
         scales: true,
         fuses: true,
         rounds: true,
+        half_floats: true,
         l2: 1 << 20,
         ..Machine::CLIF
     };
@@ -70,7 +75,14 @@ impl Machine {
     /// The same target, one lane at a time: for element types that vectors do not have.
     #[must_use]
     pub fn scalar(self) -> Machine {
-        Machine { name: "scalar", lanes: 1, broadcasts: false, scales: false, ..self }
+        Machine {
+            name: "scalar",
+            lanes: 1,
+            broadcasts: false,
+            scales: false,
+            half_floats: false,
+            ..self
+        }
     }
 }
 

@@ -234,7 +234,6 @@ impl<'a> Problem<'a> {
             let unit = |(step, size): (i64, i64)| one || step == size;
             types
                 && body.in_vectors()
-                && matches!(dtype, DType::F32 | DType::I32)
                 && unit(result)
                 && steps.all(|(step, size)| step == 0 || unit((step, size)))
         };

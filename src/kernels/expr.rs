@@ -31,6 +31,14 @@ pub(super) fn memory(dtype: DType) -> Memory {
     }
 }
 
+/// The same where the machine may convert it.
+fn memory_on(b: &Builder, dtype: DType) -> Memory {
+    match dtype {
+        DType::F16 if b.machine().half_floats => Memory::F16,
+        dtype => memory(dtype),
+    }
+}
+
 /// How an element that is a number is held in registers.
 pub(super) fn register(dtype: DType) -> Type {
     if is_half(dtype) { Type::F32 } else { memory(dtype).value() }
@@ -60,7 +68,7 @@ pub(super) fn load(
     lanes: u32,
     splat: bool,
 ) -> Value {
-    let memory = memory(dtype);
+    let memory = memory_on(b, dtype);
     let (pointer, offset) = reach(b, pointer, offset);
     let value = match splat {
         true => b.broadcast_as(memory, pointer, offset),
@@ -68,7 +76,7 @@ pub(super) fn load(
     };
     match dtype {
         DType::Bool => is_not_zero(b, value),
-        DType::F16 => half::of_f16(b, value),
+        DType::F16 if memory != Memory::F16 => half::of_f16(b, value),
         DType::BF16 => half::of_bf16(b, value),
         _ => value,
     }
@@ -83,11 +91,11 @@ pub(super) fn store(
     offset: i64,
     lanes: u32,
 ) {
-    let memory = memory(dtype);
+    let memory = memory_on(b, dtype);
     let (pointer, offset) = reach(b, pointer, offset);
     let value = match dtype {
         DType::Bool => as_number(b, value),
-        DType::F16 => half::to_f16(b, value),
+        DType::F16 if memory != Memory::F16 => half::to_f16(b, value),
         DType::BF16 => half::to_bf16(b, value),
         _ => value,
     };

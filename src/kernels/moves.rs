@@ -1,7 +1,7 @@
 //! What computes nothing: copies, gathers and constants.
 //!
 //! The type of the elements does not matter, only their size. Those of 8 bytes are pairs of words of
-//! 4, those of 2 are pairs of bytes, so that vectors copy all of them.
+//! 4, so that vectors copy all of them.
 
 use super::expr::{self, reach};
 use super::nest::{self, Level, Shares, nest, strips};
@@ -24,7 +24,8 @@ impl Word {
     fn of(dtype: DType) -> Word {
         match expr::size(dtype) {
             size @ (4 | 8) => Word { memory: Memory::I32, bytes: 4, count: size / 4 },
-            size => Word { memory: Memory::I8, bytes: 1, count: size },
+            2 => Word { memory: Memory::I16, bytes: 2, count: 1 },
+            _ => Word { memory: Memory::I8, bytes: 1, count: 1 },
         }
     }
 

@@ -41,14 +41,8 @@ pub(super) fn wrap(b: &mut Builder, ty: DType, value: Value) -> Value {
         DType::U8 => masked(b, 0xff),
         DType::U16 => masked(b, 0xffff),
         DType::U32 => masked(b, 0xffff_ffff),
-        DType::F16 => {
-            let bits = half::to_f16(b, value);
-            half::of_f16(b, bits)
-        }
-        DType::BF16 => {
-            let bits = half::to_bf16(b, value);
-            half::of_bf16(b, bits)
-        }
+        DType::F16 => half::round_f16(b, value),
+        DType::BF16 => half::round_bf16(b, value),
         DType::F32 | DType::F64 => value,
         DType::I32 | DType::I64 | DType::U64 | DType::Bool => value,
     }

@@ -7,8 +7,8 @@
 //!   `Mask`. There are no scalar floats: a broadcast load and a reduction give vectors with all
 //!   lanes equal. Where the machine has one lane, the 8-byte types `F64` and `I64` exist as well.
 //! - What memory holds is said by each access: narrow integers widen to `I32` when they are loaded
-//!   and lose their high bits when they are stored. With more than one lane, memory holds `F32`,
-//!   `I32`, `I8` and `U8`.
+//!   and lose their high bits when they are stored. With more than one lane, memory holds `F32`, `F16`,
+//!   `I32` and what is narrower.
 //! - An address is a pointer plus a constant, in bytes. Pointers come from operands, from
 //!   `Op::Offset` (pointer + index * constant) and from loops, which advance theirs by constants.
 //! - An index may come from memory: `Op::LoadIndex` forces it into its extent.
@@ -59,6 +59,9 @@ pub enum Memory {
     F32,
     /// A value of type `F64`.
     F64,
+    /// Two bytes (binary16): `F32`, converted when it is loaded, and rounded to nearest even when it is
+    /// stored. Only where the machine has it; see `kernels::math::half`.
+    F16,
     /// A value of type `I32`. (Unsigned 32-bit numbers that matter as such are `U32`.)
     I32,
     /// A value of type `I64`; unsigned 64-bit numbers too, since the bits are the same.
@@ -353,6 +356,9 @@ pub enum Unary {
     /// `I64` of `F32`, `F64` (towards zero, any value when it does not fit) or `I32`. Only with one
     /// lane.
     ToI64,
+    /// `F32` to the nearest number of two bytes (binary16), ties to even. Only where the machine has
+    /// it; see `kernels::math::half`.
+    RoundF16,
     /// The bits of floats: `I32` of `F32`, `I64` of `F64`.
     ToBits,
     /// Floats from their bits: `F32` of `I32`, `F64` of `I64`.
@@ -455,7 +461,7 @@ impl Memory {
     pub fn bytes(self) -> i64 {
         match self {
             Memory::I8 | Memory::U8 => 1,
-            Memory::I16 | Memory::U16 => 2,
+            Memory::I16 | Memory::U16 | Memory::F16 => 2,
             Memory::F32 | Memory::I32 | Memory::U32 => 4,
             Memory::F64 | Memory::I64 => 8,
         }
@@ -464,7 +470,7 @@ impl Memory {
     /// The type of what is loaded, and of what may be stored.
     pub fn value(self) -> Type {
         match self {
-            Memory::F32 => Type::F32,
+            Memory::F32 | Memory::F16 => Type::F32,
             Memory::F64 => Type::F64,
             Memory::I32 | Memory::I8 | Memory::U8 | Memory::I16 | Memory::U16 => Type::I32,
             Memory::I64 | Memory::U32 => Type::I64,
@@ -473,7 +479,11 @@ impl Memory {
 
     /// Whether machines with more than one lane load and store it.
     pub fn in_vectors(self) -> bool {
-        matches!(self, Memory::F32 | Memory::I32 | Memory::I8 | Memory::U8)
+        match self {
+            Memory::F32 | Memory::F16 => true,
+            Memory::I32 | Memory::I8 | Memory::U8 | Memory::I16 | Memory::U16 => true,
+            Memory::F64 | Memory::I64 | Memory::U32 => false,
+        }
     }
 }
 
@@ -490,6 +500,7 @@ impl Unary {
             (Unary::ToI32, F32 | F64 | I64) => Some(I32),
             (Unary::ToF64, F32 | I32 | I64) => Some(F64),
             (Unary::ToI64, F32 | F64 | I32) => Some(I64),
+            (Unary::RoundF16, F32) => Some(F32),
             (Unary::ToBits, F32) => Some(I32),
             (Unary::ToBits, F64) => Some(I64),
             (Unary::FromBits, I32) => Some(F32),

@@ -206,11 +206,12 @@ impl Verifier<'_> {
 
     /// The type of what works on vectors only.
     fn vector_op(&mut self, value: Value, op: &Op) -> Type {
-        let Machine { lanes: machine_lanes, scales, fuses, rounds, .. } =
+        let Machine { lanes: machine_lanes, scales, fuses, rounds, half_floats, .. } =
             self.checked.kernel.machine;
         match *op {
             Op::Unary(op, a) => {
                 self.machine_has(rounds || !op.rounds(), value, &format!("{op:?}"));
+                self.machine_has(half_floats || op != Unary::RoundF16, value, "RoundF16");
                 let of = self.use_any(a);
                 op.result(of).unwrap_or_else(|| {
                     self.error(format!("{value} is {op:?} of {a}, which is {of:?}"));
@@ -318,7 +319,10 @@ impl Verifier<'_> {
     /// The heart of it: `low..high + size` inside the operand.
     fn access(&mut self, at: Address, memory: Memory, elements: i64, access: Access, what: &str) {
         self.expect(at.pointer, Type::Pointer);
-        let lanes = self.checked.kernel.machine.lanes;
+        let Machine { lanes, half_floats, .. } = self.checked.kernel.machine;
+        if memory == Memory::F16 && !half_floats {
+            self.error(format!("{what} is of F16, which this machine does not convert"));
+        }
         if lanes > 1 && !memory.in_vectors() {
             // An index is no vector.
             if elements > 1 || !matches!(memory, Memory::I64) {

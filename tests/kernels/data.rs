@@ -21,7 +21,7 @@ impl Data {
     /// So many elements that no kernel's result should look like.
     pub(crate) fn unset(memory: Memory, elements: usize) -> Self {
         match memory {
-            Memory::F32 | Memory::F64 => Data::Floats(memory, vec![-7.25; elements]),
+            Memory::F32 | Memory::F64 | Memory::F16 => Data::Floats(memory, vec![-7.25; elements]),
             _ => Data::Integers(memory, vec![85; elements]),
         }
     }
@@ -50,6 +50,10 @@ impl Data {
             Data::Floats(Memory::F32, values) => {
                 values.iter().flat_map(|&v| swap((v as f32).to_le_bytes().to_vec())).collect()
             }
+            Data::Floats(Memory::F16, values) => values
+                .iter()
+                .flat_map(|&v| swap(half::f16::from_f64(v).to_le_bytes().to_vec()))
+                .collect(),
             Data::Floats(_, values) => {
                 values.iter().flat_map(|v| swap(v.to_le_bytes().to_vec())).collect()
             }
@@ -75,6 +79,9 @@ impl Data {
                 Data::Floats(memory, raw.map(|r| f32::from_bits(r as u32).into()).collect())
             }
             Memory::F64 => Data::Floats(memory, raw.map(f64::from_bits).collect()),
+            Memory::F16 => {
+                Data::Floats(memory, raw.map(|r| half::f16::from_bits(r as u16).to_f64()).collect())
+            }
             Memory::I8 => Data::Integers(memory, raw.map(|r| (r as i8).into()).collect()),
             Memory::I16 => Data::Integers(memory, raw.map(|r| (r as i16).into()).collect()),
             Memory::I32 => Data::Integers(memory, raw.map(|r| (r as i32).into()).collect()),

@@ -51,6 +51,10 @@ pub(crate) fn cases(numbers: u32) -> Vec<Case> {
     cases
 }
 
+fn exact_f16(bits: u16) -> f32 {
+    half::f16::from_bits(bits).to_f32()
+}
+
 /// Every number of two bytes to `F32`, and numbers of all sizes back.
 fn half_cases(numbers: u32) -> Vec<Case> {
     use half::{bf16, f16};
@@ -67,6 +71,13 @@ fn half_cases(numbers: u32) -> Vec<Case> {
             map(name, vec![all()], expected, move |b, x| write(b, x[0]))
         })
         .collect();
+    // Rounded by an instruction where there is one.
+    let between =
+        || (0..u16::MAX / 4).map(move |i| (exact_f16(4 * i) + exact_f16(4 * i + 1)) / 2.0);
+    let rounded = Data::f32(between().map(|x| f16::from_f32(x).to_f32()));
+    cases.push(map("F32 rounded to f16", vec![Data::f32(between())], rounded, |b, x| {
+        math::half::round_f16(b, x[0])
+    }));
     type Back = (&'static str, fn(&mut Builder, Value) -> Value, fn(f32) -> u16, fn(u16) -> f32);
     let narrowed: [Back; 2] = [
         ("bf16 of F32", to_bf16, |x| bf16::from_f32(x).to_bits(), widened[0].2),

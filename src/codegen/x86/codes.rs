@@ -65,6 +65,42 @@ pub(super) const WIDEN_SIGNED: Codes = vectors([
 ]);
 /// 4-byte integers to bytes, to memory.
 pub(super) const NARROW: Codes = only(EVEX_Vpmovdb_xmmm128_k1z_zmm, EVEX_Vpmovdb_xmmm64_k1z_ymm);
+/// The same of two bytes.
+pub(super) const WIDEN_UNSIGNED_16: Codes = vectors([
+    VEX_Vpmovzxwd_ymm_xmmm128,
+    EVEX_Vpmovzxwd_zmm_k1z_ymmm256,
+    VEX_Vpmovzxwd_xmm_xmmm64,
+    EVEX_Vpmovzxwd_ymm_k1z_xmmm128,
+]);
+pub(super) const WIDEN_SIGNED_16: Codes = vectors([
+    VEX_Vpmovsxwd_ymm_xmmm128,
+    EVEX_Vpmovsxwd_zmm_k1z_ymmm256,
+    VEX_Vpmovsxwd_xmm_xmmm64,
+    EVEX_Vpmovsxwd_ymm_k1z_xmmm128,
+]);
+pub(super) const NARROW_16: Codes =
+    only(EVEX_Vpmovdw_ymmm256_k1z_zmm, EVEX_Vpmovdw_xmmm128_k1z_ymm);
+/// Two-byte floats to floats.
+pub(super) const OF_F16: Codes = vectors([
+    VEX_Vcvtph2ps_ymm_xmmm128,
+    EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae,
+    VEX_Vcvtph2ps_xmm_xmmm64,
+    EVEX_Vcvtph2ps_ymm_k1z_xmmm128,
+]);
+/// Floats to two-byte floats, in memory or in the lower half of a register.
+pub(super) const TO_F16: Codes = vectors([
+    VEX_Vcvtps2ph_xmmm128_ymm_imm8,
+    EVEX_Vcvtps2ph_ymmm256_k1z_zmm_imm8_sae,
+    VEX_Vcvtps2ph_xmmm64_xmm_imm8,
+    EVEX_Vcvtps2ph_xmmm128_k1z_ymm_imm8,
+]);
+/// Two bytes from memory, in all of a register's lower half.
+pub(super) const BROADCAST_16: Codes = vectors([
+    VEX_Vpbroadcastw_xmm_xmmm16,
+    EVEX_Vpbroadcastw_ymm_k1z_xmmm16,
+    VEX_Vpbroadcastw_xmm_xmmm16,
+    EVEX_Vpbroadcastw_xmm_k1z_xmmm16,
+]);
 /// Exclusive or; of a register with itself, zero.
 pub(super) const XOR: Codes = vectors([
     VEX_Vpxor_ymm_ymm_ymmm256,
@@ -164,6 +200,7 @@ pub(super) fn unary(op: Unary) -> Option<Codes> {
         | Unary::Trunc
         | Unary::ToF64
         | Unary::ToI64
+        | Unary::RoundF16
         | Unary::ToBits
         | Unary::FromBits => return None,
     }))
@@ -184,6 +221,7 @@ pub(super) fn rounding(op: Unary) -> Option<u8> {
         | Unary::ToI32
         | Unary::ToF64
         | Unary::ToI64
+        | Unary::RoundF16
         | Unary::ToBits
         | Unary::FromBits => None,
     }

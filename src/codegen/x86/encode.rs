@@ -148,6 +148,10 @@ impl Writer<'_> {
                     let place = places[operand].as_reg().expect("operands are in registers");
                     out.set_op_register(i, small(place));
                 }
+                Argument::Lower(operand) => {
+                    let place = places[operand].as_reg().expect("operands are in registers");
+                    out.set_op_register(i, register(self.program, place, true));
+                }
                 Argument::Memory { base, offset, broadcast } => {
                     memory(&mut out, i, place(base), offset);
                     out.set_is_broadcast(broadcast);

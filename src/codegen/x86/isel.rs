@@ -65,12 +65,22 @@ pub(super) enum Place {
     Constant(u32),
 }
 
+/// How much of its register an instruction's result is.
+#[derive(Clone, Copy)]
+enum Extent {
+    Whole,
+    Lower,
+    Small,
+}
+
 /// One operand of an instruction, in the order of the manual.
 #[derive(Clone, Copy)]
 pub(super) enum Part {
     Use(VReg),
     /// Its lowest part: 32 bits of an integer, 128 of a vector.
     Small(VReg),
+    /// Its lower half, if a whole vector is meant, else its lowest part.
+    Lower(VReg),
     /// Overwritten by the result.
     Tied(VReg),
     /// The result again, where what it held before does not matter.
@@ -83,7 +93,7 @@ pub(super) enum Part {
     /// The write mask; `true` makes the other lanes zero.
     Mask(VReg, bool),
 }
-use Part::{Any, Byte, Integer, Long, Mask, Pool, Result, Small, Tied, Use};
+use Part::{Any, Byte, Integer, Long, Lower, Mask, Pool, Result, Small, Tied, Use};
 
 impl Place {
     /// So many bytes further on in memory.
@@ -139,7 +149,15 @@ impl Selector<'_> {
         parts: [Part; N],
     ) -> VReg {
         let result = self.new_register(class);
-        self.push(code, Some((result, false)), &parts);
+        self.push(code, Some((result, Extent::Whole)), &parts);
+        result
+    }
+
+    /// The same for a result that is the lower half of its register, if a whole vector is meant, else its
+    /// lowest part.
+    pub(super) fn make_lower<const N: usize>(&mut self, code: Codes, parts: [Part; N]) -> VReg {
+        let result = self.new_register(VECTOR);
+        self.push(code, Some((result, Extent::Lower)), &parts);
         result
     }
 
@@ -151,7 +169,7 @@ impl Selector<'_> {
         parts: [Part; N],
     ) -> VReg {
         let result = self.new_register(class);
-        self.push(code, Some((result, true)), &parts);
+        self.push(code, Some((result, Extent::Small)), &parts);
         result
     }
 
@@ -159,7 +177,7 @@ impl Selector<'_> {
         self.push(code, None, &parts);
     }
 
-    fn push(&mut self, code: Codes, result: Option<(VReg, bool)>, parts: &[Part]) {
+    fn push(&mut self, code: Codes, result: Option<(VReg, Extent)>, parts: &[Part]) {
         let mut operands = vec![];
         let mut add = |operand| {
             operands.push(operand);
@@ -168,11 +186,12 @@ impl Selector<'_> {
         let (mut arguments, mut mask) = (vec![], None);
         match (result, parts) {
             (Some(_), [Tied(_), ..]) | (None, _) => {}
-            (Some((result, small)), _) => {
+            (Some((result, extent)), _) => {
                 let result = add(Operand::reg_def(result));
-                arguments.push(match small {
-                    true => Argument::Small(result),
-                    false => Argument::Register(result),
+                arguments.push(match extent {
+                    Extent::Whole => Argument::Register(result),
+                    Extent::Lower if !self.half => Argument::Lower(result),
+                    Extent::Lower | Extent::Small => Argument::Small(result),
                 });
             }
         }
@@ -182,6 +201,8 @@ impl Selector<'_> {
                     Argument::Register(add(Operand::reg_use(from)))
                 }
                 Small(from) => Argument::Small(add(Operand::reg_use(from))),
+                Lower(from) if !self.half => Argument::Lower(add(Operand::reg_use(from))),
+                Lower(from) => Argument::Small(add(Operand::reg_use(from))),
                 Tied(from) => {
                     let from = add(Operand::reg_use(from));
                     let (result, _) = result.expect("what is tied is tied to the result");

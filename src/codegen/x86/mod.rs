@@ -102,6 +102,8 @@ enum Argument {
     Register(usize),
     /// The lowest part of it: 32 bits of an integer, 128 of a vector.
     Small(usize),
+    /// The lower half of it.
+    Lower(usize),
     Memory {
         base: usize,
         offset: i32,

@@ -1,7 +1,7 @@
 //! Instruction selection for operations.
 
 use super::codes::*;
-use super::isel::Part::{Any, Byte, Mask, Pool, Result, Small, Tied, Use};
+use super::isel::Part::{Any, Byte, Lower, Mask, Pool, Result, Small, Tied, Use};
 use super::isel::{Place, Selector};
 use super::*;
 use crate::kir::{Address, Comparison, IndexOp, Memory, Op, Reduction, Scalar, Type, Unary, Value};
@@ -44,6 +44,21 @@ impl Selector<'_> {
                 let from = Any(self.memory(from));
                 let element = self.make_small(INTEGER, both(Movsx_r32_rm8), [from]);
                 self.splat(element)
+            }
+            Op::Broadcast(from, Memory::U16) => {
+                let from = Any(self.memory(from));
+                let element = self.make_small(INTEGER, both(Movzx_r32_rm16), [from]);
+                self.splat(element)
+            }
+            Op::Broadcast(from, Memory::I16) => {
+                let from = Any(self.memory(from));
+                let element = self.make_small(INTEGER, both(Movsx_r32_rm16), [from]);
+                self.splat(element)
+            }
+            Op::Broadcast(from, Memory::F16) => {
+                let from = Any(self.memory(from));
+                let elements = self.make_lower(BROADCAST_16, [from]);
+                self.make(VECTOR, OF_F16, [Lower(elements)])
             }
             Op::Broadcast(from, _) if self.uses.folds[value] => {
                 let base = self.register(from.pointer);
@@ -154,11 +169,16 @@ impl Selector<'_> {
 
     fn load(&mut self, from: Address, memory: Memory, lanes: u32) -> VReg {
         let whole = lanes >= self.lanes_now();
-        let bytes = memory.bytes() == 1;
         let code = match memory {
             Memory::U8 => WIDEN_UNSIGNED,
             Memory::I8 => WIDEN_SIGNED,
-            _ => LOAD,
+            Memory::U16 => WIDEN_UNSIGNED_16,
+            Memory::I16 => WIDEN_SIGNED_16,
+            Memory::F16 => OF_F16,
+            Memory::F32 | Memory::I32 => LOAD,
+            Memory::F64 | Memory::I64 | Memory::U32 => {
+                unreachable!("the verifier wants one lane for it")
+            }
         };
         let from = self.memory(from);
         match self.program.width {
@@ -167,11 +187,16 @@ impl Selector<'_> {
                 let mask = self.first_lanes(lanes);
                 self.make(VECTOR, code, [Any(from), Mask(mask, true)])
             }
-            Width::Avx2 if bytes => {
+            Width::Avx2 if memory.bytes() < 4 => {
+                let bytes = memory.bytes() as u32;
+                let insert = match bytes {
+                    1 => VEX_Vpinsrb_xmm_xmm_r32m8_imm8,
+                    _ => VEX_Vpinsrw_xmm_xmm_r32m16_imm8,
+                };
                 let zeros = self.make(VECTOR, XOR, [Result, Result]);
                 let some = (0..lanes).fold(zeros, |some, lane| {
-                    let element = [Small(some), Any(from.after(lane)), Byte(lane as u8)];
-                    self.make_small(VECTOR, both(VEX_Vpinsrb_xmm_xmm_r32m8_imm8), element)
+                    let element = [Small(some), Any(from.after(lane * bytes)), Byte(lane as u8)];
+                    self.make_small(VECTOR, both(insert), element)
                 });
                 self.make(VECTOR, code, [Small(some)])
             }
@@ -185,11 +210,12 @@ impl Selector<'_> {
     pub(super) fn store(&mut self, value: Value, memory: Memory, to: Address, lanes: u32) {
         let (value, to) = (self.register(value), self.memory(to));
         let whole = lanes == self.lanes_now();
-        let bytes = memory.bytes() == 1;
+        let narrow = memory.bytes() < 4;
         match self.program.width {
-            Width::Avx2 if bytes => self.store_bytes(value, to, lanes),
-            Width::Avx512 if bytes => {
-                let code = NARROW;
+            _ if memory == Memory::F16 => self.store_f16(value, to, lanes, whole),
+            Width::Avx2 if narrow => self.store_narrow(value, memory, to, lanes),
+            Width::Avx512 if narrow => {
+                let code = if memory.bytes() == 1 { NARROW } else { NARROW_16 };
                 if whole {
                     return self.act(code, [Any(to), Use(value)]);
                 }
@@ -208,21 +234,58 @@ impl Selector<'_> {
         }
     }
 
-    /// The low bytes of eight lanes: together in each half, then both in the lower one.
-    fn store_bytes(&mut self, value: VReg, to: Place, lanes: u32) {
-        let order = self.pool_of(|lane| if lane % 4 == 0 { 0x0c080400 } else { 0x80808080 });
+    fn store_f16(&mut self, value: VReg, to: Place, lanes: u32, whole: bool) {
+        // To nearest, ties to even.
+        let mode = Byte(0);
+        match self.program.width {
+            _ if whole => self.act(TO_F16, [Any(to), Use(value), mode]),
+            Width::Avx512 => {
+                let mask = self.first_lanes(lanes);
+                self.act(TO_F16, [Any(to), Use(value), mode, Mask(mask, false)]);
+            }
+            Width::Avx2 => {
+                let all = self.make_lower(TO_F16, [Use(value), mode]);
+                self.store_words(all, to, lanes);
+            }
+        }
+    }
+
+    /// The low bytes, one or two, of eight lanes: together in each half, then both in the lower one.
+    fn store_narrow(&mut self, value: VReg, memory: Memory, to: Place, lanes: u32) {
+        let one = memory.bytes() == 1;
+        let order = self.pool_of(|lane| match lane % 4 {
+            0 if one => 0x0c08_0400,
+            0 => 0x0504_0100,
+            1 if !one => 0x0d0c_0908,
+            _ => 0x8080_8080,
+        });
         let low_bytes = both(VEX_Vpshufb_ymm_ymm_ymmm256);
         let halves = self.make(VECTOR, low_bytes, [Use(value), Pool(order)]);
         let upper = both(VEX_Vextracti128_xmmm128_ymm_imm8);
         let upper = self.make_small(VECTOR, upper, [Use(halves), Byte(1)]);
-        let join = both(VEX_Vpunpckldq_xmm_xmm_xmmm128);
-        let all = self.make_small(VECTOR, join, [Small(halves), Small(upper)]);
-        if lanes == self.all_lanes() {
-            return self.act(both(VEX_Vmovq_xmmm64_xmm), [Any(to), Small(all)]);
+        let join = match one {
+            true => VEX_Vpunpckldq_xmm_xmm_xmmm128,
+            false => VEX_Vpunpcklqdq_xmm_xmm_xmmm128,
+        };
+        let all = self.make_small(VECTOR, both(join), [Small(halves), Small(upper)]);
+        match (one, lanes == self.all_lanes()) {
+            (true, true) => self.act(both(VEX_Vmovq_xmmm64_xmm), [Any(to), Small(all)]),
+            (false, true) => self.act(both(VEX_Vmovups_xmmm128_xmm), [Any(to), Small(all)]),
+            (true, false) => {
+                for lane in 0..lanes {
+                    let parts = [Any(to.after(lane)), Small(all), Byte(lane as u8)];
+                    self.act(both(VEX_Vpextrb_r32m8_xmm_imm8), parts);
+                }
+            }
+            (false, false) => self.store_words(all, to, lanes),
         }
+    }
+
+    /// The first words of a register, one by one.
+    fn store_words(&mut self, all: VReg, to: Place, lanes: u32) {
         for lane in 0..lanes {
-            let parts = [Any(to.after(lane)), Small(all), Byte(lane as u8)];
-            self.act(both(VEX_Vpextrb_r32m8_xmm_imm8), parts);
+            let parts = [Any(to.after(2 * lane)), Small(all), Byte(lane as u8)];
+            self.act(both(VEX_Vpextrw_r32m16_xmm_imm8), parts);
         }
     }
 
@@ -244,6 +307,11 @@ impl Selector<'_> {
                 self.make(MASK, both(VEX_Knotw_kr_kr), [Use(a)])
             }
             Unary::Not => self.with_constant(a, XOR, u32::MAX),
+            Unary::RoundF16 => {
+                let a = self.register(a);
+                let narrow = self.make_lower(TO_F16, [Use(a), Byte(0)]);
+                self.make(VECTOR, OF_F16, [Lower(narrow)])
+            }
             op => {
                 let a = Any(self.place(a));
                 match rounding(op) {

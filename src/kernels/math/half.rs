@@ -66,6 +66,21 @@ pub fn to_f16(b: &mut Builder, x: Value) -> Value {
     b.or(result, sign)
 }
 
+/// `F32` rounded to a binary16.
+pub fn round_f16(b: &mut Builder, x: Value) -> Value {
+    if b.machine().half_floats {
+        return b.unary(Unary::RoundF16, x);
+    }
+    let bits = to_f16(b, x);
+    of_f16(b, bits)
+}
+
+/// `F32` rounded to a bfloat16.
+pub fn round_bf16(b: &mut Builder, x: Value) -> Value {
+    let bits = to_bf16(b, x);
+    of_bf16(b, bits)
+}
+
 /// Without the low `digits` bits, the rest rounded to nearest, ties to even.
 fn rounded(b: &mut Builder, bits: Value, digits: u8) -> Value {
     let last = b.shift(Shift::RightUnsigned, bits, digits);
