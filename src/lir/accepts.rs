@@ -22,7 +22,7 @@ pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
     }
     match op {
         // Scalar code does not mind.
-        Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) if access.dtype.bytes() != 4 => true,
+        Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) if access.dtype.bytes() > 4 => true,
         Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) => contiguous(),
         Op::Gather { .. } => index != 0 || contiguous(),
         // A tile of A is read by broadcast loads.

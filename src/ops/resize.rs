@@ -61,6 +61,9 @@ struct Axis {
     outside: Vec<bool>,
 }
 
+/// Of computing coordinates.
+const ERROR: f64 = 1e-9;
+
 /// Weights are made for every element along an axis, so there is a bound.
 const LONGEST: usize = 1 << 24;
 
@@ -91,6 +94,14 @@ impl Axis {
         (each && !self.outside.contains(&true)).then_some(times)
     }
 
+    /// The weight of all taps together, if it is the same for every element of the result.
+    fn weight(&self) -> Option<f64> {
+        let sum = |taps: &Vec<(usize, f64)>| taps.iter().map(|t| t.1).sum::<f64>();
+        let first = sum(self.taps.first()?);
+        let mut all = self.taps.iter();
+        all.all(|taps| (sum(taps) - first).abs() < ERROR).then_some(first)
+    }
+
     /// With a whole scale `s`, the results `r`, `s + r`, `2 s + r`, .. for each `r` below it, as runs. `None`
     /// where it is no such scale, or the runs are many.
     fn phases(&self, extent: usize) -> Option<Vec<Vec<Run>>> {
@@ -119,8 +130,6 @@ impl Axis {
 
 impl Run {
     fn is_continued_by(&self, taps: &[(usize, f64)]) -> bool {
-        // Of computing the coordinates.
-        const ERROR: f64 = 1e-9;
         let mut pairs = self.taps.iter().zip(taps);
         pairs.all(|(a, b)| a.0 + self.count == b.0 && (a.1 - b.1).abs() < ERROR)
     }
@@ -388,6 +397,9 @@ impl Resize {
         let count = plan.taps.first().map_or(1, Vec::len);
         let y = if let Some(indices) = plan.indices() {
             gathered(mir, indices)
+        } else if ty.dims[axis] == 1 && let Some(weight) = plan.weight() {
+            let single = mir.binary_scalar(Binary::Mul, x, weight);
+            mir.broadcast(single, [&ty.dims[..axis], &[result], &ty.dims[axis + 1..]].concat())
         } else if count <= 4 && let Some(phases) = plan.phases(ty.dims[axis]) {
             interleaved(mir, x, axis, &phases)
         } else if count <= 4 {

@@ -16,15 +16,17 @@ use crate::mir::winograd::{Matrices, Side, Winograd};
 use crate::mir::{Contract, Conv, Graph, Node, Op, Value, Weights};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
+use cranelift_entity::SecondaryMap;
 use std::collections::BTreeMap;
 
 /// See the module's text.
 pub fn filter(graph: Graph, machine: &Machine) -> Graph {
     let mut r = Rewriter::new(&graph);
     let room = Room::new(&graph);
+    let uses = graph.uses();
     let mut transformed: BTreeMap<(Value, usize, usize), Value> = BTreeMap::new();
     for (old, node) in &graph.nodes {
-        let case = Case::new(&graph, node);
+        let case = Case::new(&graph, &uses, node);
         let plan = case.as_ref().and_then(|case| case.plan(machine, room.beside(old)));
         let (Some(case), Some(plan)) = (case, plan) else {
             r.copy(old);
@@ -104,8 +106,9 @@ struct Plan {
 struct Case<'a> {
     node: &'a Node,
     conv: &'a Conv,
-    /// The input without its border.
-    input: Value,
+    /// The input without its border: parts of its channels, which are transformed by themselves, so that
+    /// they need not be brought together before.
+    inputs: Vec<Value>,
     /// Zeros above and left of it.
     before: [usize; 2],
     images: usize,
@@ -118,7 +121,7 @@ struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    fn new(graph: &'a Graph, node: &'a Node) -> Option<Case<'a>> {
+    fn new(graph: &'a Graph, uses: &SecondaryMap<Value, u32>, node: &'a Node) -> Option<Case<'a>> {
         let Op::Conv(conv) = &node.op else { return None };
         let ones = conv.strides.iter().chain(&conv.dilations).all(|&n| n == 1);
         let f32s = node.operands.iter().all(|&v| graph.ty(v).dtype == DType::F32);
@@ -145,11 +148,16 @@ impl<'a> Case<'a> {
         if dims.contains(&0) {
             return None;
         }
+        let parts = &graph.nodes[input];
+        let inputs = match &parts.op {
+            Op::Concat { axis: 3 } if uses[input] == 1 => parts.operands.clone(),
+            _ => vec![input],
+        };
         let [images, height, width, outputs] = [0, 1, 2, 3].map(|axis| node.ty.dims[axis]);
         Some(Case {
             node,
             conv,
-            input,
+            inputs,
             before,
             images,
             extents: [dims[1], dims[2]],
@@ -244,7 +252,7 @@ impl<'a> Case<'a> {
         let (m, tiles) = (plan.tile, self.tiles(plan.tile));
         let points = (m + 2) * (m + 2);
         let origins = &self.node.origins;
-        let input = r.get(self.input);
+        let inputs: Vec<Value> = self.inputs.iter().map(|&v| r.get(v)).collect();
         let extra: Vec<Value> = r.operands(old).split_off(2);
         let f32 = |dims: &[usize]| Type::new(DType::F32, dims.to_vec());
         let mut bands = vec![];
@@ -253,12 +261,24 @@ impl<'a> Case<'a> {
             let (start, end) = (first * m, ((first + rows) * m).min(self.results[0]));
             let from = start.saturating_sub(self.before[0]);
             let to = (end + 2).saturating_sub(self.before[0]).min(self.extents[0]);
-            let x = r.narrow(input, 1, from, to - from);
             let count = self.images * rows * tiles[1];
             let before = [self.before[0].saturating_sub(start), self.before[1]];
             let side = Side::Input { before, tiles: [rows, tiles[1]] };
             let op = Op::Winograd(Winograd { tile: m, side });
-            let x = r.push(op, vec![x], f32(&[points, count, self.channels]), origins.clone());
+            let mut transformed = vec![];
+            for &input in &inputs {
+                let channels = r.new.ty(input).dims[3];
+                let x = r.narrow(input, 1, from, to - from);
+                let ty = f32(&[points, count, channels]);
+                transformed.push(r.push(op.clone(), vec![x], ty, origins.clone()));
+            }
+            let x = match transformed[..] {
+                [only] => only,
+                _ => {
+                    let ty = f32(&[points, count, self.channels]);
+                    r.push(Op::Concat { axis: 2 }, transformed, ty, origins.clone())
+                }
+            };
             let layout = Weights::Panels { width, columns: self.outputs };
             let op = Op::Contract(Contract { weights: layout, epilogue: None });
             let products =

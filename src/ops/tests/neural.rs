@@ -152,6 +152,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "Resize mode=linear coordinate_transformation_mode=align_corners",
         &["f32[1,5,6,3]", "-", "-", "const i64[4]=1,10,11,3"],
     ),
+    ("Resize mode=linear", &["f32[1,2,1,1]", "-", "-", "const i64[4]=1,2,5,3"]),
     ("Resize mode=cubic", &["f32[1,2,6,5]", "-", "const f32[4]=1,1,2,1"]),
     ("Resize mode=cubic exclude_outside=1", &["f32[1,1,4,4]", "-", "const f32[4]=1,1,1.7,0.8"]),
     ("Resize mode=cubic antialias=1 axes=[2]", &["f32[1,2,9]", "-", "-", "const i64[1]=4"]),
