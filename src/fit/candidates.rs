@@ -1,7 +1,7 @@
 //! Regions around the peak, and what each would need and cost.
 
 use super::{Peak, Turn, cost};
-use crate::lir::{BufferKind, StepInfo, schedule};
+use crate::lir::{Buffer, schedule};
 use crate::machine::Machine;
 use crate::mir::{Graph, Op, Role, Value};
 use crate::passes::bands::{Axis, Cut, Overlap, Region, alone, split};
@@ -9,13 +9,16 @@ use cranelift_entity::SecondaryMap;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many nodes behind the peak's are tried as sinks.
-const SINKS: usize = 40;
+const BEHIND: usize = 120;
 
-/// So many nodes before the peak's are tried as a region's first.
-const STARTS: usize = 32;
+/// So many sinks are tried even if less is needed with one before.
+const NEAR: usize = 4;
+
+/// A region begins at most so many nodes before the peak's.
+const BEFORE: u32 = 200;
 
 /// So many regions are measured at each turn.
-const MEASURED: usize = 60;
+const MEASURED: usize = 40;
 
 /// So many regions that fit are compared.
 const FITTING: usize = 8;
@@ -23,13 +26,13 @@ const FITTING: usize = 8;
 /// Numbers of bands that are tried.
 const BANDS: [usize; 17] = [2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192];
 
-/// A cut, what is expected of it.
-pub(super) struct Candidate {
-    pub(super) cut: Cut,
+/// A cut, and what is expected of it.
+struct Candidate {
+    cut: Cut,
     /// Bytes that are alive at most while it is computed.
-    pub(super) bytes: u64,
+    bytes: u64,
     /// Cycles that it costs.
-    pub(super) cycles: f64,
+    cycles: f64,
 }
 
 /// Whether two cuts have nodes in common.
@@ -37,107 +40,89 @@ pub(super) fn meets(a: &Cut, b: &Cut) -> bool {
     a.region.nodes.keys().any(|value| b.region.nodes.contains_key(value))
 }
 
-/// The cheapest cut with which no more than `goal` bytes should be alive around the peak; where there is
-/// none, the one that needs the fewest; `None` if no cut is expected to be of use.
-pub(super) fn best(
-    graph: &Graph,
-    now: &Turn,
-    peak: &Peak,
-    machine: &Machine,
-    goal: u64,
-    tried: &[Cut],
-) -> Option<Candidate> {
-    let around = Around::new(graph, now, peak);
-    let mut regions = around.regions();
-    // What is there whole in any case comes first, then what is small.
-    regions.retain(|(least, _)| *least < around.total);
-    regions.sort_by_key(|(least, region)| ((*least).max(goal), region.nodes.len(), region.sink));
-    let mut best: Option<Candidate> = None;
-    let mut fitting = 0;
-    for (_, region) in regions.into_iter().take(MEASURED) {
-        if fitting >= FITTING {
-            break;
-        }
-        for overlap in [Overlap::Kept, Overlap::Computed] {
-            let Some(found) = around.measure(&region, overlap, machine, goal, tried) else {
-                continue;
-            };
-            fitting += usize::from(found.bytes <= goal);
-            let rank = |c: &Candidate| {
-                let over = c.bytes.max(goal);
-                (over, if over > goal { 0.0 } else { c.cycles })
-            };
-            let lower = |best: &Candidate| {
-                let (a, b) = (rank(&found), rank(best));
-                a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).is_lt()
-            };
-            if best.as_ref().is_none_or(lower) {
-                best = Some(found);
-            }
-        }
-    }
-    best
-}
-
-/// What is known about the peak.
-struct Around<'a> {
+/// What a turn knows before it looks at times.
+pub(super) struct Scene<'a> {
     graph: &'a Graph,
     now: &'a Turn,
-    /// Bytes that are alive.
-    total: u64,
-    /// Bytes of the buffers that are alive.
-    alive: BTreeMap<crate::lir::Buffer, u64>,
-    /// The buffers in which the node of the model's graph lies, in one piece or several.
-    buffers: SecondaryMap<Value, Vec<crate::lir::Buffer>>,
-    /// The nodes that are computed at the peak and those that they read, but for views.
-    peak: BTreeSet<Value>,
+    machine: &'a Machine,
+    uses: SecondaryMap<Value, u32>,
+    /// The buffers in which a node of the model's graph lies, in one piece or several.
+    buffers: SecondaryMap<Value, Vec<Buffer>>,
     /// The nodes that depend on what is set for each run.
     varies: SecondaryMap<Value, bool>,
+    /// The nodes that come from each of the model's.
+    named: BTreeMap<&'a str, BTreeSet<Value>>,
+    /// The nodes that were looked at in this turn.
+    seen: BTreeSet<BTreeSet<Value>>,
+    /// What was chosen in this turn.
+    pub(super) taken: Vec<Cut>,
 }
 
-impl<'a> Around<'a> {
-    fn new(graph: &'a Graph, now: &'a Turn, peak: &Peak) -> Around<'a> {
-        let mut buffers: SecondaryMap<Value, Vec<_>> = SecondaryMap::new();
-        let mut nodes: BTreeSet<Value> = BTreeSet::new();
-        let step = peak.step.and_then(|step| now.module.steps.get(step));
-        for (new, node) in &now.graph.nodes {
-            let Some(old) = now.from[new] else { continue };
-            if let Some(buffer) = now.traces[new]
+impl<'a> Scene<'a> {
+    pub(super) fn new(graph: &'a Graph, now: &'a Turn, machine: &'a Machine) -> Scene<'a> {
+        let mut buffers: SecondaryMap<Value, Vec<Buffer>> = SecondaryMap::new();
+        for (new, buffer) in now.traces.iter() {
+            if let (Some(old), &Some(buffer)) = (now.from[new], buffer)
                 && !buffers[old].contains(&buffer)
             {
                 buffers[old].push(buffer);
             }
-            let origins = &now.graph.origins;
-            let is_at = |step: &StepInfo| match step.origins[..] {
-                [] => step.operands.iter().any(|a| now.traces[new] == Some(a.buffer)),
-                _ => node.origins.iter().any(|&o| step.origins.contains(&origins[o])),
-            };
-            if step.is_some_and(is_at) {
-                nodes.insert(old);
-            }
         }
         let mut varies: SecondaryMap<Value, bool> = SecondaryMap::new();
+        let mut named: BTreeMap<&str, BTreeSet<Value>> = BTreeMap::new();
         for (value, node) in &graph.nodes {
             varies[value] = matches!(node.op, Op::Input { role: Role::Input, .. })
                 || node.operands.iter().any(|&operand| varies[operand]);
-        }
-        let mut around = Around {
-            graph,
-            now,
-            total: peak.alive.iter().map(|(_, bytes)| bytes).sum(),
-            alive: peak.alive.iter().copied().collect(),
-            buffers,
-            peak: BTreeSet::new(),
-            varies,
-        };
-        for &value in &nodes {
-            let node = &graph.nodes[value];
-            for value in node.operands.iter().copied().chain([value]) {
-                let root = around.root(value);
-                around.peak.extend(around.is_computed(root).then_some(root));
+            for &origin in &node.origins {
+                named.entry(&graph.origins[origin]).or_default().insert(value);
             }
         }
-        around
+        let (uses, seen, taken) = (graph.uses(), BTreeSet::new(), vec![]);
+        Scene { graph, now, machine, uses, buffers, varies, named, seen, taken }
+    }
+
+    /// Takes the cheapest cut with which no more than `goal` bytes should be alive around a time; where
+    /// there is none, the one that needs the fewest. None that was tried before, and none that meets one
+    /// which was taken. Whether the time was worth a look.
+    pub(super) fn look(&mut self, peak: &Peak, goal: u64, tried: &[Cut]) -> bool {
+        let nodes = self.nodes(peak);
+        let is_taken =
+            |value: &Value| self.taken.iter().any(|cut| cut.region.nodes.contains_key(value));
+        if nodes.is_empty() || nodes.iter().any(is_taken) || self.seen.contains(&nodes) {
+            return false;
+        }
+        let around = Around {
+            scene: self,
+            total: peak.alive.iter().map(|(_, bytes)| bytes).sum(),
+            alive: peak.alive.iter().copied().collect(),
+            peak: &nodes,
+        };
+        let best = around.best(goal, tried);
+        self.seen.insert(nodes);
+        self.taken.extend(best.map(|found| found.cut));
+        true
+    }
+
+    /// The nodes that are computed at a time and those that they read, but for views.
+    fn nodes(&self, peak: &Peak) -> BTreeSet<Value> {
+        let mut nodes = BTreeSet::new();
+        let Some(step) = peak.step.and_then(|step| self.now.module.steps.get(step)) else {
+            return nodes;
+        };
+        let named = step.origins.iter().filter_map(|name| self.named.get(&name[..])).flatten();
+        let mut found: Vec<Value> = named.copied().collect();
+        if step.origins.is_empty() {
+            let reads = |buffer: &Buffer| step.operands.iter().any(|a| a.buffer == *buffer);
+            let all = self.graph.nodes.keys();
+            found.extend(all.filter(|&value| self.buffers[value].iter().any(reads)));
+        }
+        for value in found {
+            for &value in self.graph.nodes[value].operands.iter().chain([&value]) {
+                let root = self.root(value);
+                nodes.extend(self.is_computed(root).then_some(root));
+            }
+        }
+        nodes
     }
 
     fn root(&self, mut value: Value) -> Value {
@@ -151,76 +136,115 @@ impl<'a> Around<'a> {
         let op = &self.graph.nodes[value].op;
         self.varies[value] && !op.is_view() && !matches!(op, Op::Input { .. })
     }
+}
 
-    /// Regions with nodes of the peak inside, and what each needs at least, since it is there whole.
+/// What is known about one time.
+struct Around<'a> {
+    scene: &'a Scene<'a>,
+    /// Bytes that are alive.
+    total: u64,
+    /// Bytes of the buffers that are alive.
+    alive: BTreeMap<Buffer, u64>,
+    /// The nodes that are computed then, and those that they read.
+    peak: &'a BTreeSet<Value>,
+}
+
+impl Around<'_> {
+    fn best(&self, goal: u64, tried: &[Cut]) -> Option<Candidate> {
+        let is_taken =
+            |value: &Value| self.scene.taken.iter().any(|cut| cut.region.nodes.contains_key(value));
+        let mut regions = self.regions();
+        // What is there whole in any case comes first, then what is small.
+        regions.retain(|(least, region)| *least < self.total && !region.nodes.keys().any(is_taken));
+        regions
+            .sort_by_key(|(least, region)| ((*least).max(goal), region.nodes.len(), region.sink));
+        let mut best: Option<Candidate> = None;
+        let mut fitting = 0;
+        for (_, region) in regions.into_iter().take(MEASURED) {
+            if fitting >= FITTING {
+                break;
+            }
+            for overlap in [Overlap::Kept, Overlap::Computed] {
+                let Some(found) = self.measure(&region, overlap, goal, tried) else { continue };
+                fitting += usize::from(found.bytes <= goal);
+                let rank = |c: &Candidate| {
+                    let over = c.bytes.max(goal);
+                    (over, if over > goal { 0.0 } else { c.cycles })
+                };
+                let lower = |best: &Candidate| {
+                    let (a, b) = (rank(&found), rank(best));
+                    a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).is_lt()
+                };
+                if best.as_ref().is_none_or(lower) {
+                    best = Some(found);
+                }
+            }
+        }
+        best
+    }
+
+    /// Regions with nodes of the peak inside, and what each needs at least, since it is there whole. Of
+    /// those with the same sink, a longer one is worth a look only where that is less.
     fn regions(&self) -> Vec<(u64, Region)> {
         let mut regions: Vec<(u64, Region)> = vec![];
         let (Some(&first), Some(&last)) = (self.peak.first(), self.peak.last()) else {
             return regions;
         };
-        let behind = self.graph.nodes.keys().filter(|&value| value >= first);
+        let Scene { graph, varies, .. } = self.scene;
+        let early = first.as_u32().saturating_sub(BEFORE);
+        let outside = |value: Value| !varies[value] || value.as_u32() < early;
+        let behind = (first.as_u32()..graph.nodes.len() as u32).map(Value::from_u32);
         let sinks = behind.filter(|&value| {
-            self.is_computed(value) && !matches!(self.graph.nodes[value].op, Op::Pad { .. })
+            self.scene.is_computed(value) && !matches!(graph.nodes[value].op, Op::Pad { .. })
         });
         let sinks: Vec<Value> = sinks.collect();
-        let count = sinks.partition_point(|&sink| sink <= last) + SINKS;
-        for sink in sinks.into_iter().take(count) {
-            let dims = &self.graph.ty(sink).dims;
+        let count = sinks.partition_point(|&sink| sink <= last) + BEHIND;
+        // The least that any sink before needs.
+        let mut lowest = u64::MAX;
+        for (index, sink) in sinks.into_iter().take(count).enumerate() {
+            let dims = &graph.ty(sink).dims;
             let axes = (0..dims.len().saturating_sub(1)).filter(|&axis| dims[axis] > 1);
-            for axis in axes {
-                let axis = Axis { axis, unit: 1 };
-                let outside = |value: Value| !self.varies[value];
-                let Some(all) = Region::new(self.graph, sink, axis, outside) else { continue };
-                let starts = all
-                    .nodes
-                    .keys()
-                    .rev()
-                    .filter(|&&value| value < sink && !self.graph.nodes[value].op.is_view());
-                let mut starts: Vec<Value> = starts.copied().collect();
-                let near = starts.iter().position(|value| self.peak.contains(value));
-                let Some(near) = near else { continue };
-                starts.drain(..near);
-                starts.truncate(STARTS);
-                for start in starts {
-                    let region = all.from(start);
-                    let whole = |cut: &Cut| {
-                        cut.region.nodes.keys().all(|value| region.nodes.contains_key(value))
-                    };
-                    let apart = |cut: &Cut| {
-                        !cut.region.nodes.keys().any(|value| region.nodes.contains_key(value))
-                    };
-                    if self.now.cuts.iter().all(|cut| whole(cut) || apart(cut)) {
-                        regions.push((self.outside(&region), region));
-                    }
-                }
-                break;
+            let all = axes.filter_map(|axis| {
+                Region::new(graph, &self.scene.uses, sink, Axis { axis, unit: 1 }, outside)
+            });
+            let found = all.map(|all| self.starts(&all)).find(|found| !found.is_empty());
+            let found = found.unwrap_or_default();
+            let least = found.iter().map(|(bytes, _)| *bytes).min().unwrap_or(u64::MAX);
+            if index < NEAR || least < lowest {
+                regions.extend(found);
             }
+            lowest = lowest.min(least);
         }
         regions
     }
 
-    /// Bytes that are alive around a region, its leaves and its sink among them.
-    fn outside(&self, region: &Region) -> u64 {
-        let mut alive = self.alive.clone();
-        for value in region.nodes.keys() {
-            alive.retain(|buffer, _| !self.buffers[*value].contains(buffer));
-        }
-        let mut bytes = self.graph.ty(region.sink).bytes() as u64;
-        let leaves: BTreeSet<Value> =
-            region.leaves(self.graph).into_iter().map(|leaf| self.root(leaf)).collect();
-        for leaf in leaves {
-            let mut own = 0;
-            for buffer in &self.buffers[leaf] {
-                own = own.max(self.now.module.buffers[*buffer].bytes);
-                if self.now.module.buffers[*buffer].kind == BufferKind::Input {
-                    own = 0;
-                } else {
-                    alive.remove(buffer);
-                }
+    /// The parts of a region that are worth a look, with what is there whole.
+    fn starts(&self, all: &Region) -> Vec<(u64, Region)> {
+        let mut found: Vec<(u64, Region)> = vec![];
+        let mut near = false;
+        let mut lowest = u64::MAX;
+        let mut border = Border::new(self, all.sink);
+        for &start in all.nodes.keys().rev() {
+            border.include(start);
+            let node = &self.scene.graph.nodes[start];
+            near |= start < all.sink && self.peak.contains(&start);
+            let least = border.bytes();
+            if !near || node.op.is_view() || least >= lowest {
+                continue;
             }
-            bytes += own;
+            lowest = least;
+            let region = all.from(start);
+            let inside = |value: &Value| region.nodes.contains_key(value);
+            // Cuts that there are already are replaced as a whole, or stay.
+            let fits = |cut: &Cut| {
+                let count = cut.region.nodes.keys().filter(|value| inside(value)).count();
+                count == 0 || count == cut.region.nodes.len()
+            };
+            if self.scene.now.cuts.iter().all(fits) {
+                found.push((least, region));
+            }
         }
-        bytes + alive.values().sum::<u64>()
+        found
     }
 
     /// The fewest bands with which a region meets the goal, else those with which it needs least.
@@ -228,14 +252,16 @@ impl<'a> Around<'a> {
         &self,
         region: &Region,
         overlap: Overlap,
-        machine: &Machine,
         goal: u64,
         tried: &[Cut],
     ) -> Option<Candidate> {
-        let (part, inner) = alone(self.graph, region);
-        let outside = self.outside(region) - self.graph.ty(region.sink).bytes() as u64;
+        let machine = self.scene.machine;
+        let (part, inner) = alone(self.scene.graph, region);
+        let mut border = Border::new(self, region.sink);
+        region.nodes.keys().rev().for_each(|&value| border.include(value));
+        let outside = border.bytes() - self.scene.graph.ty(region.sink).bytes() as u64;
         let plain = cost::cycles(&part, machine);
-        let rows = region.rows(self.graph);
+        let rows = region.rows(self.scene.graph);
         let mut best: Option<Candidate> = None;
         let mut worse = 0;
         let mut heights: Vec<usize> = BANDS.iter().map(|&bands| rows.div_ceil(bands)).collect();
@@ -258,5 +284,50 @@ impl<'a> Around<'a> {
             }
         }
         best
+    }
+}
+
+/// What is there whole around a region that grows from its sink.
+struct Border<'a> {
+    scene: &'a Scene<'a>,
+    inside: BTreeSet<Value>,
+    /// What the region reads, but for views, inputs and constants.
+    leaves: BTreeSet<Value>,
+    /// What is alive and has nothing to do with the region.
+    alive: BTreeMap<Buffer, u64>,
+    sink: u64,
+}
+
+impl<'a> Border<'a> {
+    fn new(around: &'a Around<'a>, sink: Value) -> Border<'a> {
+        let (inside, leaves, scene) = (BTreeSet::new(), BTreeSet::new(), around.scene);
+        let bytes = scene.graph.ty(sink).bytes() as u64;
+        Border { scene, inside, leaves, alive: around.alive.clone(), sink: bytes }
+    }
+
+    fn include(&mut self, value: Value) {
+        let Border { scene, inside, leaves, alive, .. } = self;
+        inside.insert(value);
+        leaves.remove(&value);
+        alive.retain(|buffer, _| !scene.buffers[value].contains(buffer));
+        for &operand in &scene.graph.nodes[value].operands {
+            // A view of something inside is inside, or something else reads it too.
+            let root = scene.root(operand);
+            if scene.is_computed(root) && !inside.contains(&root) {
+                leaves.insert(root);
+            }
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        let Scene { buffers, now, .. } = self.scene;
+        let mut bytes = self.sink + self.alive.values().sum::<u64>();
+        for &leaf in &self.leaves {
+            let all = buffers[leaf].iter();
+            // Those that are alive are counted.
+            let all = all.filter(|buffer| !self.alive.contains_key(*buffer));
+            bytes += all.map(|&buffer| now.module.buffers[buffer].bytes).max().unwrap_or(0);
+        }
+        bytes
     }
 }

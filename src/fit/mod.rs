@@ -17,11 +17,17 @@ use crate::lir::{self, Buffer, Module, Step};
 use crate::machine::Machine;
 use crate::mir::{Graph, Value};
 use crate::passes::bands::{Cut, split};
-use candidates::Candidate;
+use candidates::Scene;
 use cranelift_entity::{EntityRef, SecondaryMap};
 
 /// So many turns at most.
-const TURNS: usize = 64;
+const TURNS: usize = 32;
+
+/// So many cuts are tried at most.
+const TRIED: usize = 200;
+
+/// So many times of a schedule are looked at in a turn.
+const LOOKS: usize = 24;
 
 /// What it cost to fit.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -58,14 +64,15 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(graph: &Graph, cuts: Vec<Cut>, options: &lir::Options) -> Result<Turn, ErrorKind> {
+    /// In the graph's own order, without places.
+    fn draft(graph: &Graph, cuts: Vec<Cut>, options: &lir::Options) -> Result<Turn, ErrorKind> {
         let (graph, from) = split(graph, &cuts);
-        let (module, traces) = lir::lower_traced(&graph, options.clone())?;
+        let (module, traces) = lir::draft(&graph, options)?;
         Ok(Turn { cuts, graph, from, module, traces })
     }
 }
 
-/// The time at which most is alive.
+/// A time at which too much is alive.
 struct Peak {
     /// The step that runs then, if one does.
     step: Option<Step>,
@@ -73,33 +80,43 @@ struct Peak {
     alive: Vec<(Buffer, u64)>,
 }
 
-impl Peak {
-    fn new(module: &Module) -> Peak {
+/// What is alive at each time.
+struct Lives {
+    /// Every buffer in the arena, with the bytes of its slot.
+    slots: Vec<(Buffer, Range, u64)>,
+    /// The sum at each time.
+    sums: Vec<u64>,
+    /// The times that a step runs at, those with the largest sums first; then the start.
+    times: Vec<usize>,
+}
+
+impl Lives {
+    fn new(module: &Module) -> Lives {
         let align = module.plan.options.alignment.max(1);
         let ranges = ranges(module);
         let size = |buffer: Buffer| module.buffers[buffer].bytes.next_multiple_of(align);
-        let all = module.buffers.keys().filter_map(|b| Some((b, ranges[b]?, size(b))));
-        let all: Vec<(Buffer, Range, u64)> = all.collect();
-        let mut change = vec![0i64; module.steps.len() + 3];
-        for (_, range, bytes) in &all {
-            change[range.first as usize] += *bytes as i64;
-            change[range.last as usize + 1] -= *bytes as i64;
+        let slots = module.buffers.keys().filter_map(|b| Some((b, ranges[b]?, size(b))));
+        let slots: Vec<(Buffer, Range, u64)> = slots.collect();
+        let mut changes = vec![(0u64, 0u64); module.steps.len() + 3];
+        for (_, range, bytes) in &slots {
+            changes[range.first as usize].0 += bytes;
+            changes[range.last as usize + 1].1 += bytes;
         }
-        let sum = |now: &mut i64, change: &i64| {
-            *now += change;
+        let sum = |now: &mut u64, &(more, less): &(u64, u64)| {
+            *now = *now + more - less;
             Some(*now)
         };
-        let live: Vec<i64> = change.iter().scan(0, sum).collect();
-        let most = live.iter().copied().max().unwrap_or(0);
-        // A step says more than the times before and behind all of them.
-        let steps = 1..=module.steps.len();
-        let time = steps.into_iter().chain([0]).find(|&t| live[t] == most).unwrap_or(0);
-        let at = |range: &Range| (range.first..=range.last).contains(&(time as u32));
-        let alive = all.iter().filter(|(_, range, _)| at(range));
-        Peak {
-            step: time.checked_sub(1).map(Step::new),
-            alive: alive.map(|&(buffer, _, bytes)| (buffer, bytes)).collect(),
-        }
+        let sums: Vec<u64> = changes.iter().scan(0, sum).collect();
+        let mut times: Vec<usize> = (1..=module.steps.len()).chain([0]).collect();
+        times.sort_by_key(|&time| std::cmp::Reverse(sums[time]));
+        Lives { slots, sums, times }
+    }
+
+    fn at(&self, time: usize) -> Peak {
+        let now = |range: &Range| (range.first as usize..=range.last as usize).contains(&time);
+        let alive = self.slots.iter().filter(|(_, range, _)| now(range));
+        let alive = alive.map(|&(buffer, _, bytes)| (buffer, bytes)).collect();
+        Peak { step: time.checked_sub(1).map(Step::new), alive }
     }
 }
 
@@ -114,47 +131,94 @@ pub fn fit(
     machine: &Machine,
     limit: u64,
 ) -> Result<Fitted, ErrorKind> {
-    let plain = Turn::new(&graph, vec![], options)?;
-    let (plain_size, plain_steps) = (plain.module.plan.arena_size, plain.module.steps.len());
-    let mut now = plain;
-    let mut tried: Vec<Cut> = vec![];
+    let plain = lir::lower(&graph, options.clone())?;
+    if plain.plan.arena_size <= limit {
+        return Ok(Fitted { graph, module: plain, price: None });
+    }
+    let graph = graph.reordered(&lir::order(&graph, options)?);
+    let mut now = Turn::draft(&graph, vec![], options)?;
+    let (mut goal, mut tried) = (limit, vec![]);
+    let mut best: Option<Module> = None;
     for _ in 0..TURNS {
-        if now.module.plan.arena_size <= limit {
-            break;
+        if now.module.plan.bound <= goal {
+            let module = lir::lower(&now.graph, options.clone())?;
+            let plan = &module.plan;
+            if plan.arena_size <= limit {
+                let price = Some(price(&graph, &plain, &now, &module, machine));
+                return Ok(Fitted { graph: now.graph, module, price });
+            }
+            // Gaps between slots are paid for by what is alive.
+            goal = goal.min(plan.bound).saturating_sub(plan.arena_size - limit);
+            let lower = |best: &Module| plan.arena_size < best.plan.arena_size;
+            if best.as_ref().is_none_or(lower) {
+                best = Some(module);
+            }
         }
-        // Gaps between slots are paid for by what is alive.
-        let gaps = now.module.plan.arena_size.saturating_sub(now.module.plan.bound);
-        let goal = limit.saturating_sub(gaps);
-        let peak = Peak::new(&now.module);
-        let Some(Candidate { cut, .. }) =
-            candidates::best(&graph, &now, &peak, machine, goal, &tried)
-        else {
-            break;
-        };
-        tried.push(cut.clone());
-        let inside = |other: &&Cut| !candidates::meets(other, &cut);
-        let cuts = now.cuts.iter().filter(inside).cloned().chain([cut.clone()]).collect();
-        let next = Turn::new(&graph, cuts, options)?;
-        if next.module.plan.bound <= now.module.plan.bound {
-            now = next;
+        match turn(&graph, &now, options, machine, goal, &mut tried)? {
+            Some(next) => now = next,
+            None => break,
         }
     }
-    let Turn { cuts, graph: new, module, .. } = now;
-    if module.plan.arena_size > limit {
-        return Err(refused(&module, limit));
+    let last = lir::lower(&now.graph, options.clone())?;
+    if last.plan.arena_size <= limit {
+        let price = Some(price(&graph, &plain, &now, &last, machine));
+        return Ok(Fitted { graph: now.graph, module: last, price });
     }
-    let price = (!cuts.is_empty()).then(|| Price {
-        plain: plain_size,
-        regions: cuts.len(),
-        steps: [plain_steps, module.steps.len()],
-        time: cost::cycles(&new, machine) / cost::cycles(&graph, machine).max(1.0),
-    });
-    Ok(Fitted { graph: new, module, price })
+    let all = [Some(last), best, Some(plain)].into_iter().flatten();
+    let lowest = all.min_by_key(|module| module.plan.arena_size);
+    Err(lowest.map_or_else(|| ErrorKind::bug("no plan"), |lowest| refused(&lowest, limit)))
+}
+
+fn price(graph: &Graph, plain: &Module, now: &Turn, module: &Module, machine: &Machine) -> Price {
+    Price {
+        plain: plain.plan.arena_size,
+        regions: now.cuts.len(),
+        steps: [plain.steps.len(), module.steps.len()],
+        time: cost::cycles(&now.graph, machine) / cost::cycles(graph, machine).max(1.0),
+    }
+}
+
+/// Cuts what needs most; `None` where nothing is left to be tried.
+fn turn(
+    graph: &Graph,
+    now: &Turn,
+    options: &lir::Options,
+    machine: &Machine,
+    goal: u64,
+    tried: &mut Vec<Cut>,
+) -> Result<Option<Turn>, ErrorKind> {
+    loop {
+        let lives = Lives::new(&now.module);
+        let mut scene = Scene::new(graph, now, machine);
+        let mut looks = LOOKS;
+        for &time in &lives.times {
+            if looks == 0 || lives.sums[time] + lir::CONTEXT_BYTES <= goal {
+                break;
+            }
+            looks -= usize::from(scene.look(&lives.at(time), goal, tried));
+        }
+        let taken = scene.taken;
+        if taken.is_empty() || tried.len() > TRIED {
+            return Ok(None);
+        }
+        tried.extend(taken.iter().cloned());
+        // All of them, or if that is no good the first, which is the highest time's.
+        for count in [taken.len(), 1] {
+            let new = &taken[..count];
+            let apart = |old: &&Cut| !new.iter().any(|cut| candidates::meets(old, cut));
+            let cuts = now.cuts.iter().filter(apart).chain(new).cloned().collect();
+            let next = Turn::draft(graph, cuts, options)?;
+            if next.module.plan.bound <= now.module.plan.bound {
+                return Ok(Some(next));
+            }
+        }
+    }
 }
 
 /// The error that a module does not fit: what was reached, and what holds it.
 pub fn refused(module: &Module, limit: u64) -> ErrorKind {
-    let peak = Peak::new(module);
+    let lives = Lives::new(module);
+    let peak = lives.at(lives.times[0]);
     let mut alive = peak.alive;
     alive.sort_by_key(|&(buffer, bytes)| (std::cmp::Reverse(bytes), buffer));
     let held = alive.iter().filter(|(_, bytes)| *bytes > 0).take(4);

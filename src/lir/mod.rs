@@ -356,13 +356,66 @@ pub fn lower_traced(
     graph: &mir::Graph,
     options: Options,
 ) -> Result<(Module, storage::Traces), crate::error::ErrorKind> {
-    let links = state::links(graph, &options)?;
     // Without aliases, the listing follows the model.
     let tried = if options.alias { usize::MAX } else { 1 };
     let orders: Vec<_> = schedule::orders(graph).into_iter().take(tried).collect();
+    let (mut module, traces) = stored(graph, &orders, &options)?;
+    if options.alias {
+        schedule::improve(&mut module);
+    }
+    permanent::check_fixed(&module)?;
+    place::place(&mut module)?;
+    if cfg!(debug_assertions)
+        && let Err(broken) = verify::verify(&module)
+    {
+        panic!("after lowering: {}\n{module}", broken.join("\n"));
+    }
+    Ok((module, traces))
+}
+
+/// The steps of a graph in its own order, with its plan's bound for the size of its arena but without a
+/// place for anything: quick, to see where the peak is.
+///
+/// # Errors
+///
+/// As [`lower`].
+pub fn draft(
+    graph: &mir::Graph,
+    options: &Options,
+) -> Result<(Module, storage::Traces), crate::error::ErrorKind> {
+    let (mut module, traces) = stored(graph, &[graph.nodes.keys().collect()], options)?;
+    module.plan.bound = place::bound(&module);
+    module.plan.arena_size = module.plan.bound;
+    Ok((module, traces))
+}
+
+/// The order of a graph's nodes that leads to the lowest bound.
+///
+/// # Errors
+///
+/// As [`lower`].
+pub fn order(
+    graph: &mir::Graph,
+    options: &Options,
+) -> Result<Vec<mir::Value>, crate::error::ErrorKind> {
+    let links = state::links(graph, options)?;
+    let bound = |order: &Vec<mir::Value>| {
+        place::bound(&storage::assign(graph, order, &links, options, usize::MAX))
+    };
+    let best = schedule::orders(graph).into_iter().min_by_key(bound);
+    best.ok_or_else(|| crate::error::ErrorKind::bug("no schedule"))
+}
+
+/// The graph's steps in the best of these orders.
+fn stored(
+    graph: &mir::Graph,
+    orders: &[Vec<mir::Value>],
+    options: &Options,
+) -> Result<(Module, storage::Traces), crate::error::ErrorKind> {
+    let links = state::links(graph, options)?;
     // The first of the lowest, so that the model's own order wins where it is as good.
     let lowest = |reach: usize| {
-        let stored = |order| storage::traced(graph, order, &links, &options, reach);
+        let stored = |order| storage::traced(graph, order, &links, options, reach);
         let all = orders.iter().map(|order| stored(order));
         let lowest = all.map(|stored| (place::bound(&stored.0), stored));
         let no_order = || crate::error::ErrorKind::bug("no schedule");
@@ -375,14 +428,6 @@ pub fn lower_traced(
         if near_bound < bound - bound / 16 {
             (module, traces) = near;
         }
-        schedule::improve(&mut module);
-    }
-    permanent::check_fixed(&module)?;
-    place::place(&mut module)?;
-    if cfg!(debug_assertions)
-        && let Err(broken) = verify::verify(&module)
-    {
-        panic!("after lowering: {}\n{module}", broken.join("\n"));
     }
     Ok((module, traces))
 }

@@ -321,6 +321,22 @@ impl Graph {
         uses
     }
 
+    /// The same graph with its nodes in another order, operands before users.
+    #[must_use]
+    pub fn reordered(&self, order: &[Value]) -> Graph {
+        let mut new = self.skeleton();
+        let mut values = cranelift_entity::SecondaryMap::with_default(Value(0));
+        for &old in order {
+            let mut node = self.nodes[old].clone();
+            node.operands.iter_mut().for_each(|operand| *operand = values[*operand]);
+            values[old] = new.nodes.push(node);
+        }
+        new.inputs = self.inputs.iter().map(|&input| values[input]).collect();
+        let output = |o: &Output| Output { name: o.name.clone(), value: values[o.value] };
+        new.outputs = self.outputs.iter().map(output).collect();
+        new
+    }
+
     /// A graph with the same name, origins and nothing else, for passes that rebuild.
     #[must_use]
     pub fn skeleton(&self) -> Graph {

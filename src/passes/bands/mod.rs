@@ -52,14 +52,14 @@ pub struct Cut {
 
 impl Region {
     /// The largest region that ends in `sink` and is cut along `axis`, without the nodes that `outside`
-    /// keeps out; `None` if the sink cannot be cut.
+    /// keeps out; `None` if the sink cannot be cut. `uses` are the graph's.
     pub fn new(
         graph: &Graph,
+        uses: &SecondaryMap<Value, u32>,
         sink: Value,
         axis: Axis,
         outside: impl Fn(Value) -> bool,
     ) -> Option<Region> {
-        let uses = graph.uses();
         let mut nodes = BTreeMap::new();
         // For what some node reads by rows, the axis and how often; `None` where that is contradictory.
         let mut wanted = BTreeMap::from([(sink, Some((axis, uses[sink])))]);

@@ -29,10 +29,11 @@ pub(super) enum Source {
     Rows(Axis, Window),
 }
 
-/// Rows `a..b` of the result need rows `a / block * stride + first ..= (b - 1) / block * stride + last` of the
-/// operand, those that it has.
+/// Row `r` of the result needs rows `(r + before) / block * stride + first` up to that with `last`, those that the
+/// operand has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Window {
+    before: i64,
     block: i64,
     stride: i64,
     first: i64,
@@ -40,7 +41,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    const SAME: Window = Window { block: 1, stride: 1, first: 0, last: 0 };
+    const SAME: Window = Window { before: 0, block: 1, stride: 1, first: 0, last: 0 };
 
     fn moved(by: i64) -> Window {
         Window { first: by, last: by, ..Window::SAME }
@@ -49,7 +50,8 @@ impl Window {
     /// The rows of an operand with `count` of them; none where it has no part in the result's.
     pub(super) fn of(self, rows: &Range<usize>, count: usize) -> Range<usize> {
         let clip = |row: i64| row.clamp(0, count as i64) as usize;
-        let [a, b] = [rows.start, rows.end.max(1) - 1].map(|row| row as i64 / self.block);
+        let [a, b] = [rows.start, rows.end.max(1) - 1]
+            .map(|row| (row as i64 + self.before).div_euclid(self.block));
         let (start, end) =
             (clip(a * self.stride + self.first), clip(b * self.stride + self.last + 1));
         start..end.max(start)
@@ -161,10 +163,11 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
             if low[axis] == 0 && high[axis] == 0 && interior[axis] == 0 {
                 return Some(vec![same(axis)]);
             }
-            if unit != 1 || interior[axis] != 0 || operand(0).dims[axis] == 0 {
+            if unit != 1 || operand(0).dims[axis] == 0 {
                 return None;
             }
-            vec![Source::Rows(rows, Window::moved(-(low[axis] as i64)))]
+            let (before, block) = (-(low[axis] as i64), interior[axis] as i64 + 1);
+            vec![Source::Rows(rows, Window { before, block, ..Window::SAME })]
         }
         Op::Concat { axis: along } if *along != axis => vec![same(axis); node.operands.len()],
         Op::Concat { .. } => {
@@ -207,7 +210,7 @@ fn reshaped(from: &[usize], rows: Axis, to: &[usize]) -> Option<Axis> {
     })
 }
 
-/// The rows that are computed where some are needed: whole tiles, and of a border not that alone.
+/// The rows that are computed where some are needed: whole tiles, and of a border some of the operand.
 pub(super) fn computed(
     graph: &Graph,
     value: Value,
@@ -221,13 +224,21 @@ pub(super) fn computed(
     {
         return need.start / w.tile * w.tile..need.end.next_multiple_of(w.tile).min(count);
     }
-    if let Op::Pad { low, .. } = &node.op
+    if let Op::Pad { low, interior, .. } = &node.op
         && rows.unit == 1
     {
-        let (low, inside) = (low[rows.axis], graph.ty(node.operands[0]).dims[rows.axis]);
-        let behind = low + inside;
-        let end = if need.end >= behind { count } else { need.end.max(low + 1) };
-        return need.start.min(behind.max(1) - 1)..end;
+        // From an element of the operand to before the next one.
+        let (low, block) = (low[rows.axis], interior[rows.axis] + 1);
+        let inside = (graph.ty(node.operands[0]).dims[rows.axis].max(1) - 1) * block;
+        let start = match need.start.checked_sub(low) {
+            Some(behind) => low + behind.min(inside) / block * block,
+            None => need.start,
+        };
+        let end = match need.end.saturating_sub(low) {
+            behind if behind > inside => count,
+            behind => low + behind.max(1).next_multiple_of(block),
+        };
+        return start..end.min(count);
     }
     need
 }

@@ -29,7 +29,9 @@ fn check_from(graph: &Graph, first: Value) -> (usize, usize) {
         let dims = graph.ty(sink).dims.clone();
         for axis in (0..dims.len()).filter(|&axis| dims[axis] > 1) {
             let axis = Axis { axis, unit: 1 };
-            let Some(region) = Region::new(graph, sink, axis, |_| false) else { continue };
+            let Some(region) = Region::new(graph, &graph.uses(), sink, axis, |_| false) else {
+                continue;
+            };
             largest = largest.max(region.nodes.len());
             let rows = region.rows(graph);
             let (part, inner) = alone(graph, &region);
@@ -187,7 +189,8 @@ fn moved_and_joined() {
     let picked = b.gather(halves, indices, 0);
     let picked = b.unary(Unary::Neg, picked);
     let image = b.reshape(picked, [1, 5, 4, 4]);
-    let wide = b.pad_interior(image, &[0, 2, 0, 0], &[0, 1, 0, 0], &[0, 0, 1, 0], 0.5);
+    let wide = b.pad_interior(image, &[0, 2, 0, 0], &[0, 1, 0, 0], &[0, 1, 1, 0], 0.5);
+    let wide = b.unary(Unary::Abs, wide);
     let pooled = b.pool(Reduction::Max, wide, &[3, 2], &[2, 1], &[1, 1]);
     let y = b.reduce(Reduction::Sum, pooled, &[2]);
     let (cuts, _) = check(&finish(b, y));

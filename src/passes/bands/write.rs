@@ -240,14 +240,13 @@ impl Writer<'_, '_> {
 fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) -> Op {
     let mut op = node.op.clone();
     match &mut op {
-        Op::Pad { low, high, .. } => {
-            let (low, high) = (&mut low[axis.axis], &mut high[axis.axis]);
-            // All of the border is along other axes where rows are longer than one element.
-            if axis.unit == 1 {
-                let before = *low;
-                *low = (read.start + before).saturating_sub(rows.start);
-                *high = rows.end.saturating_sub(read.end + before);
-            }
+        // All of the border is along other axes where rows are longer than one element.
+        Op::Pad { low, high, interior, .. } if axis.unit == 1 => {
+            let at = axis.axis;
+            let (before, block) = (low[at], interior[at] + 1);
+            low[at] = (before + read.start * block).saturating_sub(rows.start);
+            high[at] =
+                rows.end.saturating_sub(before + read.end.max(1).saturating_sub(1) * block + 1);
         }
         Op::Slice { starts, .. } => starts[axis.axis] = 0,
         Op::Winograd(Winograd { tile, side: Side::Input { before, tiles } }) => {
@@ -257,6 +256,7 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
         Op::Input { .. }
         | Op::Constant(_)
         | Op::Map(_)
+        | Op::Pad { .. }
         | Op::Reduce { .. }
         | Op::ArgReduce { .. }
         | Op::Rows(_)
