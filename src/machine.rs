@@ -47,7 +47,7 @@ impl Machine {
         l2: 512 << 10,
     };
 
-    /// AVX2 and FMA.
+    /// AVX2, FMA and F16C, which every processor with AVX2 has.
     pub const AVX2: Machine = Machine {
         name: "avx2",
         lanes: 8,
