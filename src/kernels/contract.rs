@@ -9,7 +9,7 @@
 
 use super::expr::{self, Body};
 use super::finish::Finish;
-use super::nest::{self, Level, Part, Shares, nest};
+use super::nest::{self, Level, Part, Shares, moved, nest};
 use super::{Frame, KernelPlan, operations};
 use crate::error::ErrorKind;
 use crate::kir::Value;
@@ -54,6 +54,7 @@ pub(super) fn product(
         depth: vec![depth],
         panel,
         left: 0,
+        backwards: contract.backwards,
     };
     problem.swap_if_better();
     problem.kernel(contract.epilogue.as_ref())
@@ -108,6 +109,7 @@ pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<Kerne
         depth: depth.chain([Level::axis(inside, vec![x.strides[channel], channel_step])]).collect(),
         panel,
         left: 0,
+        backwards: false,
     };
     problem.kernel(conv.epilogue.as_ref())
 }
@@ -128,7 +130,7 @@ impl<'a> Block<'a> {
         epilogue: &'a Expr,
     ) -> Result<Option<Block<'a>>, ErrorKind> {
         let (around, depth) = (vec![rows], vec![depth]);
-        let problem = Problem { frame, around, columns, depth, panel, left: 0 };
+        let problem = Problem { frame, around, columns, depth, panel, left: 0, backwards: false };
         Ok(problem.tiling(epilogue)?.map(|tiling| Block { tiling }))
     }
 
@@ -154,6 +156,8 @@ struct Problem<'a> {
     panel: Option<i64>,
     /// Which operand is read by broadcasts: 0, or 1 when they have changed places.
     left: usize,
+    /// Whether the right operand is read from its end.
+    backwards: bool,
 }
 
 /// How vectors of columns come from the right operand.
@@ -356,7 +360,7 @@ impl<'a> Tiling<'a> {
         self.ahead = Some(each);
     }
 
-    fn write(self) -> KernelPlan {
+    fn write(mut self) -> KernelPlan {
         let frame = self.problem.frame;
         let depth: i64 = self.problem.depth.iter().map(|l| l.extent).product();
         let columns = &self.problem.columns;
@@ -371,13 +375,21 @@ impl<'a> Tiling<'a> {
         let around: i64 = self.around.iter().map(|l| l.extent).product();
         let panels = (columns.extent + panel - 1) / panel;
         let in_tiles = |rows: i64| (rows / tile * tile).max(tile);
-        let columns = columns.clone().in_pieces(panel);
+        let backwards = self.problem.backwards
+            && self.problem.panel.is_some()
+            && self.ahead.is_none()
+            && !self.empty
+            && columns.extent % panel == 0;
+        let columns = match backwards {
+            true => Level::axis(panels, columns.steps.iter().map(|s| -s * panel).collect()),
+            false => columns.clone().in_pieces(panel),
+        };
         let mut levels = self.around.clone();
         // Threads share rows, as steps before and behind do, unless each would have to bring all of
         // the panels from far away.
         let (l2, right) = (frame.machine.l2 as i64, self.problem.right());
         let groups = self.around.iter().filter(|l| l.steps[right] != 0).map(|l| l.extent);
-        let matrix = depth * columns.extent * expr::size(self.dtype);
+        let matrix = depth * self.problem.columns.extent * expr::size(self.dtype);
         let heavy = matrix > l2 || matrix * groups.product::<i64>() > 4 * l2;
         // Not so small that the panels are read for little.
         let spread = in_tiles((blocked.extent / 64).max(tile * 4 / of_rest.min(4)));
@@ -414,8 +426,18 @@ impl<'a> Tiling<'a> {
             let right = self.problem.right();
             pointers.push(b.offset(pointers[right], panel, columns.steps[right]));
         }
+        if backwards {
+            let last: Vec<i64> = columns.steps.iter().map(|step| step * panel).collect();
+            pointers = moved(&mut b, &pointers, panels - 1, &last);
+            for level in &mut self.problem.depth {
+                for (pointer, step) in pointers.iter_mut().zip(&mut level.steps) {
+                    *pointer = b.offset(*pointer, level.extent - 1, *step);
+                    *step = -*step;
+                }
+            }
+        }
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
-            let columns = sizes[columns_at];
+            let columns = if backwards { panel } else { sizes[columns_at] };
             let mut rows = self.rows.clone();
             rows[at].extent = sizes[rows_at];
             self.panel(b, p, rows, columns);

@@ -277,7 +277,8 @@ mod tests {
     #[test]
     fn sums_of_nothing() {
         let operands = vec![access(0, DType::F32, &[3, 0]), access(1, DType::F32, &[0, 20])];
-        let op = Op::Contract(Contract { weights: Weights::Plain, epilogue: None });
+        let op =
+            Op::Contract(Contract { weights: Weights::Plain, epilogue: None, backwards: false });
         plan(&step(op, operands, access(2, DType::F32, &[3, 20])));
         let op = Op::Reduce { op: Reduction::Max, axes: vec![1] };
         plan(&step(op, vec![access(0, DType::F32, &[3, 0])], access(1, DType::F32, &[3, 1])));
@@ -288,7 +289,11 @@ mod tests {
         let step = |rows| {
             let operands =
                 vec![access(0, DType::F32, &[rows, 512]), access(1, DType::F32, &[512, 512])];
-            let op = Op::Contract(Contract { weights: Weights::Plain, epilogue: None });
+            let op = Op::Contract(Contract {
+                weights: Weights::Plain,
+                epilogue: None,
+                backwards: false,
+            });
             plan(&step(op, operands, access(2, DType::F32, &[rows, 512])))
         };
         assert_eq!(step(512).grain, 1);

@@ -89,7 +89,8 @@ mod tests {
     fn transposed_operands() {
         let dense = Access::dense(Buffer::new(0), &Type::new(DType::F32, [8, 16]));
         let transposed = dense.permuted(&[1, 0]);
-        let op = Op::Contract(Contract { weights: Weights::Plain, epilogue: None });
+        let op =
+            Op::Contract(Contract { weights: Weights::Plain, epilogue: None, backwards: false });
         assert!(accepts(&op, 0, &transposed));
         assert!(!accepts(&op, 1, &transposed));
         assert!(accepts(&op, 1, &dense));

@@ -186,7 +186,8 @@ impl Builder {
         let with = |tail: [usize; 2]| [&batch[..], &tail[..]].concat();
         let (a, b) = (self.broadcast(a, with([m, k])), self.broadcast(b, with([k, n])));
         let ty = self.ty(a).with_dims(with([m, n]));
-        let op = Op::Contract(Contract { weights: Weights::Plain, epilogue: None });
+        let op =
+            Op::Contract(Contract { weights: Weights::Plain, epilogue: None, backwards: false });
         self.push(op, &[a, b], ty)
     }
 

@@ -542,7 +542,7 @@ fn contract(c: &Contract, a: &Tensor, b: &Tensor, ty: &Type) -> Tensor {
 }
 
 fn attended(attention: &Attention, operands: &[&Tensor], ty: &Type) -> Tensor {
-    let product = Contract { weights: Weights::Plain, epilogue: None };
+    let product = Contract { weights: Weights::Plain, epilogue: None, backwards: false };
     let mut scores = ty.clone();
     *scores.dims.last_mut().expect("scores have columns") =
         *operands[1].dims().last().expect("there is a column for each key");

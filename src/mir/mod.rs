@@ -211,6 +211,9 @@ pub struct Contract {
     /// What is done to each sum before it is stored: `Scalar::Operand(0)` is the sum, `Operand(i)` the
     /// node's operand `i + 1`, broadcast to the result.
     pub epilogue: Option<Expr>,
+    /// Whether B is best read from its end: what was read last lies nearest.
+    #[serde(default)]
+    pub backwards: bool,
 }
 
 /// Convolution without padding: operands X `[N, spatial.., C]`, W `[taps.., C / groups, K]` and those

@@ -213,11 +213,15 @@ fn contract(c: &Contract, operands: &[&Type]) -> Result<Type, String> {
 fn attended(attention: &Attention, operands: &[&Type]) -> Result<Type, String> {
     let [q, k, v, extra @ ..] = operands else { return Err("less than three operands".into()) };
     ensure([q, k, v].iter().all(|t| t.dtype == DType::F32), "element types")?;
-    let product = Contract { weights: Weights::Plain, epilogue: attention.epilogue.clone() };
+    let product = Contract {
+        weights: Weights::Plain,
+        epilogue: attention.epilogue.clone(),
+        backwards: false,
+    };
     let scores = contract(&product, &[&[*q, *k], extra].concat())?;
     let rows = row_program(&attention.rows, &[&scores], &scores)?;
     ensure(rows == scores && rows.dtype == DType::F32, "the rows are no rows of scores")?;
-    contract(&Contract { weights: Weights::Plain, epilogue: None }, &[&rows, v])
+    contract(&Contract { weights: Weights::Plain, epilogue: None, backwards: false }, &[&rows, v])
 }
 
 fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {

@@ -15,6 +15,7 @@ mod rewrite;
 pub mod rows;
 pub mod scale;
 pub mod simplify;
+pub mod turns;
 pub mod winograd;
 
 use crate::machine::Machine;
@@ -46,11 +47,12 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         return dce::eliminate(graph);
     }
     let pack = |graph| pack::pack(graph, machine);
+    let turns = |graph| turns::take(graph, machine);
     let filter = |graph| match filtering {
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 17] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 18] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("layout", &layout::propagate),
@@ -68,6 +70,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("attention", &attention::fuse),
         ("winograd", &filter),
         ("pack", &pack),
+        ("turns", &turns),
     ];
     passes.into_iter().fold(dce::eliminate(graph), |graph, (name, pass)| {
         let graph = dce::eliminate(pass(graph));
@@ -288,6 +291,24 @@ mod tests {
         let y = b.contract(x, second);
         let graph = optimized(b, &[y]);
         assert_eq!(count(&graph, |op| matches!(op, Op::Contract(_))), 2, "{graph}");
+    }
+
+    /// A recurrence reads its weights forwards and backwards.
+    #[test]
+    fn weights_are_read_in_turn() {
+        let mut b = Builder::new("turns");
+        let mut x = b.input("x", Role::Input, Type::new(DType::F32, [1, 128]));
+        let w = b.constant(tensor(&[128, 128], 2));
+        for _ in 0..3 {
+            let y = b.contract(x, w);
+            x = b.unary(Unary::Tanh, y);
+        }
+        let graph = optimized(b, &[x]);
+        let turns = graph.nodes.values().filter_map(|node| match &node.op {
+            Op::Contract(c) => Some(c.backwards),
+            _ => None,
+        });
+        assert_eq!(turns.collect::<Vec<bool>>(), [false, true, false], "{graph}");
     }
 
     /// Batch normalization after a product, and what comes after it.

@@ -49,7 +49,7 @@ enum Form {
 
 fn folded(graph: &Graph, node: &Node) -> Option<Folded> {
     let (weights, epilogue) = match &node.op {
-        Op::Contract(Contract { weights, epilogue }) => (weights, epilogue.as_ref()?),
+        Op::Contract(Contract { weights, epilogue, .. }) => (weights, epilogue.as_ref()?),
         Op::Conv(Conv { weights, epilogue, .. }) => (weights, epilogue.as_ref()?),
         _ => return None,
     };

@@ -280,7 +280,7 @@ impl<'a> Case<'a> {
                 }
             };
             let layout = Weights::Panels { width, columns: self.outputs };
-            let op = Op::Contract(Contract { weights: layout, epilogue: None });
+            let op = Op::Contract(Contract { weights: layout, epilogue: None, backwards: false });
             let products =
                 r.push(op, vec![x, weights], f32(&[points, count, self.outputs]), origins.clone());
             let mut operands = vec![products];

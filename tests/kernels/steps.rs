@@ -427,7 +427,8 @@ fn contract(r: &mut Random) -> Trial {
     let mut operands = vec![a, b];
     let dims = [&batch[..], &[m, n]].concat();
     let epilogue = epilogue(r, ty, &dims, &mut operands);
-    let contract = Contract { weights, epilogue };
+    let backwards = r.below(2) == 0;
+    let contract = Contract { weights, epilogue, backwards };
     Trial {
         op: Op::Contract(contract.clone()),
         mir: mir::Op::Contract(contract),
