@@ -49,6 +49,10 @@ const char *rlx_status_string(int32_t status) {
   case RLX_E_NO_REGION: return "the model waits for its second memory, which is not bound";
   case RLX_E_REGION_SIZE: return "the second memory is shorter than the model's region_size";
   case RLX_E_REGION_ALIGN: return "the second memory is not aligned to the model's arena_align";
+  case RLX_E_NOT_BOUND: return "a tensor outside of the arena is not bound to memory";
+  case RLX_E_OUTSIDE: return "the tensor is outside of the arena: bind its memory";
+  case RLX_E_INSIDE: return "the tensor has its place in the arena: set it";
+  case RLX_E_BOUND_ALIGN: return "the memory is not aligned to the tensor's elements";
   case RLX_E_DATA: return "an index in the model's data is out of range";
   default: return "unknown status";
   }
@@ -109,6 +113,13 @@ static bool check_tensors(const rlx_tensor *tensors, uint32_t count, uint64_t ar
     return false;
   for (uint32_t i = 0; i < count; i++) {
     const rlx_tensor *tensor = &tensors[i];
+    if (tensor->offset & RLX_OUTSIDE) {
+      uint64_t place = tensor->offset & ~RLX_OUTSIDE;
+      if (tensor->name == NULL || (tensor->dims == NULL && tensor->rank != 0) || place < sizeof(rlx_context) ||
+          place % sizeof(uint64_t) != 0 || !inside(place, sizeof(uint64_t), arena_size))
+        return false;
+      continue;
+    }
     if (tensor->name == NULL || (tensor->dims == NULL && tensor->rank != 0) || tensor->offset < sizeof(rlx_context) ||
         !inside(tensor->offset, tensor->bytes, arena_size))
       return false;
@@ -186,6 +197,17 @@ static void clear_states(const rlx_instance *instance) {
   }
 }
 
+/* Where the pointer to a tensor outside of the arena is. */
+static void **pointer_to(const rlx_instance *instance, const rlx_tensor *tensor) {
+  return (void **)(void *)((unsigned char *)instance->arena + (tensor->offset & ~RLX_OUTSIDE));
+}
+
+static void clear_pointers(const rlx_instance *instance, const rlx_tensor *tensors, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++)
+    if (tensors[i].offset & RLX_OUTSIDE)
+      *pointer_to(instance, &tensors[i]) = NULL;
+}
+
 int32_t rlx_create_in(rlx_instance *instance, const rlx_model *model, void *arena, uint64_t bytes) {
   if (instance == NULL)
     return RLX_E_NULL;
@@ -203,6 +225,9 @@ int32_t rlx_create_in(rlx_instance *instance, const rlx_model *model, void *aren
   instance->model = model;
   instance->arena = arena;
   clear_states(instance);
+  clear_pointers(instance, model->inputs, model->input_count);
+  clear_pointers(instance, model->outputs, model->output_count);
+  clear_pointers(instance, model->params, model->param_count);
   return RLX_OK;
 }
 
@@ -352,8 +377,13 @@ static int32_t locate(const rlx_instance *instance, enum role role, uint32_t ind
   const rlx_tensor *tensors = tensors_of(instance->model, role, &count);
   if (index >= count)
     return RLX_E_INDEX;
-  slot->data = (unsigned char *)instance->arena + tensors[index].offset;
   slot->bytes = tensors[index].bytes;
+  if (tensors[index].offset & RLX_OUTSIDE) {
+    /* What is written is the program's own, which may be constant. */
+    slot->data = *pointer_to(instance, &tensors[index]);
+    return role != OUTPUT ? RLX_E_OUTSIDE : slot->data == NULL ? RLX_E_NOT_BOUND : RLX_OK;
+  }
+  slot->data = (unsigned char *)instance->arena + tensors[index].offset;
   return RLX_OK;
 }
 
@@ -454,6 +484,57 @@ int32_t rlx_output(const rlx_instance *instance, uint32_t index, const void **da
   if (status == RLX_OK)
     *data = slot.data;
   return status;
+}
+
+static uint64_t element_bytes(uint32_t dtype) {
+  switch (dtype) {
+  case RLX_U8:
+  case RLX_I8:
+  case RLX_BOOL: return 1;
+  case RLX_U16:
+  case RLX_I16:
+  case RLX_F16:
+  case RLX_BF16: return 2;
+  case RLX_I64:
+  case RLX_F64:
+  case RLX_U64: return 8;
+  default: return 4;
+  }
+}
+
+static int32_t bind(const rlx_instance *instance, enum role role, uint32_t index, const void *data, uint64_t bytes) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK)
+    return status;
+  uint32_t count = 0;
+  const rlx_tensor *tensors = tensors_of(instance->model, role, &count);
+  if (index >= count)
+    return RLX_E_INDEX;
+  const rlx_tensor *tensor = &tensors[index];
+  if (!(tensor->offset & RLX_OUTSIDE))
+    return RLX_E_INSIDE;
+  if (data == NULL)
+    return RLX_E_NULL;
+  if (bytes != tensor->bytes)
+    return RLX_E_BYTES;
+  if ((uintptr_t)data & (element_bytes(tensor->dtype) - 1))
+    return RLX_E_BOUND_ALIGN;
+  *pointer_to(instance, tensor) = (void *)(uintptr_t)data;
+  if (role == PARAM)
+    forget_prepared(instance);
+  return RLX_OK;
+}
+
+int32_t rlx_bind_input(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes) {
+  return bind(instance, INPUT, index, data, bytes);
+}
+
+int32_t rlx_bind_param(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes) {
+  return bind(instance, PARAM, index, data, bytes);
+}
+
+int32_t rlx_bind_output(rlx_instance *instance, uint32_t index, void *data, uint64_t bytes) {
+  return bind(instance, OUTPUT, index, data, bytes);
 }
 
 /* ---- Weights ----------------------------------------------------------- */

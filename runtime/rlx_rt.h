@@ -84,6 +84,10 @@ enum {
   RLX_WEIGHTS_ARENA = 3     /* in a slot of the arena, copied in once */
 };
 
+/* The bit of an offset that says that the tensor is the program's own memory,
+   and that what is there is a pointer to it (null until it is bound). */
+#define RLX_OUTSIDE (UINT64_C(1) << 63)
+
 /* A tensor of the model's interface: dense, row-major, in the byte order of
    the target. */
 typedef struct rlx_tensor {
@@ -91,7 +95,7 @@ typedef struct rlx_tensor {
   const int64_t *dims; /* rank many; may be null for a scalar */
   uint32_t rank;
   uint32_t dtype;
-  uint64_t offset; /* bytes from the arena's start */
+  uint64_t offset; /* bytes from the arena's start; with RLX_OUTSIDE, to a pointer to it */
   uint64_t bytes;
 } rlx_tensor;
 
@@ -207,6 +211,10 @@ enum {
   RLX_E_NO_REGION = 21,     /* the model waits for its second memory */
   RLX_E_REGION_SIZE = 22,   /* the second memory is too short */
   RLX_E_REGION_ALIGN = 23,  /* the second memory is misaligned */
+  RLX_E_NOT_BOUND = 24,     /* a tensor outside of the arena is not bound */
+  RLX_E_OUTSIDE = 25,       /* the tensor is outside of the arena: it is bound, not set */
+  RLX_E_INSIDE = 26,        /* the tensor has its place in the arena: it is set, not bound */
+  RLX_E_BOUND_ALIGN = 27,   /* the memory is not aligned to the tensor's elements */
   RLX_E_DATA = 64           /* from <prefix>_run: an index in the data is out of range */
 };
 
@@ -297,6 +305,14 @@ RLX_NODISCARD RLX_API int32_t rlx_get_output_by_name(const rlx_instance *instanc
 RLX_NODISCARD RLX_API int32_t rlx_input(const rlx_instance *instance, uint32_t index, void **data);
 RLX_NODISCARD RLX_API int32_t rlx_param(rlx_instance *instance, uint32_t index, void **data);
 RLX_NODISCARD RLX_API int32_t rlx_output(const rlx_instance *instance, uint32_t index, const void **data);
+
+/* Gives a tensor that is outside of the arena (its offset has RLX_OUTSIDE) its
+   memory: the tensor's `bytes`, aligned to its elements, which overlaps no other of the
+   model's. An input or parameter is only read. A parameter counts as set. Keeps `data`. Per
+   instance. */
+RLX_NODISCARD RLX_API int32_t rlx_bind_input(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes);
+RLX_NODISCARD RLX_API int32_t rlx_bind_param(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes);
+RLX_NODISCARD RLX_API int32_t rlx_bind_output(rlx_instance *instance, uint32_t index, void *data, uint64_t bytes);
 
 /* ---- Weights ---------------------------------------------------------- */
 

@@ -3,7 +3,7 @@
 
 use rlx_aot::interp::arena::Session;
 use rlx_aot::lir::region::Region;
-use rlx_aot::lir::{self, Options};
+use rlx_aot::lir::{self, Options, Outside};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::{self, Binary, Builder, Graph, Output, Reduction, Role, Unary, Value};
 use rlx_aot::passes::{self, Filtering, Level};
@@ -176,7 +176,9 @@ fn check(graph: &Graph, seed: u64) {
         let (guard, uniform) = (if seed % 3 == 0 { 100 } else { 0 }, seed % 2 == 0);
         let bytes = [100, 1000, 10_000][seed as usize % 3];
         let region = (seed % 5 < 3).then(|| Region { name: "fast".to_owned(), bytes });
-        let common = Options { guard, uniform, region, ..Options::default() };
+        let some = |n: u64| seed % n == 0;
+        let outside = Outside { inputs: some(2), outputs: some(3), parameters: some(5) };
+        let common = Options { guard, uniform, region, outside, ..Options::default() };
         let options = Options { alias, no_reuse, weights_in_arena, ..common };
         let module =
             lir::lower(graph, options.clone()).unwrap_or_else(|e| panic!("{seed}: {e}\n{graph}"));

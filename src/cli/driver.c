@@ -272,6 +272,13 @@ static void set_tensor(rlx_instance *instance, uint32_t index, const char *path)
   const rlx_tensor *tensor = is_input ? &model->inputs[index] : &model->params[index - model->input_count];
   size_t bytes = 0;
   char *data = read_file(path, &bytes);
+  /* Memory that lives as long as the program. */
+  if (tensor->offset & RLX_OUTSIDE) {
+    check(is_input ? rlx_bind_input(instance, index, data, bytes)
+                   : rlx_bind_param(instance, index - model->input_count, data, bytes),
+          printable(tensor->name));
+    return;
+  }
   int32_t status = is_input ? rlx_set_input(instance, index, data, bytes)
                             : rlx_set_param(instance, index - model->input_count, data, bytes);
   if (status == RLX_E_BYTES)
@@ -471,6 +478,13 @@ int main(int count, char **arguments) {
   check(rlx_create_in(&instance, model, arena, model->arena_size), "create");
   if (model->region_size != 0)
     check(rlx_set_region(&instance, make_memory(model, (size_t)model->region_size, &o), model->region_size), "region");
+  for (uint32_t i = 0; i < model->output_count; i++)
+    if (model->outputs[i].offset & RLX_OUTSIDE) {
+      size_t bytes = (size_t)model->outputs[i].bytes;
+      void *data = allocate(bytes);
+      memset(data, o.fill, bytes);
+      check(rlx_bind_output(&instance, i, data, bytes), "bind output");
+    }
   if (o.weights != NULL)
     check(rlx_map_weights(&instance, o.weights), o.weights);
 #ifdef RLX_RT_THREADS

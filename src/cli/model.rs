@@ -7,6 +7,7 @@ use rlx_aot::codegen::WeightsMode;
 use rlx_aot::compile::{self, Compiled, Options};
 use rlx_aot::error::{ErrorKind, Errors};
 use rlx_aot::front::{self, ReadOptions, Source};
+use rlx_aot::lir;
 use rlx_aot::lir::region::Region;
 use rlx_aot::passes::{Filtering, Level};
 use std::collections::BTreeMap;
@@ -63,6 +64,10 @@ pub(crate) struct Args {
     /// one arena, build both with --no-prepare and embedded weights.
     #[arg(long, value_name = "FILE", conflicts_with = "plan")]
     share_params: Option<PathBuf>,
+    /// What has no slot in the arena but is the program's own memory, whose address is written into the arena: inputs,
+    /// outputs, params. (Constants: --weights.)
+    #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
+    outside: Vec<Outside>,
     /// A second, faster memory of this size (bytes, or with K, M): the most touched temporaries lie there, as many as
     /// fit. The program gives its address in the arena's context; it is of no value between runs.
     #[arg(long, value_name = "NAME=BYTES")]
@@ -111,6 +116,16 @@ enum Weights {
     Arena,
     /// In a file that the runtime maps.
     External,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Outside {
+    /// Bound anew where they change.
+    Inputs,
+    /// Written where the program wants them.
+    Outputs,
+    /// Parameters that are set at run time.
+    Params,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -184,6 +199,12 @@ impl Args {
         if let Some(path) = &self.share_params {
             options.plan.parameters = params::read(path)?;
         }
+        let outside = |kind: Outside| self.outside.contains(&kind);
+        options.plan.outside = lir::Outside {
+            inputs: outside(Outside::Inputs),
+            outputs: outside(Outside::Outputs),
+            parameters: outside(Outside::Params),
+        };
         options.plan.region = self.region.as_deref().map(region).transpose()?;
         options.plan.guard = self.guard;
         options.plan.uniform = self.uniform_slots;

@@ -20,6 +20,7 @@ pub fn main_c(contract: &Contract, weights: Option<&str>) -> String {
        cc -O2 -o {prefix} main.c rlx_rt.c {prefix}.o && ./{prefix}
 */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include \"rlx_rt.h\"
 
@@ -45,6 +46,24 @@ int main(void) {{
     return failed(\"{file}\", status);
 "
         );
+    }
+    let tensors = [&contract.inputs, &contract.params, &contract.outputs];
+    if tensors.into_iter().flatten().any(|tensor| tensor.pointer().is_some()) {
+        c.push_str("\n  /* What is outside of the arena is memory of the program: yours, in place of this. */\n");
+        for (kind, list) in [("input", "inputs"), ("param", "params"), ("output", "outputs")] {
+            let _ = write!(
+                c,
+                "  for (uint32_t i = 0; i < {prefix}_model.{kind}_count; i++) {{
+    const rlx_tensor *tensor = &{prefix}_model.{list}[i];
+    if (tensor->offset & RLX_OUTSIDE) {{
+      status = rlx_bind_{kind}(&model, i, calloc(1, (size_t)tensor->bytes), tensor->bytes);
+      if (status != RLX_OK)
+        return failed(tensor->name, status);
+    }}
+  }}
+"
+            );
+        }
     }
     let _ = write!(
         c,

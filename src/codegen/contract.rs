@@ -9,6 +9,9 @@ use std::fmt;
 /// `RLX_ABI_VERSION` of `runtime/rlx_rt.h`.
 pub const ABI_VERSION: u32 = 1;
 
+/// `RLX_OUTSIDE`: the bit of an offset that says that a pointer is there, and not the tensor.
+pub const OUTSIDE: u64 = 1 << 63;
+
 /// Alignment of weights, embedded or not.
 pub const WEIGHTS_ALIGN: u64 = 64;
 
@@ -58,13 +61,18 @@ pub struct Tensor {
     pub dtype: DType,
     /// Its dimensions.
     pub dims: Vec<usize>,
-    /// Bytes from the arena's start.
+    /// Bytes from the arena's start; with [`OUTSIDE`], to the pointer to the program's own memory.
     pub offset: u64,
     /// How many there are.
     pub bytes: u64,
 }
 
 impl Tensor {
+    /// Where the pointer to it is, if it is outside of the arena.
+    pub fn pointer(&self) -> Option<u64> {
+        (self.offset & OUTSIDE != 0).then_some(self.offset & !OUTSIDE)
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.bytes / self.dtype.bytes() as u64
@@ -122,7 +130,10 @@ impl Contract {
             dtype: port.ty.dtype,
             dims: port.ty.dims.clone(),
             // What has no bytes may have no slot.
-            offset: plan.slots.get(&port.buffer).copied().unwrap_or(CONTEXT_BYTES),
+            offset: match (plan.slots.get(&port.buffer), plan.pointers.get(&port.buffer)) {
+                (None, Some(pointer)) => OUTSIDE | pointer,
+                (slot, _) => slot.copied().unwrap_or(CONTEXT_BYTES),
+            },
             bytes: port.ty.bytes() as u64,
         };
         let weights_mode = match plan.weights_slot {

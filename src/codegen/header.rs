@@ -30,7 +30,9 @@ pub fn text(contract: &Contract, profile: Option<usize>) -> String {
     line(&mut h, "");
     line(
         &mut h,
-        "   Offsets are in bytes from the arena's start. Tensors are dense and row-major. */",
+        "   Offsets are in bytes from the arena's start. Tensors are dense and row-major. Where there is a
+   POINTER in place of an OFFSET, the tensor is the program's own memory, aligned to its elements: its
+   address is written into the arena there. */",
     );
     line(&mut h, &format!("#ifndef {guard}\n#define {guard}\n"));
     line(&mut h, "#include <stdint.h>\n");
@@ -158,6 +160,10 @@ fn run_comment(contract: &Contract) -> String {
     if !contract.versions.is_empty() {
         statuses += "; 20: the processor can run none\n   of the versions";
     }
+    let tensors = [&contract.inputs, &contract.outputs, &contract.params];
+    if tensors.into_iter().flatten().any(|tensor| tensor.pointer().is_some()) {
+        statuses += "; 24: a pointer to\n   a tensor outside of the arena is null";
+    }
     if contract.region_size > 0 {
         statuses += "; 21, 23: the pointer to the second\n   memory is null or misaligned";
     }
@@ -211,7 +217,10 @@ fn tensor_macros(h: &mut String, name: &str, kind: &str, index: usize, tensor: &
     let dtype = tensor.dtype;
     line(h, &format!("\n/* {kind} {index}: {label}, {dtype}[{}], as {ty} */", shape.join(", ")));
     define(h, &format!("{name}_INDEX"), index as u64);
-    define(h, &format!("{name}_OFFSET"), tensor.offset);
+    match tensor.pointer() {
+        Some(pointer) => define(h, &format!("{name}_POINTER"), pointer),
+        None => define(h, &format!("{name}_OFFSET"), tensor.offset),
+    }
     define(h, &format!("{name}_BYTES"), tensor.bytes);
     define(h, &format!("{name}_COUNT"), tensor.elements());
     define(h, &format!("{name}_RANK"), tensor.dims.len() as u64);

@@ -46,7 +46,8 @@ fn tensor(tensor: &Tensor) -> Value {
         "name": tensor.name,
         "dtype": tensor.dtype.name(),
         "shape": tensor.dims,
-        "offset": tensor.offset,
+        "offset": tensor.pointer().map_or(Some(tensor.offset), |_| None),
+        "pointer": tensor.pointer(),
         "bytes": tensor.bytes,
     })
 }

@@ -59,6 +59,13 @@ pub enum Pointer {
     Weights(i64),
     /// Bytes from the start of the second memory.
     Fast(i64),
+    /// So many bytes behind where a pointer points to, which is in the arena.
+    Outside {
+        /// Bytes from the arena's start to the pointer.
+        pointer: i64,
+        /// Bytes from where it points to.
+        offset: i64,
+    },
 }
 
 /// The program of a module for `versions` of a target (one, or those of a fat object), with the kernels
@@ -187,6 +194,9 @@ fn pointer(module: &Module, access: &Access) -> Pointer {
         }
         (_, None) if plan.fast.contains_key(&access.buffer) => {
             Pointer::Fast(plan.fast[&access.buffer] as i64 + low)
+        }
+        (_, None) if plan.pointers.contains_key(&access.buffer) => {
+            Pointer::Outside { pointer: plan.pointers[&access.buffer] as i64, offset: low }
         }
         // What has no bytes may have no slot.
         (_, slot) => Pointer::Arena(slot.map_or(0, |&offset| offset as i64) + low),

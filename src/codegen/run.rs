@@ -12,7 +12,7 @@
 //! In a fat object each version of the target has parts of its own. Which ones are called is decided
 //! by what the processor can do, which the first call notes in the context.
 
-use super::contract::{Contract, WeightsMode};
+use super::contract::{Contract, Tensor, WeightsMode};
 use super::program::{Call, Kernel, KernelInfo, Pointer, Program};
 use crate::lir::Step;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -30,7 +30,7 @@ use cranelift_module::{DataId, FuncId, Module};
 const PART: usize = 256;
 
 /// `RLX_OK`, `RLX_E_NULL`, `RLX_E_ARENA_ALIGN`, `RLX_E_NO_WEIGHTS`, `RLX_E_NOT_PREPARED`,
-/// `RLX_E_PROCESSOR`, `RLX_E_NO_REGION` and `RLX_E_REGION_ALIGN` of `rlx_rt.h`.
+/// `RLX_E_PROCESSOR`, `RLX_E_NO_REGION`, `RLX_E_REGION_ALIGN` and `RLX_E_NOT_BOUND` of `rlx_rt.h`.
 const OK: i64 = 0;
 const NULL: i64 = 1;
 const MISALIGNED: i64 = 5;
@@ -39,6 +39,7 @@ const NOT_PREPARED: i64 = 19;
 const PROCESSOR: i64 = 20;
 const NO_REGION: i64 = 21;
 const REGION_MISALIGNED: i64 = 23;
+const NOT_BOUND: i64 = 24;
 
 /// Where the context's fields are.
 const CONTEXT_WEIGHTS: i32 = 0;
@@ -179,6 +180,23 @@ pub(super) fn run_function(
             let low = b.ins().band_imm_s(region, contract.arena_align as i64 - 1);
             b.ins().icmp_imm_s(IntCC::NotEqual, low, 0)
         });
+    }
+    // What is prepared depends on parameters only, and is no output outside.
+    let bound = match entry {
+        Entry::Prepare => vec![&contract.params],
+        Entry::Run | Entry::Profiled => {
+            vec![&contract.params, &contract.inputs, &contract.outputs]
+        }
+    };
+    let bound = bound.into_iter().flatten().filter_map(Tensor::pointer);
+    let mut missing: Option<Value> = None;
+    for place in bound {
+        let pointer = b.ins().load(I64, FLAGS, arena, place as i32);
+        let null = b.ins().icmp_imm_s(IntCC::Equal, pointer, 0);
+        missing = Some(missing.map_or(null, |all| b.ins().bor(all, null)));
+    }
+    if let Some(missing) = missing {
+        return_if(&mut b, NOT_BOUND, |_| missing);
     }
     let parallel_for = b.ins().load(I64, FLAGS, arena, CONTEXT_PARALLEL_FOR);
     let argument = b.ins().load(I64, FLAGS, arena, CONTEXT_ARGUMENT);
@@ -336,6 +354,11 @@ impl PartEmitter<'_> {
             let address = match *pointer {
                 Pointer::Arena(offset) => self.b.ins().iadd_imm_s(self.parameters[0], offset),
                 Pointer::Weights(offset) => self.b.ins().iadd_imm_s(self.parameters[1], offset),
+                Pointer::Outside { pointer, offset } => {
+                    let arena = self.parameters[0];
+                    let start = self.b.ins().load(I64, FLAGS, arena, pointer as i32);
+                    self.b.ins().iadd_imm_s(start, offset)
+                }
                 Pointer::Fast(offset) => self.b.ins().iadd_imm_s(self.region, offset),
             };
             self.b.ins().stack_store(I64, address, self.table, i as i32 * 8);

@@ -9,6 +9,7 @@ use crate::lir::liveness::ranges;
 use crate::lir::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, Port, StepInfo};
 use crate::mir;
 use crate::tensor::Tensor;
+use std::collections::BTreeMap;
 
 /// The outputs for these inputs and parameters, all in the order of [`Module::io`].
 ///
@@ -90,8 +91,10 @@ fn port_access(port: &Port) -> Access {
 #[derive(Debug)]
 struct Arena<'a> {
     module: &'a Module,
-    /// The arena, and behind it the second memory.
+    /// The arena, and behind it the second memory and what is outside.
     bytes: Vec<u8>,
+    /// Where what is outside begins in `bytes`.
+    outside: BTreeMap<Buffer, u64>,
     /// For each byte of the arena, the buffer that was written there last.
     owners: Vec<Option<Buffer>>,
 }
@@ -99,9 +102,16 @@ struct Arena<'a> {
 impl<'a> Arena<'a> {
     fn new(module: &'a Module) -> Result<Arena<'a>, ErrorKind> {
         let size = module.plan.arena_size.saturating_add(module.plan.fast_size);
+        let mut outside = BTreeMap::new();
+        let mut size = size;
+        for &buffer in module.plan.pointers.keys() {
+            outside.insert(buffer, size);
+            size = size.saturating_add(module.buffers[buffer].bytes);
+        }
         let size = usize::try_from(size)
             .map_err(|_| ErrorKind::limit("the arena does not fit in this machine's memory"))?;
-        let mut arena = Arena { module, bytes: vec![0xff; size], owners: vec![None; size] };
+        let mut arena =
+            Arena { module, bytes: vec![0xff; size], outside, owners: vec![None; size] };
         let context = size.min(CONTEXT_BYTES as usize);
         arena.bytes[..context].fill(0);
         for state in &module.io.states {
@@ -199,7 +209,7 @@ impl<'a> Arena<'a> {
             BufferKind::Constant(_) => Some(plan.weights_slot? + plan.weights.get(&buffer)?),
             _ => match plan.fast.get(&buffer) {
                 Some(offset) => plan.arena_size.checked_add(*offset),
-                None => plan.slots.get(&buffer).copied(),
+                None => self.outside.get(&buffer).or(plan.slots.get(&buffer)).copied(),
             },
         }
     }

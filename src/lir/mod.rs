@@ -42,6 +42,9 @@ use std::collections::BTreeMap;
 /// Bytes at the arena's start that hold the context: weights, threads. No buffer lies there.
 pub const CONTEXT_BYTES: u64 = 64;
 
+/// Bytes of a pointer in the arena to a buffer outside of it.
+pub const POINTER_BYTES: u64 = 8;
+
 /// Bytes behind the arena and behind the weights that may be read and mean nothing.
 pub const SLACK_BYTES: u64 = 64;
 
@@ -89,6 +92,9 @@ pub struct Options {
     /// What does not live between runs lies behind so many bytes ([`permanent::share`]).
     #[serde(default)]
     pub scratch: Option<u64>,
+    /// What of the model's border has no slot in the arena.
+    #[serde(default)]
+    pub outside: Outside,
     /// A second memory, for what is touched most.
     #[serde(default)]
     pub region: Option<region::Region>,
@@ -112,9 +118,34 @@ impl Default for Options {
             uniform: false,
             parameters: BTreeMap::new(),
             scratch: None,
+            outside: Outside::default(),
             region: None,
             states: vec![],
             budget: PLAN_BUDGET,
+        }
+    }
+}
+
+/// Tensors of the model's border that are the program's own memory: the arena holds but a pointer to each. States
+/// are always inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Outside {
+    /// All inputs.
+    pub inputs: bool,
+    /// All outputs, but for those that are an input or a parameter as it is.
+    pub outputs: bool,
+    /// All parameters.
+    pub parameters: bool,
+}
+
+impl Outside {
+    /// Whether a buffer that holds this is outside.
+    pub fn has(self, kind: &BufferKind) -> bool {
+        match kind {
+            BufferKind::Input => self.inputs,
+            BufferKind::Output => self.outputs,
+            BufferKind::Parameter => self.parameters,
+            BufferKind::State | BufferKind::Temporary | BufferKind::Constant(_) => false,
         }
     }
 }
@@ -305,6 +336,9 @@ pub struct Plan {
     pub prologue: usize,
     /// Bytes from the arena's start for each buffer that has a slot there.
     pub slots: BTreeMap<Buffer, u64>,
+    /// Bytes from the arena's start to the pointer to each buffer that is outside of it.
+    #[serde(default)]
+    pub pointers: BTreeMap<Buffer, u64>,
     /// Bytes from the start of the second memory for each buffer that has a slot there, and in no other.
     #[serde(default)]
     pub fast: BTreeMap<Buffer, u64>,

@@ -1,6 +1,6 @@
 //! What has bytes of its own for the whole run: where it lies.
 //!
-//! From the arena's start: the context, then what lives between runs (parameters, states, what the prologue has made
+//! From the arena's start: the context, pointers to what is outside of the arena, then what lives between runs (parameters, states, what the prologue has made
 //! for the others, weights with a slot), then the inputs. Only behind all of them do buffers share bytes.
 //!
 //! Parameters may have to lie where another plan has them ([`Options::parameters`](super::Options::parameters)); the others fill
@@ -9,7 +9,7 @@
 
 use super::liveness::{Range, ranges};
 use super::room::room;
-use super::{Buffer, BufferKind, CONTEXT_BYTES, Module};
+use super::{Buffer, BufferKind, CONTEXT_BYTES, Module, POINTER_BYTES};
 use crate::error::{ErrorKind, nearest};
 use cranelift_entity::SecondaryMap;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub struct Fixed {
 #[derive(Debug, Default)]
 pub(super) struct Permanent {
     pub(super) slots: BTreeMap<Buffer, u64>,
+    /// Where the pointers to what is outside are.
+    pub(super) pointers: BTreeMap<Buffer, u64>,
     pub(super) weights_slot: Option<u64>,
     /// The end of what lives between runs.
     pub(super) kept: u64,
@@ -49,6 +51,13 @@ pub(super) fn permanent(
     let always = Range { first: 0, last };
     let mut found = Permanent::default();
     let mut taken = vec![(0, round(CONTEXT_BYTES))];
+    let outside = |info: &super::BufferInfo| info.bytes > 0 && options.outside.has(&info.kind);
+    let outside: Vec<Buffer> = module
+        .buffers
+        .iter()
+        .filter(|(buffer, info)| outside(info) && ranges[*buffer].is_some())
+        .map(|(buffer, _)| buffer)
+        .collect();
     let fixed = fixed(module);
     for (&buffer, slot) in &fixed {
         taken.push((slot.offset, slot.offset + round(room[buffer])));
@@ -56,7 +65,14 @@ pub(super) fn permanent(
     }
     taken.sort_unstable();
     found.kept = taken.iter().map(|&(_, end)| end).max().unwrap_or(0);
-    let free = module.buffers.iter().filter(|(buffer, _)| !fixed.contains_key(buffer));
+    let pointers = outside.len() as u64 * POINTER_BYTES;
+    let first = first_gap(&mut taken, round(pointers));
+    found.kept = found.kept.max(first + round(pointers));
+    let at = |(i, &buffer): (usize, &Buffer)| (buffer, first + i as u64 * POINTER_BYTES);
+    found.pointers = outside.iter().enumerate().map(at).collect();
+    let inside =
+        |buffer: &Buffer| !fixed.contains_key(buffer) && !found.pointers.contains_key(buffer);
+    let free = module.buffers.iter().filter(|(buffer, _)| inside(buffer));
     let free = free.filter_map(|(buffer, info)| Some((buffer, info, ranges[buffer]?)));
     let still = |range: Range, size: u64| size == 0 || range == always;
     let still = free.filter(|&(buffer, _, range)| still(range, room[buffer]));
@@ -121,6 +137,10 @@ pub(super) fn check_fixed(module: &Module) -> Result<(), ErrorKind> {
     let options = &module.plan.options;
     if options.parameters.is_empty() {
         return Ok(());
+    }
+    if options.outside.parameters {
+        let kind = ErrorKind::usage("parameters outside of the arena lie nowhere in it");
+        return Err(kind.help("leave out one of --outside params and --share-params"));
     }
     let known: Vec<&str> = options.parameters.keys().map(String::as_str).collect();
     let fixed = fixed(module);

@@ -67,10 +67,9 @@ pub(super) fn separate(
     let parameters = reached(steps, buffers, |kind| *kind == BufferKind::Parameter);
     let varies = reached(steps, buffers, |kind| match kind {
         BufferKind::Input | BufferKind::State => true,
-        BufferKind::Parameter
-        | BufferKind::Output
-        | BufferKind::Temporary
-        | BufferKind::Constant(_) => false,
+        // The program may bind other memory for it.
+        BufferKind::Output => options.outside.outputs,
+        BufferKind::Parameter | BufferKind::Temporary | BufferKind::Constant(_) => false,
     });
     let is_prologue = |info: &StepInfo| !varies[info.result.buffer];
     let worth = |info: &StepInfo| is_prologue(info) && parameters[info.result.buffer];

@@ -21,8 +21,16 @@ use std::collections::BTreeMap;
 pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
     let no_reuse = module.plan.options.no_reuse;
     let effort = Effort { steps: module.plan.options.budget, enough: 0 };
-    let Problem { mut slots, weights, weights_size, weights_slot, base, mut problem, mut buffers } =
-        Problem::new(module);
+    let Problem {
+        pointers,
+        mut slots,
+        weights,
+        weights_size,
+        weights_slot,
+        base,
+        mut problem,
+        mut buffers,
+    } = Problem::new(module);
     let (fast, fast_size) = leave_to_region(module, &mut problem, &mut buffers);
     let unshared = base + problem.items.iter().map(|item| item.size).sum::<u64>();
     let (offsets, bound) = if no_reuse {
@@ -43,7 +51,7 @@ pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
     (plan.slots, plan.arena_size, plan.bound, plan.unshared) =
         (slots, arena_size, base + bound, unshared);
     (plan.weights, plan.weights_size, plan.weights_slot) = (weights, weights_size, weights_slot);
-    (plan.fast, plan.fast_size) = (fast, fast_size);
+    (plan.fast, plan.fast_size, plan.pointers) = (fast, fast_size, pointers);
     Ok(())
 }
 
@@ -164,6 +172,7 @@ fn last(module: &Module) -> u32 {
 
 /// What is placed at once, and what is to be placed.
 struct Problem {
+    pointers: BTreeMap<Buffer, u64>,
     slots: BTreeMap<Buffer, u64>,
     weights: BTreeMap<Buffer, u64>,
     weights_size: u64,
@@ -190,15 +199,16 @@ impl Problem {
             }
         }
         let still = permanent(module, &ranges, &room, weights_size);
-        let Permanent { slots, weights_slot, kept: _, end: base } = still;
+        let Permanent { slots, pointers, weights_slot, kept: _, end: base } = still;
         let (mut items, mut buffers): (Vec<Item>, Vec<Buffer>) = (vec![], vec![]);
-        for buffer in module.buffers.keys().filter(|buffer| !slots.contains_key(buffer)) {
+        let still = |buffer: &Buffer| slots.contains_key(buffer) || pointers.contains_key(buffer);
+        for buffer in module.buffers.keys().filter(|buffer| !still(buffer)) {
             let Some(range) = ranges[buffer] else { continue };
             items.push(item(round(room[buffer]), range));
             buffers.push(buffer);
         }
         let problem = placement::Problem { items };
-        Problem { slots, weights, weights_size, weights_slot, base, problem, buffers }
+        Problem { pointers, slots, weights, weights_size, weights_slot, base, problem, buffers }
     }
 }
 

@@ -61,6 +61,9 @@ impl Display for Module {
                 BufferKind::Constant(_) => ("constant", "in weights at", plan.weights.get(&buffer)),
             };
             write!(f, "{buffer} = {kind} of {}", info.bytes)?;
+            if let Some(at) = plan.pointers.get(&buffer) {
+                write!(f, " outside, pointer at {at}")?;
+            }
             if let Some(slot) = plan.fast.get(&buffer) {
                 write!(f, " in {} at {slot}", plan.region())?;
             }

@@ -12,7 +12,7 @@ const UNIFORM: u64 = 4;
 /// - or, with [`uniform`](super::Options::uniform), 4 for each of its elements, if that is more,
 /// - and behind an input, an output or a state the [`guard`](super::Options::guard).
 ///
-/// They are not rounded up to the alignment.
+/// They are not rounded up to the alignment. What is outside of the arena ([`Outside`](super::Outside)) takes none there.
 pub fn room(module: &Module) -> SecondaryMap<Buffer, u64> {
     let options = &module.plan.options;
     let mut room: SecondaryMap<Buffer, u64> = SecondaryMap::new();
@@ -36,6 +36,9 @@ pub fn room(module: &Module) -> SecondaryMap<Buffer, u64> {
         };
         if guarded {
             room[buffer] = room[buffer].saturating_add(options.guard);
+        }
+        if options.outside.has(&info.kind) {
+            room[buffer] = 0;
         }
     }
     room

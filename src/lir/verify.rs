@@ -12,14 +12,16 @@
 //! 8. Every buffer that is used has an aligned slot inside the arena, behind the context; constants
 //!    have theirs inside the weights. What the plan keeps for two that are alive at the same time
 //!    ([`room`]) does not overlap.
+//!    A tensor outside of the arena has a pointer in it, which nothing else overlaps.
 //!    A second memory has the slots of temporaries that hold nothing between runs, likewise.
 //!    What another plan has is where it says; what does not live between runs is behind the others'.
 //! 9. The prologue's steps read nothing that changes between runs, and no later step writes what they
 //!    wrote.
 
+use super::StepInfo;
 use super::liveness::ranges;
 use super::room::room;
-use super::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, Port, Step, StepInfo};
+use super::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, POINTER_BYTES, Port, Step};
 use super::{Attention, Shares};
 use crate::mir::{Contract, Conv, Pool, Rows, Side, Weights, Winograd, windows};
 use crate::types::{DType, Type};
@@ -96,7 +98,9 @@ fn names(module: &Module, broken: &mut Vec<String>) {
         }
     }
     let plan = &module.plan;
-    for (&buffer, &offset) in plan.slots.iter().chain(&plan.weights).chain(&plan.fast) {
+    for (&buffer, &offset) in
+        plan.slots.iter().chain(&plan.weights).chain(&plan.fast).chain(&plan.pointers)
+    {
         if !module.buffers.is_valid(buffer) || offset > LIMIT {
             broken.push(format!("the slot of {buffer} at {offset}"));
         }
@@ -491,6 +495,17 @@ fn plan(module: &Module, broken: &mut Vec<String>) {
             _ if in_region => (plan.fast.get(&buffer), plan.fast_size),
             _ => (plan.slots.get(&buffer), plan.arena_size),
         };
+        if let Some(&at) = plan.pointers.get(&buffer) {
+            if plan.slots.contains_key(&buffer) || !plan.options.outside.has(&info.kind) {
+                broken.push(format!("{buffer} is outside, and should not be"));
+            }
+            if at < CONTEXT_BYTES || at + POINTER_BYTES > plan.arena_size || at % POINTER_BYTES != 0
+            {
+                broken.push(format!("the pointer to {buffer} at {at} is outside or not aligned"));
+            }
+            slots.push((0, u32::MAX, at, at + POINTER_BYTES, buffer));
+            continue;
+        }
         let Some(&offset) = place else {
             broken.push(format!("{buffer} has no slot"));
             continue;

@@ -132,6 +132,9 @@ impl Tensor {
                 product.checked_mul(u64::try_from(dim).ok()?)
             })
             .ok_or(wrong("a shape is out of range"))?;
+        if raw.offset & OUTSIDE != 0 {
+            return Err(wrong("a tensor is outside of the arena, which only the C runtime binds"));
+        }
         let end =
             raw.offset.checked_add(raw.bytes).ok_or(wrong("a tensor lies outside the arena"))?;
         if bytes != raw.bytes {
@@ -146,6 +149,9 @@ impl Tensor {
         Ok(Tensor { name, shape, dtype, offset: raw.offset as usize, bytes: raw.bytes as usize })
     }
 }
+
+/// `RLX_OUTSIDE`.
+const OUTSIDE: u64 = 1 << 63;
 
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
