@@ -7,7 +7,8 @@
 //! A problem is taken apart first: items that never meet those of another part are placed on their own,
 //! and what is alive for the whole time of a part lies at its bottom, which is no loss. Parts that remain
 //! are placed greedily in several orders, which learn from what they lead to; and where that is not as low
-//! as can be, by a search that is exact. All work is counted in steps, looks at an item, and not by a clock: an answer
+//! as can be, by a search that is exact: of the whole part, or where that is too large, of what is around the
+//! highest items. All work is counted in steps, looks at an item, and not by a clock: an answer
 //! does not depend on the machine.
 
 pub mod csv;
@@ -15,6 +16,7 @@ mod exact;
 mod greedy;
 mod parts;
 mod problem;
+mod repair;
 mod search;
 mod sections;
 
@@ -55,7 +57,7 @@ impl Solution {
 
 /// Looks at an item that all greedy placements of a part in orders may take, for each step of the effort.
 /// They are that much shorter.
-const LOOKS: u64 = 50;
+const LOOKS: u64 = 25;
 
 /// So often each order is improved.
 const ROUNDS: usize = 16;
@@ -156,7 +158,14 @@ impl Placed {
         if let Some(offsets) = found.offsets {
             self.keep(offsets);
         }
-        found.steps
+        let mut taken = found.steps;
+        // It was too large.
+        if self.top() > goal + self.part.base && found.steps == 0 {
+            let mut offsets = self.offsets.clone();
+            taken += repair::repair(&self.part.problem, &mut offsets, goal, steps / 4);
+            self.keep(offsets);
+        }
+        taken
     }
 }
 

@@ -145,6 +145,7 @@ fn enough_is_enough() {
     assert_eq!(solved(&items, Effort { steps: 0, enough: 1000 }).bound, 192);
 }
 
+/// Greedy placements are 5 % above the bound; what small searches repair is not.
 #[test]
 fn many_buffers_are_quick() {
     let mut state = 7;
@@ -153,10 +154,9 @@ fn many_buffers_are_quick() {
         Item::new(size, i, i + 1 + (noise(&mut state) % 20) as i64)
     };
     let items: Vec<Item> = (0..20_000).map(item).collect();
-    let effort = Effort { steps: 20_000, enough: 0 };
-    let solution = solved(&items, effort);
-    assert!(solution.height <= solution.bound * 5 / 4);
+    let solution = solved(&items, EFFORT);
+    assert!(solution.height <= solution.bound * 101 / 100);
     // All alive at once.
     let items: Vec<Item> = (0..20_000).map(|i| Item::new(64, i, 20_001)).collect();
-    assert!(solved(&items, effort).is_optimal());
+    assert!(solved(&items, EFFORT).is_optimal());
 }
