@@ -1,16 +1,20 @@
 //! `rlx-aot plan`: how a model's tensors share one arena, as text, JSON, a picture and a page; and placement
 //! problems in files.
 
+mod compare;
 mod problem;
 
 use super::progress::Progress;
 use super::{Outcome, model, output};
+use compare::Comparison;
 use rlx_aot::compile::{self, Options};
 use rlx_aot::error::{Class, ErrorKind, Errors};
 use rlx_aot::fit::Fitted;
+use rlx_aot::hir::check::check;
 use rlx_aot::lir::{Module, place};
 use rlx_aot::placement::csv;
 use rlx_aot::report::{Compiled, Report};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// What the file of a problem looks like.
@@ -53,6 +57,10 @@ pub(crate) struct Args {
     /// Of a problem: a height that is low enough. It is an error if none so low is found.
     #[arg(long, value_name = "BYTES")]
     capacity: Option<u64>,
+    /// Show the arena beside those of other ways to plan the model: greedily by size in the order of
+    /// the file, and without reuse.
+    #[arg(long)]
+    compare: bool,
     /// Compile too, for the sizes of the kernels (--html does so where the model can be compiled).
     #[arg(long)]
     code: bool,
@@ -66,6 +74,7 @@ impl Args {
             ("--svg", self.svg.is_some()),
             ("--csv", self.csv.is_some()),
             ("--code", self.code),
+            ("--compare", self.compare),
         ];
         let of_problems = [("-o", self.output.is_some()), ("--capacity", self.capacity.is_some())];
         let (what, wrong) = if is_problem {
@@ -98,7 +107,15 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     progress.phase("planning");
     let options = args.model.options(&args.model.stem())?;
     let in_file = |e: Errors| e.in_file(&args.model.model.display().to_string());
+    let graph = args.compare.then(|| source.graph.clone());
     let Fitted { module, price, .. } = compile::plan(source, &options).map_err(in_file)?;
+    let comparison = match graph {
+        Some(graph) => {
+            let checked = check(graph, &options.dims, options.limits).map_err(in_file)?;
+            Some(Comparison::new(&checked, &module))
+        }
+        None => None,
+    };
     let (report, left_out) = if args.code || args.html.is_some() {
         progress.phase("compiling");
         with_code(&module, &options, args.code).map_err(in_file)?
@@ -123,6 +140,12 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     }
     if let Some(errors) = left_out.filter(|_| !quiet) {
         eprintln!("the page has no sizes of code, since the model has none yet:\n{errors}");
+    }
+    if let Some(comparison) = comparison.filter(|_| args.json || printed == 0) {
+        return match args.json {
+            true => output::print(json!(comparison)),
+            false => output::print(comparison.text().trim_end()),
+        };
     }
     match (args.json, printed) {
         (true, _) => output::print(report.json()),

@@ -1,0 +1,181 @@
+//! `rlx-aot plan --compare`: the arena beside those of other ways to plan the same model.
+
+use crate::cli::output::bytes;
+use rlx_aot::hir::Node;
+use rlx_aot::hir::check::Checked;
+use rlx_aot::lir::Module;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What other planners align tensors to.
+const ALIGN: u64 = 16;
+
+/// Operators that only name bytes anew: in no runtime their results have bytes of their own.
+const VIEWS: [&str; 6] = ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"];
+
+/// Operators that converters fuse into the one before, where nobody else reads what that computes.
+const FUSED: [&str; 6] =
+    ["Relu", "Clip", "LeakyRelu", "HardSwish", "BatchNormalization", "Sigmoid"];
+
+/// Arenas for the activations of one model, in bytes. Weights are in none of them.
+#[derive(Serialize, Debug)]
+pub(super) struct Comparison {
+    /// Of our plan: our steps, their order, and the placement.
+    arena: u64,
+    /// The least that any placement of our steps in our order can have.
+    bound: u64,
+    /// The model's nodes in the order of the file, each result with bytes of its own but for reshapes,
+    /// largest first, at the lowest place that is free while it lives (as TensorFlow Lite Micro plans).
+    /// An input's bytes are free after its last use, while in our arena it keeps them.
+    greedy_by_size: u64,
+    /// The same, of a model in which a converter has fused activations into the operators before.
+    greedy_fused: u64,
+    /// The same tensors, each with bytes of its own (as RLX plans).
+    without_reuse: u64,
+    /// Our steps' tensors, each with bytes of its own.
+    steps_unshared: u64,
+    /// Our arena's part of `greedy_by_size` that is saved.
+    saved: f64,
+}
+
+/// A tensor that is alive from the node `begin` to the node before `end`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Tensor {
+    bytes: u64,
+    begin: usize,
+    end: usize,
+}
+
+impl Comparison {
+    pub(super) fn new(checked: &Checked, module: &Module) -> Comparison {
+        let tensors = tensors_of(checked, false);
+        let (arena, greedy) = (module.plan.arena_size, greedy_by_size(&tensors));
+        Comparison {
+            arena,
+            bound: module.plan.bound,
+            greedy_by_size: greedy,
+            greedy_fused: greedy_by_size(&tensors_of(checked, true)),
+            without_reuse: tensors.iter().map(|tensor| tensor.bytes).sum(),
+            steps_unshared: module.plan.unshared,
+            saved: if greedy == 0 { 0.0 } else { 1.0 - arena as f64 / greedy as f64 },
+        }
+    }
+
+    /// The table.
+    pub(super) fn text(&self) -> String {
+        let rows = [
+            ("this plan", self.arena),
+            ("its bound", self.bound),
+            ("greedy by size, the file's nodes in order", self.greedy_by_size),
+            ("the same, activations fused", self.greedy_fused),
+            ("no reuse, the file's nodes", self.without_reuse),
+            ("no reuse, our steps", self.steps_unshared),
+        ];
+        let mut text = format!("{:<44} {:>12} {:>10} {:>7}\n", "way", "bytes", "", "saved");
+        for (name, size) in rows {
+            let saved =
+                if size == 0 { 0.0 } else { 100.0 - 100.0 * self.arena as f64 / size as f64 };
+            text += &format!("{name:<44} {size:>12} {:>10} {saved:>6.1}%\n", bytes(size));
+        }
+        text
+    }
+}
+
+/// The tensors of the model that need bytes, as the file has them, or with activations fused.
+fn tensors_of(checked: &Checked, fuse: bool) -> Vec<Tensor> {
+    let graph = checked.graph();
+    let mut uses: BTreeMap<_, usize> = BTreeMap::new();
+    for info in graph.nodes.values() {
+        for &value in info.inputs.iter().flatten() {
+            *uses.entry(value).or_default() += 1;
+        }
+    }
+    for &value in &graph.outputs {
+        *uses.entry(value).or_default() += 1;
+    }
+    let end = graph.nodes.len() + 1;
+    let mut tensors: Vec<Tensor> = vec![];
+    // Which tensor has a value's bytes.
+    let mut place = BTreeMap::new();
+    let size = |value| (checked.ty(value).bytes() as u64).next_multiple_of(ALIGN);
+    for input in &graph.inputs {
+        place.insert(input.value, tensors.len());
+        let end = if input.parameter { end } else { 1 };
+        tensors.push(Tensor { bytes: size(input.value), begin: 0, end });
+    }
+    let made: BTreeMap<_, Node> = (graph.nodes.iter())
+        .flat_map(|(node, info)| info.outputs.iter().flatten().map(move |&value| (value, node)))
+        .collect();
+    for (at, info) in (1..).zip(graph.nodes.values()) {
+        for place in info.inputs.iter().flatten().filter_map(|value| place.get(value)) {
+            let tensor: &mut Tensor = &mut tensors[*place];
+            tensor.end = tensor.end.max(at + 1);
+        }
+        for &value in info.outputs.iter().flatten() {
+            if checked.constant(value).is_some() {
+                continue;
+            }
+            let first = info.inputs.first().copied().flatten();
+            let name = info.op.name();
+            let alias = first.filter(|first| {
+                let fused = fuse && FUSED.contains(&name) && uses.get(first) == Some(&1);
+                (VIEWS.contains(&name) || fused && made.contains_key(first))
+                    && size(*first) == size(value)
+            });
+            match alias.and_then(|first| place.get(&first).copied()) {
+                Some(alias) => place.insert(value, alias),
+                None => {
+                    tensors.push(Tensor { bytes: size(value), begin: at, end: at + 1 });
+                    place.insert(value, tensors.len() - 1)
+                }
+            };
+        }
+    }
+    for place in graph.outputs.iter().filter_map(|value| place.get(value)) {
+        tensors[*place].end = end;
+    }
+    tensors
+}
+
+/// The height when the largest is placed first, each at the lowest offset that is free.
+fn greedy_by_size(tensors: &[Tensor]) -> u64 {
+    let mut order: Vec<&Tensor> = tensors.iter().collect();
+    order.sort_by_key(|tensor| std::cmp::Reverse(tensor.bytes));
+    // By offset.
+    let mut placed: Vec<(u64, &Tensor)> = vec![];
+    let mut height = 0;
+    for tensor in order {
+        let mut offset = 0;
+        for (other_offset, other) in &placed {
+            if other.begin < tensor.end && tensor.begin < other.end {
+                if *other_offset >= offset + tensor.bytes {
+                    break;
+                }
+                offset = offset.max(other_offset + other.bytes);
+            }
+        }
+        height = height.max(offset + tensor.bytes);
+        let at = placed.partition_point(|(other, _)| *other <= offset);
+        placed.insert(at, (offset, tensor));
+    }
+    height
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_is_first() {
+        let tensor = |bytes, begin, end| Tensor { bytes, begin, end };
+        assert_eq!(greedy_by_size(&[]), 0);
+        // The second fits below the third, beside the first.
+        let tensors = [tensor(64, 0, 2), tensor(16, 1, 3), tensor(48, 2, 4)];
+        assert_eq!(greedy_by_size(&tensors), 80);
+        let apart = [tensor(32, 0, 1), tensor(32, 1, 2)];
+        assert_eq!(greedy_by_size(&apart), 32);
+        // A hole is used.
+        let hole = [tensor(64, 0, 3), tensor(48, 0, 2), tensor(32, 1, 4), tensor(48, 2, 4)];
+        assert_eq!(greedy_by_size(&hole), 144);
+    }
+}
