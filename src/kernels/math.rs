@@ -41,11 +41,15 @@ fn integer_of(b: &Builder, x: Value) -> Type {
 
 /// ln 2 in two parts. The first has so few bits that its products with exponents are exact.
 fn ln_2(b: &mut Builder, like: Value) -> [Value; 2] {
-    let parts = match is_long(b, like) {
+    let parts = ln_2_parts(b, like);
+    constants(b, like, parts)
+}
+
+fn ln_2_parts(b: &Builder, like: Value) -> [f64; 2] {
+    match is_long(b, like) {
         true => [0.693_147_180_485_539_1, 7.440_617_110_012_397e-11],
         false => [355.0 / 512.0, -2.121_944_4e-4],
-    };
-    constants(b, like, parts)
+    }
 }
 
 /// Where the exponential has become zero, and where infinity.
@@ -83,10 +87,10 @@ fn exp_reduced(b: &mut Builder, x: Value, low: f64, high: f64) -> (Value, Value)
     let x = b.max(low, x);
     let n = b.mul(x, log2_e);
     let n = round_small(b, n);
-    let minus_n = b.neg(n);
-    let [ln2_high, ln2_low] = ln_2(b, x);
-    let r = b.mul_add(minus_n, ln2_high, x);
-    (n, b.mul_add(minus_n, ln2_low, r))
+    let minus = ln_2_parts(b, x).map(|part| -part);
+    let [high, low] = constants(b, x, minus);
+    let r = b.mul_add(n, high, x);
+    (n, b.mul_add(n, low, r))
 }
 
 /// e to the power of `x`, less 1, within 2 ulp.

@@ -7,7 +7,7 @@
 //! queries, those heads are the rows.
 
 use super::rewrite::{Rewriter, merged};
-use crate::mir::{Attention, Contract, Expr, Graph, Node, Op, Role, Rows, Value, Weights};
+use crate::mir::{Attention, Expr, Graph, Node, Op, Role, Rows, Value, Weights};
 use crate::types::DType;
 use cranelift_entity::SecondaryMap;
 
@@ -39,6 +39,8 @@ struct Pattern<'a> {
     epilogue: Option<&'a Expr>,
     extra: &'a [Value],
     rows: &'a Rows,
+    /// What is done to the results, with further operands.
+    finish: Option<(&'a Expr, &'a [Value])>,
     /// The nodes that are replaced.
     nodes: [Value; 3],
 }
@@ -56,17 +58,14 @@ impl<'a> Pattern<'a> {
             }
             _ => None,
         };
-        let (Contract { epilogue: None, .. }, [weights, values]) =
-            (plain(last)?.0, &plain(last)?.1[..])
-        else {
-            return None;
-        };
-        let Node { op: Op::Rows(rows), operands, ty, .. } = &graph.nodes[*weights] else {
+        let (second, operands) = plain(last)?;
+        let (weights, values, results) = (operands[0], operands[1], &operands[2..]);
+        let Node { op: Op::Rows(rows), operands, ty, .. } = &graph.nodes[weights] else {
             return None;
         };
         let [scores] = operands[..] else { return None };
         let reduced = rows.stages.last().is_none_or(|stage| stage.reduce.is_some());
-        if reduced || ty != graph.ty(scores) || !single(*weights) || !single(scores) {
+        if reduced || ty != graph.ty(scores) || !single(weights) || !single(scores) {
             return None;
         }
         let (product, operands) = plain(scores)?;
@@ -74,11 +73,12 @@ impl<'a> Pattern<'a> {
             graph,
             queries: operands[0],
             keys: operands[1],
-            values: *values,
+            values,
             epilogue: product.epilogue.as_ref(),
             extra: &operands[2..],
             rows,
-            nodes: [scores, *weights, last],
+            finish: second.epilogue.as_ref().map(|finish| (finish, results)),
+            nodes: [scores, weights, last],
         })
     }
 
@@ -100,8 +100,12 @@ impl<'a> Pattern<'a> {
             result.dims = self.ungroup(r, &mut operands, [keys, values]);
         }
         let attention = Attention { epilogue: self.epilogue.cloned(), rows: self.rows.clone() };
-        let new = r.push(Op::Attention(attention), operands, result, origins);
-        let new = r.reshape(new, &ty.dims);
+        let new = r.push(Op::Attention(attention), operands, result, origins.clone());
+        let mut new = r.reshape(new, &ty.dims);
+        if let Some((finish, extra)) = self.finish {
+            let operands = [new].into_iter().chain(extra.iter().map(|&v| r.get(v))).collect();
+            new = r.push(Op::Map(finish.clone()), operands, ty.clone(), origins);
+        }
         r.set(old, new);
     }
 
