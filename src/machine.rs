@@ -157,13 +157,18 @@ impl Machine {
         8.0
     }
 
-    /// Cycles for each step along K, roughly: a multiply-add of a vector takes one, of less than eight
+    /// The time of each step along K, roughly, in multiply-adds of a vector: of less than eight
     /// independent ones some wait; vectors of B come from the second-level cache, elements of A from
-    /// the first.
+    /// the first. Both are loaded at the side, one in the time of a multiply-add, or two elements
+    /// where vectors are as long as a line.
     fn time(&self, tile: Tile, rows: usize, columns: usize) -> f64 {
+        let element = if self.lanes < 16 { 1.0 } else { 0.5 };
         let one = |rows: usize, vectors: f64| match rows as f64 * vectors {
             0.0 => 0.0,
-            sums => sums.max(8.0) + 0.4 * vectors + 0.1 * rows as f64,
+            sums => {
+                let loads = vectors + element * rows as f64;
+                sums.max(8.0).max(loads) + 0.4 * vectors + 0.1 * rows as f64
+            }
         };
         let panel = |vectors: f64| {
             (rows / tile.rows) as f64 * one(tile.rows, vectors) + one(rows % tile.rows, vectors)
@@ -193,6 +198,8 @@ mod tests {
         assert_eq!(Machine::AVX2.tile_within(4, 128, 384, 1536).vectors, 2);
         assert!(6 % Machine::AVX2.tile_within(6, 128, 384, 1536).vectors == 0);
         assert!(8 % Machine::CLIF.tile_within(8, 128, 384, 1536).vectors == 0);
+        // One vector wide, it would wait for loads.
+        assert_eq!(Machine::AVX2.tile(128, 1536, 1536), Tile { rows: 4, vectors: 3 });
         for machine in [Machine::CLIF, Machine::AVX2, Machine::AVX512] {
             for (rows, columns) in [(1, 1), (1, 4096), (3, 10), (7, 64), (49, 160), (3136, 64)] {
                 let tile = machine.tile(rows, columns, 256);
