@@ -340,10 +340,10 @@ impl Writer<'_> {
     fn order_keys(&self, b: &mut Builder, from: Value, to: Value, width: i64) {
         let (keys, depth, lanes) = (self.layout.keys, self.layout.depth, self.frame.lanes());
         let key = self.frame.inputs()[1].stride(-1);
-        let panels = Level { extent: keys, size: 1, steps: vec![key, depth * SIZE] };
+        let panels = Level::axis(keys, vec![key, depth * SIZE]);
         nest(b, &[panels.in_pieces(width)], None, &[from, to], &mut |b, p, sizes| {
-            let keys = Level { extent: sizes[0], size: 1, steps: vec![key, SIZE] };
-            let elements = Level { extent: depth, size: 1, steps: vec![SIZE, width * SIZE] };
+            let keys = Level::axis(sizes[0], vec![key, SIZE]);
+            let elements = Level::axis(depth, vec![SIZE, width * SIZE]);
             let levels = [keys.in_pieces(lanes), elements.in_pieces(lanes)];
             nest(b, &levels, None, p, &mut |b, p, sizes| {
                 let (keys, elements) = (sizes[0], sizes[1]);

@@ -448,10 +448,11 @@ impl<'a> Tiling<'a> {
     /// The tiles of these rows in a panel with so many columns.
     fn panel(&self, b: &mut Builder, p: &[Value], rows: [Level; 2], columns: i64) {
         // A panel may be wider than a tile.
-        let tiles = Level { extent: columns, size: 1, steps: self.within_panel() };
+        let tiles = Level::axis(columns, self.within_panel());
         let tiles = tiles.in_pieces(self.vectors * self.problem.frame.lanes());
         let [outer, inner] = rows.clone();
-        let (outer, inner) = (outer.in_pieces(self.tile[0]), inner.in_pieces(self.tile[1]));
+        let (outer, inner) =
+            (outer.in_even_pieces(self.tile[0]), inner.in_even_pieces(self.tile[1]));
         nest(b, &[tiles, outer, inner], None, p, &mut |b, p, sizes| {
             self.tile(b, p, [sizes[1], sizes[2]], sizes[0]);
         });

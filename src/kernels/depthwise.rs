@@ -1,7 +1,8 @@
 //! Convolutions with one channel in a group, in and out: vectors lie over the channels.
 //!
-//! The weights of all taps stay in registers along a row of the result, if there are enough, and
-//! several columns of the row are summed at a time.
+//! Several columns of a row of the result are summed at a time, enough to keep the machine busy, while
+//! the weights of one row of taps after the other are in registers. All channels of these columns come
+//! before the next ones, so that memory is read in its order.
 
 use super::expr::{self, Body};
 use super::finish::Finish;
@@ -12,9 +13,16 @@ use crate::kir::Value;
 use crate::kir::build::Builder;
 use crate::lir::{Conv, Expr, Weights};
 use crate::types::DType;
+use std::collections::BTreeMap;
 
 /// More taps than this are looped over.
 const WRITTEN_OUT: i64 = 64;
+
+/// Columns at a time: that many independent sums keep two multiply-adders busy.
+const MOST: i64 = 12;
+
+/// Pieces of a kernel that are enough for threads.
+const PLENTY: i64 = 32;
 
 /// Whether a convolution is one of these.
 pub(super) fn is_one(frame: &Frame<'_>, conv: &Conv) -> bool {
@@ -85,29 +93,33 @@ impl Depthwise<'_> {
     fn write(&self, around: Vec<Level>) -> KernelPlan {
         let frame = self.frame;
         let taps: i64 = self.taps.iter().map(|l| l.extent).product();
-        let registers = i64::from(frame.machine.registers);
-        let resident = taps + 4 <= registers;
-        let most = if resident { (registers - taps - 2).clamp(1, 8) } else { 8.min(registers / 2) };
-        let tiles = (self.columns.extent + most - 1) / most;
-        let columns = self.columns.clone().in_pieces((self.columns.extent + tiles - 1) / tiles);
+        // The weights of a row of taps are in registers, and an element and a product.
+        let in_row = self.taps.last().map_or(1, |l| l.extent);
+        let most = (i64::from(frame.machine.registers) - in_row - 2).clamp(2, MOST);
+        let columns = self.columns.clone().in_even_pieces(most);
         let mut levels = nest::merge(around);
-        levels.push(self.channels.clone().in_pieces(frame.lanes()));
+        let rows: i64 = levels.iter().map(|l| l.extent).product();
+        // What neighbouring columns read is read at once: all channels, unless threads get too little.
+        let lanes = frame.lanes();
+        let each = self.channels.extent / (PLENTY / rows).max(1) / lanes * lanes;
+        levels.push(self.channels.clone().in_pieces(each.max(lanes)));
         let last = levels.len() - 1;
         let shares = Shares::of(&levels);
         let elements: i64 = frame.result().dims.iter().product();
         let work = elements * (taps + self.body.cost() + 1);
         let (mut b, pointers) = frame.open(shares.extent());
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
-            let lanes = sizes[last] as u32;
-            let weights: Option<Vec<Value>> = resident.then(|| {
-                let places = offsets(&self.taps);
-                places.iter().map(|place| self.load(b, p[1], place[1], lanes)).collect()
-            });
-            nest(b, std::slice::from_ref(&columns), None, p, &mut |b, p, sizes| {
-                self.tile(b, p, sizes[0], lanes, weights.as_deref());
+            let channels = Level { extent: sizes[last], ..self.channels.clone() };
+            let channels = channels.in_pieces(lanes);
+            let inner = [columns.clone(), channels.clone()];
+            nest(b, &inner, None, p, &mut |b, p, sizes| {
+                self.tile(b, p, sizes[0], sizes[1] as u32);
             });
             if self.is_apart() {
-                self.finish().write(b, p, std::slice::from_ref(&self.columns), &[(0, lanes)]);
+                let row = std::slice::from_ref(&self.columns);
+                nest(b, &[channels], None, p, &mut |b, p, sizes| {
+                    self.finish().write(b, p, row, &[(0, sizes[0] as u32)]);
+                });
             }
         });
         frame.close(b, work)
@@ -127,18 +139,11 @@ impl Depthwise<'_> {
         expr::load(b, self.dtype, pointer, offset, lanes, false)
     }
 
-    fn tile(
-        &self,
-        b: &mut Builder,
-        p: &[Value],
-        columns: i64,
-        lanes: u32,
-        weights: Option<&[Value]>,
-    ) {
+    fn tile(&self, b: &mut Builder, p: &[Value], columns: i64, lanes: u32) {
         let ty = expr::register(self.dtype);
         let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
         let sums = vec![zero; columns as usize];
-        let sums = self.sum(b, &self.taps, (p[0], p[1]), sums, lanes, weights);
+        let sums = self.sum(b, &self.taps, (p[0], p[1]), sums, lanes);
         let result = p.len() - 1;
         if self.is_apart() {
             for (column, sum) in (0..columns).zip(sums) {
@@ -172,7 +177,6 @@ impl Depthwise<'_> {
         (x, w): (Value, Value),
         mut sums: Vec<Value>,
         lanes: u32,
-        weights: Option<&[Value]>,
     ) -> Vec<Value> {
         let count: i64 = taps.iter().map(|l| l.extent).product();
         if let Some((outer, inner)) = taps.split_first()
@@ -181,7 +185,7 @@ impl Depthwise<'_> {
             let steps = [(x, outer.steps[0]), (w, outer.steps[1])];
             return b.fold(0, outer.extent, &steps, &sums, |b, it| {
                 let pointers = (it.pointers[0], it.pointers[1]);
-                self.sum(b, inner, pointers, it.carried.to_vec(), lanes, None)
+                self.sum(b, inner, pointers, it.carried.to_vec(), lanes)
             });
         }
         // In the order of the input's places, each of which is loaded once: neighbouring columns have
@@ -193,13 +197,14 @@ impl Depthwise<'_> {
             products.extend(columns.map(|c| (place[0] + c as i64 * self.columns.steps[0], tap, c)));
         }
         products.sort_unstable();
+        let mut of_row: BTreeMap<usize, Value> = BTreeMap::new();
+        let in_row = taps.last().map_or(1, |l| l.extent) as usize;
         for products in products.chunk_by(|a, b| a.0 == b.0) {
             let value = self.load(b, x, products[0].0, lanes);
             for &(_, tap, column) in products {
-                let weight = match weights {
-                    Some(weights) => weights[tap],
-                    None => self.load(b, w, places[tap][1], lanes),
-                };
+                of_row.retain(|&other, _| other / in_row == tap / in_row);
+                let load = || self.load(b, w, places[tap][1], lanes);
+                let weight = *of_row.entry(tap).or_insert_with(load);
                 let sum = &mut sums[column];
                 *sum = if b.type_of(value).is_float() {
                     b.mul_add(weight, value, *sum)

@@ -3,7 +3,7 @@
 use crate::kir::build::Builder;
 use crate::kir::{IndexOp, Scalar, Value};
 
-/// A loop over an axis, in pieces of `size`; the last piece may be smaller.
+/// A loop over an axis, in pieces of `size`; the last piece may be smaller, or the last ones by 1.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Level {
     /// How long the axis is.
@@ -12,12 +12,14 @@ pub(super) struct Level {
     pub size: i64,
     /// Bytes from an element to the next, for every pointer.
     pub steps: Vec<i64>,
+    /// Whether all pieces are as long as each other, or longer by 1; no level that threads share is.
+    pub even: bool,
 }
 
 impl Level {
     /// A loop over single elements.
     pub(super) fn axis(extent: i64, steps: Vec<i64>) -> Level {
-        Level { extent, size: 1, steps }
+        Level { extent, size: 1, steps, even: false }
     }
 
     /// The axis that is not there.
@@ -28,6 +30,24 @@ impl Level {
     /// The same in pieces of at most `size`.
     pub(super) fn in_pieces(self, size: i64) -> Level {
         Level { size: size.clamp(1, self.extent.max(1)), ..self }
+    }
+
+    /// The same in as many pieces as if they were of `most`, but of even sizes.
+    pub(super) fn in_even_pieces(self, most: i64) -> Level {
+        let pieces = self.clone().in_pieces(most).pieces();
+        let size = (self.extent + pieces - 1) / pieces.max(1);
+        Level { even: true, ..self.in_pieces(size) }
+    }
+
+    /// How many pieces there are of which sizes, in order.
+    fn groups(&self) -> [(i64, i64); 2] {
+        let (whole, left) = (self.extent / self.size, self.extent % self.size);
+        if self.even {
+            let pieces = self.pieces();
+            let long = self.extent - (self.size - 1) * pieces;
+            return [(long, self.size), (pieces - long, self.size - 1)];
+        }
+        [(whole, self.size), (i64::from(left > 0), left)]
     }
 
     /// How many pieces there are.
@@ -202,6 +222,25 @@ fn descend(
     let Some(level) = levels.get(at) else {
         return body(b, pointers, sizes);
     };
+    if level.even {
+        let mut start = 0;
+        for (count, size) in level.groups().into_iter().filter(|&(count, size)| count * size > 0) {
+            sizes.push(size);
+            let by: Vec<i64> = level.steps.iter().map(|step| step * size).collect();
+            let pointers = moved(b, pointers, start, &level.steps);
+            if count == 1 {
+                descend(b, levels, span.clone(), &pointers, sizes, body);
+            } else {
+                advancing(b, count, &pointers, &by, &[], |b, pointers, _| {
+                    descend(b, levels, span.clone(), pointers, sizes, body);
+                    vec![]
+                });
+            }
+            sizes.pop();
+            start += count * size;
+        }
+        return;
+    }
     let (whole, left) = (level.extent / level.size, level.extent % level.size);
     let by: Vec<i64> = level.steps.iter().map(|step| step * level.size).collect();
     let cut = span.as_ref().and_then(|span| span.iterations(b, at));
@@ -340,5 +379,20 @@ mod tests {
         let window = [axis(2, [48, 100]), axis(3, [16, 32])];
         assert_eq!(merge(window.clone()), window);
         assert_eq!(merge([axis(1, [4, 4])]), []);
+    }
+
+    #[test]
+    fn pieces_are_even() {
+        let groups = |extent, most| Level::axis(extent, vec![4]).in_even_pieces(most).groups();
+        assert_eq!(groups(49, 4), [(10, 4), (3, 3)]);
+        assert_eq!(groups(56, 6), [(6, 6), (4, 5)]);
+        assert_eq!(groups(12, 6), [(2, 6), (0, 5)]);
+        assert_eq!(groups(5, 9), [(1, 5), (0, 4)]);
+        assert_eq!(groups(3, 1), [(3, 1), (0, 0)]);
+        for (extent, most) in [(1, 1), (7, 3), (100, 7), (13, 12), (10_007, 64)] {
+            let [(long, size), (short, less)] = groups(extent, most);
+            assert!(size <= most && long > 0 && short >= 0);
+            assert_eq!(long * size + short * less, extent);
+        }
     }
 }
