@@ -5,8 +5,7 @@ use crate::abi::{Body, ParallelFor};
 use core::ffi::c_void;
 use core::hint::spin_loop;
 use core::mem::transmute;
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -25,32 +24,50 @@ struct Inner {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// A job is a loop cut into chunks. `ticket` holds the number of the job and how many of its chunks nobody has claimed; a
-/// claim is a decrement by compare-and-swap.
+/// What one thread has to do of a job, which is a loop cut into equal chunks. Every thread has a lane of neighbouring chunks,
+/// so that it goes on where it went in the loop before, and what it wrote then is near; a thread whose lane is empty takes from
+/// the others'. `ticket` holds the number of the job and how many of the lane's chunks nobody has claimed; a claim is a
+/// decrement by compare-and-swap.
 ///
-/// Invariant: the job's fields change only when every chunk has been counted in `done`. So a claim that succeeds proves that
-/// the fields that were read before it belong to the same job; a thread that wakes up late fails its claim, and
-/// the caller waits for chunks, never for threads.
-#[derive(Debug)]
-struct Shared {
+/// Invariant: a lane's fields change only when every chunk of the job is done: the caller counts its own, the others count in
+/// `done`. So a claim that succeeds proves that the fields that were read before it belong to the same job; a thread that wakes
+/// up late fails its claim, and the caller waits for chunks, never for threads.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Lane {
     ticket: AtomicU64,
     /// A `Body`.
     body: AtomicPtr<c_void>,
     table: AtomicPtr<*const c_void>,
     extent: AtomicI64,
-    step: AtomicI64,
+    /// Of the job.
     chunks: AtomicU32,
-    done: AtomicU32,
-    sleepers: AtomicU32,
+    /// That have some.
+    lanes: AtomicU32,
+    /// Of this lane's chunks.
+    end: AtomicU32,
+}
+
+/// A counter that has a cache line to itself.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Alone(AtomicU32);
+
+#[derive(Debug)]
+struct Shared {
+    /// Chunks of the job that others than the caller have done.
+    done: Alone,
+    sleepers: Alone,
     busy: AtomicBool,
     stop: AtomicBool,
-    threads: u32,
+    /// One for each thread, the caller's first.
+    lanes: Box<[Lane]>,
     mutex: Mutex<()>,
     wake: Condvar,
 }
 
 const MOST_THREADS: u32 = 1024;
-const CHUNKS_PER_THREAD: i64 = 4;
+const CHUNKS_PER_THREAD: u32 = 4;
 const CHUNK_BITS: u32 = 16;
 const SPINS: u32 = 4000;
 
@@ -67,26 +84,21 @@ impl Pool {
         let threads = count
             .ok_or_else(|| Error::Thread { reason: format!("{threads} is not from 1 to 1024") })?;
         let shared = Arc::new(Shared {
-            ticket: AtomicU64::new(0),
-            body: AtomicPtr::new(null_mut()),
-            table: AtomicPtr::new(null_mut()),
-            extent: AtomicI64::new(0),
-            step: AtomicI64::new(0),
-            chunks: AtomicU32::new(0),
-            done: AtomicU32::new(0),
-            sleepers: AtomicU32::new(0),
+            done: Alone::default(),
+            sleepers: Alone::default(),
             busy: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            threads,
+            lanes: (0..threads).map(|_| Lane::default()).collect(),
             mutex: Mutex::new(()),
             wake: Condvar::new(),
         });
         // Dropped on failure, it ends the threads that were started.
         let mut inner = Inner { shared, workers: Vec::new() };
-        for _ in 1..threads {
+        for own in 1..threads as usize {
             let shared = Arc::clone(&inner.shared);
-            let worker =
-                std::thread::Builder::new().name("rlx-pool".into()).spawn(move || shared.serve());
+            let worker = std::thread::Builder::new()
+                .name("rlx-pool".into())
+                .spawn(move || shared.serve(own));
             inner
                 .workers
                 .push(worker.map_err(|error| Error::Thread { reason: error.to_string() })?);
@@ -96,7 +108,7 @@ impl Pool {
 
     /// How many threads work, the caller included.
     pub fn threads(&self) -> usize {
-        self.inner.shared.threads as usize
+        self.inner.shared.lanes.len()
     }
 
     /// Good as long as a clone of the pool lives.
@@ -116,20 +128,27 @@ impl Drop for Inner {
     }
 }
 
-fn unclaimed(ticket: u64) -> u64 {
-    ticket & ((1 << CHUNK_BITS) - 1)
+fn unclaimed(ticket: u64) -> u32 {
+    (ticket & ((1 << CHUNK_BITS) - 1)) as u32
 }
 
-impl Shared {
-    /// Claims and runs chunks until none is left.
-    fn work(&self) {
+/// Where chunk `i` of so many begins in `0..extent`.
+fn begin_of(extent: i64, chunks: u32, i: u32) -> i64 {
+    let (chunks, i) = (i64::from(chunks), i64::from(i));
+    extent / chunks * i + extent % chunks * i / chunks
+}
+
+impl Lane {
+    /// Claims and runs chunks until none is left; gives how many it ran.
+    fn drain(&self) -> u32 {
+        let mut count = 0;
         let mut ticket = self.ticket.load(Ordering::Acquire);
         while unclaimed(ticket) != 0 {
             let body = self.body.load(Ordering::Relaxed);
             let table = self.table.load(Ordering::Relaxed);
             let extent = self.extent.load(Ordering::Relaxed);
-            let step = self.step.load(Ordering::Relaxed);
             let chunks = self.chunks.load(Ordering::Relaxed);
+            let end = self.end.load(Ordering::Relaxed);
             let claim = self.ticket.compare_exchange_weak(
                 ticket,
                 ticket - 1,
@@ -140,44 +159,66 @@ impl Shared {
                 ticket = current;
                 continue;
             }
-            let begin = (u64::from(chunks) - unclaimed(ticket)) as i64 * step;
-            let end = if extent - begin < step { extent } else { begin + step };
+            let chunk = end - unclaimed(ticket);
+            let (from, to) = (begin_of(extent, chunks, chunk), begin_of(extent, chunks, chunk + 1));
             // SAFETY: the claim proves that the fields are the current job's: `body` is the function that `parallel_for` was given,
             // and its caller waits until this chunk is done. No other thread has this chunk.
-            unsafe { transmute::<*mut c_void, Body>(body)(table, begin, end) };
-            self.done.fetch_add(1, Ordering::Release);
+            unsafe { transmute::<*mut c_void, Body>(body)(table, from, to) };
+            count += 1;
+            // The job does not end before this chunk is counted, so that there is no more to see.
+            if unclaimed(ticket) == 1 {
+                break;
+            }
             ticket = self.ticket.load(Ordering::Acquire);
+        }
+        count
+    }
+}
+
+impl Shared {
+    /// Runs what is left in the other lanes; gives how many chunks.
+    fn help(&self, own: usize) -> u32 {
+        let lanes = self.lanes[own].lanes.load(Ordering::Relaxed) as usize;
+        (1..lanes).map(|i| self.lanes[(own + i) % lanes].drain()).sum()
+    }
+
+    fn count_done(&self, count: u32) {
+        if count != 0 {
+            self.done.0.fetch_add(count, Ordering::Release);
         }
     }
 
-    fn idle(&self) -> bool {
-        unclaimed(self.ticket.load(Ordering::SeqCst)) == 0 && !self.stop.load(Ordering::SeqCst)
+    fn idle(&self, own: usize) -> bool {
+        let ticket = self.lanes[own].ticket.load(Ordering::SeqCst);
+        unclaimed(ticket) == 0 && !self.stop.load(Ordering::SeqCst)
     }
 
     /// The life of a worker.
-    fn serve(&self) {
+    fn serve(&self, own: usize) {
         while !self.stop.load(Ordering::SeqCst) {
             for _ in 0..SPINS {
-                if !self.idle() {
+                if !self.idle(own) {
                     break;
                 }
                 spin_loop();
             }
-            if self.idle() {
+            if self.idle(own) {
                 // Either the caller sees this sleeper, or this sleeper sees the job.
                 let mut guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
-                self.sleepers.fetch_add(1, Ordering::SeqCst);
-                while self.idle() {
+                self.sleepers.0.fetch_add(1, Ordering::SeqCst);
+                while self.idle(own) {
                     guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
                 }
-                self.sleepers.fetch_sub(1, Ordering::SeqCst);
+                self.sleepers.0.fetch_sub(1, Ordering::SeqCst);
             }
-            self.work();
+            // At once, as the caller may wait for it.
+            self.count_done(self.lanes[own].drain());
+            self.count_done(self.help(own));
         }
     }
 
     fn wake_sleepers(&self) {
-        if self.sleepers.load(Ordering::SeqCst) != 0 {
+        if self.sleepers.0.load(Ordering::SeqCst) != 0 {
             let _guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
             self.wake.notify_all();
         }
@@ -199,28 +240,33 @@ unsafe extern "C" fn parallel_for(
     }
     // SAFETY: the caller's promise.
     let shared = unsafe { &*argument.cast::<Shared>() };
-    let grain = grain.max(1);
-    let grains = 1 + (extent - 1) / grain;
-    if grains == 1 || shared.threads == 1 || shared.busy.swap(true, Ordering::Acquire) {
+    let threads = shared.lanes.len() as u32;
+    let grains = extent / grain.max(1);
+    if grains <= 1 || threads == 1 || shared.busy.swap(true, Ordering::Acquire) {
         // SAFETY: the caller's promise.
         return unsafe { body(table, 0, extent) };
     }
-    let most = i64::from(shared.threads) * CHUNKS_PER_THREAD;
-    let step = if grains > most { (1 + (grains - 1) / most) * grain } else { grain };
-    // At most `most`, so it fits.
-    let chunks = (1 + (extent - 1) / step) as u32;
-    shared.body.store(body as *mut c_void, Ordering::Relaxed);
-    shared.table.store(table.cast_mut(), Ordering::Relaxed);
-    shared.extent.store(extent, Ordering::Relaxed);
-    shared.step.store(step, Ordering::Relaxed);
-    shared.chunks.store(chunks, Ordering::Relaxed);
-    shared.done.store(0, Ordering::Relaxed);
-    let job = (shared.ticket.load(Ordering::Relaxed) >> CHUNK_BITS) + 1;
-    shared.ticket.store(job << CHUNK_BITS | u64::from(chunks), Ordering::SeqCst);
+    // At most as many as there are threads, and chunks, so they fit.
+    let lanes = grains.min(i64::from(threads)) as u32;
+    let each = (grains / i64::from(lanes)).min(i64::from(CHUNKS_PER_THREAD)) as u32;
+    shared.done.0.store(0, Ordering::Relaxed);
+    let job = (shared.lanes[0].ticket.load(Ordering::Relaxed) >> CHUNK_BITS) + 1;
+    for (i, lane) in (0..lanes).zip(&shared.lanes).rev() {
+        lane.body.store(body as *mut c_void, Ordering::Relaxed);
+        lane.table.store(table.cast_mut(), Ordering::Relaxed);
+        lane.extent.store(extent, Ordering::Relaxed);
+        lane.chunks.store(lanes * each, Ordering::Relaxed);
+        lane.lanes.store(lanes, Ordering::Relaxed);
+        lane.end.store((i + 1) * each, Ordering::Relaxed);
+        lane.ticket.store(job << CHUNK_BITS | u64::from(each), Ordering::Release);
+    }
+    // Before `sleepers` is read, as a sleeper reads its lane after it.
+    fence(Ordering::SeqCst);
     shared.wake_sleepers();
-    shared.work();
+    let others = lanes * each - shared.lanes[0].drain();
+    let others = others - shared.help(0);
     let mut spins = 0;
-    while shared.done.load(Ordering::Acquire) != chunks {
+    while shared.done.0.load(Ordering::Acquire) != others {
         spins += 1;
         if spins < SPINS { spin_loop() } else { std::thread::yield_now() }
     }
