@@ -6,7 +6,7 @@
 use super::liveness::{Range, ranges};
 use super::permanent::{Permanent, permanent};
 use super::room::room;
-use super::{Buffer, BufferKind, CONTEXT_BYTES, Module, SLACK_BYTES, region};
+use super::{Buffer, BufferKind, CONTEXT_BYTES, Module, POINTER_BYTES, SLACK_BYTES, region};
 use crate::error::ErrorKind;
 use crate::placement::csv::Table;
 use crate::placement::{self, Effort, Item};
@@ -133,7 +133,7 @@ pub fn bound(module: &Module) -> u64 {
 }
 
 /// The whole arena as a placement problem: the context, weights that have a slot, and the buffers by their
-/// handles. Its lowest height is the size of the arena. What another plan or a shared arena has moved is
+/// handles; without what lies in the second memory. Its lowest height is the size of the arena. What another plan or a shared arena has moved is
 /// fixed.
 pub fn table(module: &Module) -> Table {
     let round = |bytes: u64| bytes.next_multiple_of(module.plan.options.alignment.max(1));
@@ -150,7 +150,14 @@ pub fn table(module: &Module) -> Table {
     let (ranges, room) = (ranges(module), room(module));
     let options = &module.plan.options;
     let still = options.scratch.is_some() || !options.parameters.is_empty();
-    for buffer in module.buffers.keys() {
+    let pointers = module.plan.pointers.len() as u64 * POINTER_BYTES;
+    if pointers > 0 {
+        row("pointers".to_owned(), Item::new(round(pointers), 0, end));
+    }
+    let elsewhere = |buffer: &Buffer| {
+        module.plan.fast.contains_key(buffer) || module.plan.pointers.contains_key(buffer)
+    };
+    for buffer in module.buffers.keys().filter(|buffer| !elsewhere(buffer)) {
         if let Some(range) = ranges[buffer] {
             let always = still && range == (Range { first: 0, last: last(module) });
             let fixed = module.plan.slots.get(&buffer).copied().filter(|_| always);
