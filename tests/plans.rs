@@ -1,6 +1,7 @@
 //! Random graphs: what a planned program computes over one arena, in every way of planning, is bit for
 //! bit what the graph means.
 
+use rlx_aot::fit::fit;
 use rlx_aot::interp::arena::Session;
 use rlx_aot::lir::region::Region;
 use rlx_aot::lir::{self, Options, Outside};
@@ -202,6 +203,40 @@ fn check(graph: &Graph, seed: u64) {
         let again = lir::json::from_json(&text).unwrap_or_else(|e| panic!("{e}\n{}", context()));
         assert_eq!(lir::json::to_json(&again, true), text);
     }
+}
+
+/// What is computed in bands of rows, so that the arena is smaller, is what is computed at once.
+#[test]
+fn random_graphs_in_bands() {
+    let mut banded = 0;
+    for seed in 0..400 {
+        let graph = random_graph(&mut Noise(seed));
+        let tensors = graph.inputs.iter().enumerate().map(|(i, &v)| numbers(graph.ty(v), i));
+        let tensors: Vec<Tensor> = tensors.collect();
+        let expected = mir::eval::graph(&graph, &tensors);
+        let options = Options::default();
+        let plain = lir::lower(&graph, options.clone()).expect("it is small");
+        for part in [4, 3, 2] {
+            let limit = plain.plan.arena_size * part / 5;
+            let Ok(found) = fit(graph.clone(), &options, &Machine::AVX2, limit) else { break };
+            let context = || format!("seed {seed}, {limit}\n{graph}\n{}", found.module);
+            assert!(found.module.plan.arena_size <= limit, "{}", context());
+            assert_eq!(lir::verify::verify(&found.module), Ok(()), "{}", context());
+            let of_role = |wanted: Role| -> Vec<Tensor> {
+                let is = |value: &Value| matches!(&graph.nodes[*value].op, mir::Op::Input { role, .. } if *role == wanted);
+                let all = graph.inputs.iter().zip(&tensors).filter(|(value, _)| is(value));
+                all.map(|(_, tensor)| tensor.clone()).collect()
+            };
+            let mut session =
+                Session::new(&found.module, &of_role(Role::Parameter)).expect("they fit");
+            let results = session.run(&of_role(Role::Input)).expect("the plan holds");
+            for (result, expected) in results.iter().zip(&expected) {
+                assert_eq!(result.bytes(), expected.bytes(), "{}", context());
+            }
+            banded += 1;
+        }
+    }
+    assert!(banded > 5, "{banded}");
 }
 
 /// The graph with an output for each input of a type that some value has, and which belong together.

@@ -273,17 +273,7 @@ impl Args {
 fn region(text: &str) -> Result<Region, ErrorKind> {
     let wrong = || ErrorKind::usage(format!("--region {text}")).help("write --region fast=256K");
     let (name, bytes) = text.split_once('=').ok_or_else(wrong)?;
-    let (digits, unit) = match bytes.trim_end_matches(['k', 'K', 'm', 'M']) {
-        digits if digits.len() + 1 < bytes.len() => return Err(wrong()),
-        digits => (digits, &bytes[digits.len()..]),
-    };
-    let unit = match unit {
-        "" => 1,
-        "k" | "K" => 1 << 10,
-        _ => 1 << 20,
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    let bytes = bytes.filter(|&bytes| bytes <= 1 << 40).ok_or_else(wrong)?;
+    let bytes = size(bytes).ok().filter(|&bytes| bytes <= 1 << 40).ok_or_else(wrong)?;
     if !rlx_aot::codegen::contract::is_prefix(name) {
         return Err(wrong());
     }

@@ -114,7 +114,7 @@ fn advice(
         let used: Vec<&Holder> = used.filter(rows).collect();
         if let [first, second, ..] = used[..] {
             advice.push(format!(
-                "{} and {} are there at once because {} ({}) reads and writes whole tensors: in bands of rows it would need a part of them at a time.",
+                "{} and {} are there at once because {} ({}) reads and writes whole tensors: in bands of rows, which --max-arena BYTES asks for, it would need a part of them at a time.",
                 name(first), name(second), step.id, step.operator
             ));
         }
