@@ -32,6 +32,7 @@
 //! | [`lower`](mod@lower) | HIR to MIR, by the operators' expansions |
 //! | [`mir`] | tensors of known type under a small closed set of kinds |
 //! | [`passes`] | MIR to better MIR: one list of functions |
+//! | [`placement`] | where sized things with lifetimes lie so that they need the fewest bytes: a problem by itself |
 //! | [`lir`] | a schedule of steps over buffers, and the plan that gives each buffer its bytes |
 //! | [`fit`] | a graph in bands of rows, so that its plan fits into a given arena |
 //! | [`kernels`] | a loop program for each step |

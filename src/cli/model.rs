@@ -90,7 +90,7 @@ pub(crate) struct Args {
     /// Make a new plan, or keep the one in the file (RLX modules have one).
     #[arg(long, value_enum, default_value_t = Plan::New)]
     plan: Plan,
-    /// How many steps (looks at a tensor, about 0.2 us each) the search for a smaller arena may take, where
+    /// How many steps (looks at a tensor, about 50 ns each) the search for a smaller arena may take, where
     /// it is not known to be the smallest. [default: 1000000]
     #[arg(long, value_name = "STEPS")]
     pub(crate) plan_budget: Option<u64>,

@@ -48,7 +48,7 @@ pub const POINTER_BYTES: u64 = 8;
 /// Bytes behind the arena and behind the weights that may be read and mean nothing.
 pub const SLACK_BYTES: u64 = 64;
 
-/// Looks at an item for a search, where nothing else is asked for: some tenths of a second.
+/// Looks at an item for a search, where nothing else is asked for: about 50 ms.
 pub const PLAN_BUDGET: u64 = 1_000_000;
 
 /// A window that is written more than so many values before its user is a long-lived one.
@@ -351,7 +351,8 @@ pub struct Plan {
     pub weights_size: u64,
     /// Offset of the weights in the arena, if they have a slot there.
     pub weights_slot: Option<u64>,
-    /// No arena for this schedule is smaller than this: the largest sum of what is alive in it at one step.
+    /// No arena for this schedule is smaller than this: the largest sum of what is alive in it at one step, or more
+    /// where the search has proved it.
     pub bound: u64,
     /// What the arena would be if no two buffers shared bytes.
     pub unshared: u64,

@@ -31,7 +31,7 @@ The first line names the columns, in any order, each other line is a buffer:
 
 Every buffer gets an offset, so that no two that are alive at the same time share bytes and the highest
 end is as low as can be. -o writes the same lines with the offsets in the last column. Of the other options only
---json, --capacity and --plan-budget [default: 8000000] apply to problems.";
+--json, --capacity and --plan-budget [default: 16000000] apply to problems.";
 
 /// Arguments of `rlx-aot plan`.
 #[derive(clap::Args, Debug)]

@@ -9,7 +9,7 @@ use rlx_aot::placement::{self, Effort, Solution};
 use serde::Serialize;
 
 /// Steps of the search where nothing else is asked for.
-const BUDGET: u64 = 8_000_000;
+const BUDGET: u64 = 16_000_000;
 
 /// A placement as JSON.
 #[derive(Serialize)]
