@@ -276,6 +276,9 @@ int main(void) {
 }
 "#;
     run_c(&folder, main, &["one.o", "two.o", "-lm"]);
+    let named = ["build", "one.json", "one.json", "--shared-arena", "--prefix", "a,b", "-o", "."];
+    output(COMPILER, &named, &folder);
+    assert!(folder.join("b.o").is_file() && folder.join("shared.h").is_file());
     let wrong = refused(&["build", "one.json", "one.json", "--shared-arena"], &folder);
     assert!(wrong.contains("--prefix a,b"), "{wrong}");
     let wrong = refused(&["build", "one.json", "two.json"], &folder);

@@ -40,8 +40,9 @@ pub(crate) fn run(args: &build::Args, name: &str, quiet: bool) -> Outcome {
         states.extend(options.plan.states.iter().cloned());
         models.push((path, source, options));
     }
-    let missing =
-        args.model.options("model")?.plan.states.into_iter().find(|s| !states.contains(s));
+    let mut plain = args.model.clone();
+    plain.prefix = None;
+    let missing = plain.options("model")?.plan.states.into_iter().find(|s| !states.contains(s));
     if let Some((input, to)) = missing {
         let kind =
             ErrorKind::usage(format!("--state {input}={to}: no model has an input \"{input}\""));
