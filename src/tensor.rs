@@ -1,5 +1,7 @@
 //! Tensors with their values: constants of a model, inputs, and what the interpreters compute.
 
+mod strided;
+
 use crate::types::{DType, Type};
 use bytes::Bytes;
 use std::fmt;

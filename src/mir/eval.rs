@@ -67,19 +67,19 @@ pub fn op(op: &Op, operands: &[&Tensor], ty: &Type) -> Tensor {
         Op::Reshape => operands[0].reshaped(ty.dims.clone()).expect("as many elements"),
         Op::Permute(perm) => {
             let from = strides(operands[0].dims());
-            copy(operands[0], 0, &perm.iter().map(|&p| from[p]).collect::<Vec<_>>(), ty)
+            let by: Vec<_> = perm.iter().map(|&p| from[p]).collect();
+            operands[0].strided(&ty.dims[..], 0, &by)
         }
         Op::Slice { starts, steps } => {
             let from = strides(operands[0].dims());
             let first = starts.iter().zip(&from).map(|(&start, s)| start as i64 * s).sum();
-            copy(
-                operands[0],
-                first,
-                &from.iter().zip(steps).map(|(s, step)| s * step).collect::<Vec<_>>(),
-                ty,
-            )
+            let by: Vec<_> = from.iter().zip(steps).map(|(s, step)| s * step).collect();
+            operands[0].strided(&ty.dims[..], first, &by)
         }
-        Op::Broadcast => copy(operands[0], 0, &broadcast_strides(operands[0].dims(), &ty.dims), ty),
+        Op::Broadcast => {
+            let by = broadcast_strides(operands[0].dims(), &ty.dims);
+            operands[0].strided(&ty.dims[..], 0, &by)
+        }
     }
 }
 
@@ -117,16 +117,6 @@ fn walk<const N: usize>(dims: &[usize], strides: [&[i64]; N], mut visit: impl Fn
             index[axis] = 0;
         }
     }
-}
-
-/// The tensor of type `ty` whose elements are those of `from` at `first` and these strides.
-fn copy(from: &Tensor, first: i64, by: &[i64], ty: &Type) -> Tensor {
-    let (size, bytes) = (ty.dtype.bytes(), from.bytes());
-    let mut data = Vec::with_capacity(ty.bytes());
-    walk(&ty.dims, [by], |[at]| {
-        data.extend_from_slice(&bytes[(first + at) as usize * size..][..size])
-    });
-    made(ty, data)
 }
 
 fn made(ty: &Type, data: Vec<u8>) -> Tensor {

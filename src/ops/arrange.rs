@@ -42,7 +42,7 @@ impl Op for Transpose {
         let own = x.ty().strides();
         let perm = self.perm(own.len()).unwrap_or_default();
         let strides: Vec<_> = perm.into_iter().map(|axis| own[axis]).collect();
-        vec![tools::moved(x, &outputs[0], 0, &strides)]
+        vec![x.strided(&outputs[0].dims[..], 0, &strides)]
     }
 
     fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], _: &[Type]) -> Vec<mir::Value> {
@@ -197,7 +197,7 @@ impl Op for Split {
         let strides = x.ty().strides();
         let mut start = 0;
         let pieces = outputs.iter().map(|ty| {
-            let piece = tools::moved(x, ty, start * strides[axis], &strides);
+            let piece = x.strided(&ty.dims[..], start * strides[axis], &strides);
             start += ty.dims[axis] as i64;
             piece
         });
@@ -279,7 +279,7 @@ impl Op for Tile {
             dims.extend([n as usize, d]);
             moves.extend([0, stride]);
         }
-        let tiled = tools::moved(x, &x.ty().with_dims(dims), 0, &moves);
+        let tiled = x.strided(dims, 0, &moves);
         tiled.reshaped(outputs[0].dims.clone()).into_iter().collect()
     }
 
@@ -364,7 +364,7 @@ impl Op for DepthToSpace {
             Order::DepthFirst => (1, (b * b) as i64),
         };
         let moves = [own[0], channel * own[1], own[2], block * b as i64 * own[1], own[3], block * own[1]];
-        let moved = tools::moved(x, &x.ty().with_dims(dims), 0, &moves);
+        let moved = x.strided(dims, 0, &moves);
         moved.reshaped(outputs[0].dims.clone()).into_iter().collect()
     }
 
@@ -419,7 +419,7 @@ impl Op for SpaceToDepth {
             Order::DepthFirst => ([n, depth, b, b, height, width], [own[1], own[2], own[3]]),
         };
         let moves = [own[0], moves[0], moves[1], moves[2], size * own[2], size * own[3]];
-        let moved = tools::moved(x, &x.ty().with_dims(dims), 0, &moves);
+        let moved = x.strided(dims, 0, &moves);
         moved.reshaped(outputs[0].dims.clone()).into_iter().collect()
     }
 

@@ -136,7 +136,7 @@ impl Op for Slice {
         let both = || parts.iter().zip(&strides);
         let base = both().map(|(part, stride)| part.start as i64 * stride).sum();
         let moves: Vec<_> = both().map(|(part, stride)| part.step.wrapping_mul(*stride)).collect();
-        vec![tools::moved(x, &outputs[0], base, &moves)]
+        vec![x.strided(&outputs[0].dims[..], base, &moves)]
     }
 
     fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], _: &[Type]) -> Vec<mir::Value> {

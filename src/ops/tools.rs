@@ -1,7 +1,7 @@
 //! What the shape rules of many operators share.
 
 use crate::error::ErrorKind;
-use crate::tensor::{Tensor, for_each_index};
+use crate::tensor::Tensor;
 use crate::types::{DType, Type, broadcast};
 
 /// `axis` of a tensor of this rank, counted from the end where it is negative.
@@ -171,33 +171,6 @@ pub fn single<'a>(ty: &'a Type, what: &str) -> Result<&'a Type, ErrorKind> {
     Ok(ty)
 }
 
-/// The tensor of this type whose element at an index is element `base` + the sum of index times
-/// `strides` of `x`: what every reference definition that only moves elements comes down to.
-pub fn moved(x: &Tensor, ty: &Type, base: i64, strides: &[i64]) -> Tensor {
-    if ty.elements() == 0 {
-        return Tensor::zeros(ty.clone());
-    }
-    let size = ty.dtype.bytes();
-    let (bytes, mut data) = (x.bytes(), Vec::with_capacity(ty.bytes()));
-    let (outer, run, step) = match (ty.dims.split_last(), strides.split_last()) {
-        (Some((&run, outer)), Some((&step, _))) => (outer, run, step),
-        _ => (&ty.dims[..], 1, 0),
-    };
-    for_each_index(outer, |index| {
-        let offset = |(&i, &stride): (&usize, &i64)| i as i64 * stride;
-        let start = base + index.iter().zip(strides).map(offset).sum::<i64>();
-        if step == 1 {
-            let start = start as usize * size;
-            data.extend_from_slice(&bytes[start..start + run * size]);
-            return;
-        }
-        for i in 0..run as i64 {
-            data.extend_from_slice(x.element((start + i * step) as usize));
-        }
-    });
-    Tensor::from_bytes(ty.clone(), data.into()).expect("one element for every index")
-}
-
 /// The tensor repeated to `dims` by NumPy's rule.
 pub fn broadcast_to(x: &Tensor, dims: &[usize]) -> Tensor {
     if x.dims() == dims {
@@ -206,7 +179,7 @@ pub fn broadcast_to(x: &Tensor, dims: &[usize]) -> Tensor {
     let mut strides = vec![0; dims.len() - x.dims().len()];
     let own = x.ty().strides().into_iter().zip(x.dims());
     strides.extend(own.map(|(stride, &d)| if d == 1 { 0 } else { stride }));
-    moved(x, &x.ty().with_dims(dims), 0, &strides)
+    x.strided(dims, 0, &strides)
 }
 
 /// The elements of a tensor of integers or booleans, exactly.
