@@ -86,6 +86,14 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Whether the instructions of a kernel are in the order in which it was written. Cranelift, which makes
+    /// all code of at most four lanes, moves what only computes to where it is needed.
+    pub fn keeps_order(&self) -> bool {
+        self.lanes > 4
+    }
+}
+
 /// What of a contraction's result stays in registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tile {

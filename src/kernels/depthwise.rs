@@ -3,6 +3,9 @@
 //! Several columns of a row of the result are summed at a time, enough to keep the machine busy, while
 //! the weights of one row of taps after the other are in registers. All channels of these columns come
 //! before the next ones, so that memory is read in its order.
+//!
+//! Cranelift puts a sum as late as it can, behind all loads of its block: there the rows of taps are looped
+//! over where as many registers as that takes make enough sums.
 
 use super::expr::{self, Body};
 use super::finish::Finish;
@@ -13,13 +16,16 @@ use crate::kir::Value;
 use crate::kir::build::Builder;
 use crate::lir::{Conv, Expr, Weights};
 use crate::types::DType;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// More taps than this are looped over.
+/// More taps than this are always looped over.
 const WRITTEN_OUT: i64 = 64;
 
 /// Columns at a time: that many independent sums keep two multiply-adders busy.
 const MOST: i64 = 12;
+
+/// With fewer at a time, a loop over rows of taps takes longer than loading again what was in a register.
+const LEAST: i64 = 4;
 
 /// Pieces of a kernel that are enough for threads.
 const PLENTY: i64 = 32;
@@ -67,7 +73,9 @@ pub(super) fn kernel(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan
             return Ok(None);
         }
     }
-    Ok(Some(Depthwise { frame, body, dtype, taps, columns, channels }.write(around)))
+    let (most, written_out) = tile(frame, &taps, &columns);
+    let kernel = Depthwise { frame, body, dtype, taps, written_out, columns, most, channels };
+    Ok(Some(kernel.write(around)))
 }
 
 /// Whether neighbouring channels are one behind the other, or the same to the epilogue.
@@ -79,13 +87,36 @@ fn unit(frame: &Frame<'_>, channels: &Level) -> bool {
     })
 }
 
+/// Columns at a time, at most, and how many taps are written out.
+fn tile(frame: &Frame<'_>, taps: &[Level], columns: &Level) -> (i64, i64) {
+    let registers = i64::from(frame.machine.registers);
+    let (in_row, step) = taps.last().map_or((1, 0), |l| (l.extent, l.steps[0]));
+    if !frame.machine.keeps_order() && in_row <= WRITTEN_OUT {
+        // The weights of a row of taps, all elements and all sums are in registers.
+        let fits = |&most: &i64| {
+            let of = |column| (0..in_row).map(move |tap| column * columns.steps[0] + tap * step);
+            let elements: BTreeSet<i64> = (0..most).flat_map(of).collect();
+            in_row + elements.len() as i64 + most <= registers
+        };
+        if let Some(most) = (LEAST..=MOST).rev().find(fits) {
+            return (most, in_row);
+        }
+    }
+    // The weights of a row of taps, an element and a product.
+    ((registers - in_row - 2).clamp(2, MOST), WRITTEN_OUT)
+}
+
 struct Depthwise<'a> {
     frame: &'a Frame<'a>,
     body: Body<'a>,
     dtype: DType,
     /// Steps of the input and of the weights.
     taps: Vec<Level>,
+    /// More taps than this are looped over.
+    written_out: i64,
     columns: Level,
+    /// Columns at a time, at most.
+    most: i64,
     channels: Level,
 }
 
@@ -93,10 +124,6 @@ impl Depthwise<'_> {
     fn write(&self, around: Vec<Level>) -> KernelPlan {
         let frame = self.frame;
         let taps: i64 = self.taps.iter().map(|l| l.extent).product();
-        // The weights of a row of taps are in registers, and an element and a product.
-        let in_row = self.taps.last().map_or(1, |l| l.extent);
-        let most = (i64::from(frame.machine.registers) - in_row - 2).clamp(2, MOST);
-        let columns = self.columns.clone().in_even_pieces(most);
         let mut levels = nest::merge(around);
         let rows: i64 = levels.iter().map(|l| l.extent).product();
         // What neighbouring columns read is read at once: all channels, unless threads get too little.
@@ -111,7 +138,7 @@ impl Depthwise<'_> {
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
             let channels = Level { extent: sizes[last], ..self.channels.clone() };
             let channels = channels.in_pieces(lanes);
-            let inner = [columns.clone(), channels.clone()];
+            let inner = [self.columns.clone().in_even_pieces(self.most), channels.clone()];
             nest(b, &inner, None, p, &mut |b, p, sizes| {
                 self.tile(b, p, sizes[0], sizes[1] as u32);
             });
@@ -180,7 +207,7 @@ impl Depthwise<'_> {
     ) -> Vec<Value> {
         let count: i64 = taps.iter().map(|l| l.extent).product();
         if let Some((outer, inner)) = taps.split_first()
-            && count > WRITTEN_OUT
+            && count > self.written_out
         {
             let steps = [(x, outer.steps[0]), (w, outer.steps[1])];
             return b.fold(0, outer.extent, &steps, &sums, |b, it| {
