@@ -67,22 +67,18 @@ fn size(access: &Access) -> u64 {
     (if access.is_empty() { 0 } else { distinct * access.dtype.bytes() }) as u64
 }
 
-/// The kind of a step, in a word.
+/// The kind of a step, in a word: where it makes a difference to what it costs, finer than its name.
 pub(crate) fn kind(op: &Op) -> &'static str {
-    match op {
-        Op::Rows(rows) if rows.stages.len() > 1 => "rows",
-        Op::Rows(_) => "map",
-        Op::Reduce { .. } => "reduce",
-        Op::ArgReduce { .. } => "argreduce",
-        Op::Contract(_) => "contract",
-        Op::Attention(_) => "attention",
-        Op::Conv(c) if c.groups > 1 => "conv/groups",
-        Op::Conv(_) => "conv",
-        Op::Winograd(_) => "winograd",
-        Op::Pool(_) => "pool",
-        Op::Gather { .. } => "gather",
-        Op::Move => "move",
-        Op::Fill(_) => "fill",
+    if let Op::Rows(rows) = op
+        && rows.stages.len() <= 1
+    {
+        "map"
+    } else if let Op::Conv(conv) = op
+        && conv.groups > 1
+    {
+        "conv/groups"
+    } else {
+        op.name()
     }
 }
 

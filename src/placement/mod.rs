@@ -90,6 +90,12 @@ pub fn solve(problem: &Problem, effort: Effort) -> Solution {
     Solution { offsets, height, bound, steps }
 }
 
+/// The offsets when the items are placed one after the other in this order of their indices, each as low
+/// as it can lie beside those before; what is fixed comes first. What the order leaves out stays at 0.
+pub fn in_order(items: &[Item], order: &[usize]) -> Vec<u64> {
+    Orders::new(items).placed(order)
+}
+
 /// A part with the best placement so far.
 struct Placed {
     part: Part,

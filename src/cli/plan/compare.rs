@@ -4,6 +4,7 @@ use crate::cli::output::bytes;
 use rlx_aot::hir::Node;
 use rlx_aot::hir::check::Checked;
 use rlx_aot::lir::Module;
+use rlx_aot::placement::{self, Item};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -38,14 +39,6 @@ pub(super) struct Comparison {
     saved: f64,
 }
 
-/// A tensor that is alive from the node `begin` to the node before `end`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Tensor {
-    bytes: u64,
-    begin: usize,
-    end: usize,
-}
-
 impl Comparison {
     pub(super) fn new(checked: &Checked, module: &Module) -> Comparison {
         let tensors = tensors_of(checked, false);
@@ -55,7 +48,7 @@ impl Comparison {
             bound: module.plan.bound,
             greedy_by_size: greedy,
             greedy_fused: greedy_by_size(&tensors_of(checked, true)),
-            without_reuse: tensors.iter().map(|tensor| tensor.bytes).sum(),
+            without_reuse: tensors.iter().map(|tensor| tensor.size).sum(),
             steps_unshared: module.plan.unshared,
             saved: if greedy == 0 { 0.0 } else { 1.0 - arena as f64 / greedy as f64 },
         }
@@ -81,8 +74,9 @@ impl Comparison {
     }
 }
 
-/// The tensors of the model that need bytes, as the file has them, or with activations fused.
-fn tensors_of(checked: &Checked, fuse: bool) -> Vec<Tensor> {
+/// The tensors of the model that need bytes, each alive from the node that makes it to the one before
+/// its upper bound, as the file has them, or with activations fused.
+fn tensors_of(checked: &Checked, fuse: bool) -> Vec<Item> {
     let graph = checked.graph();
     let mut uses: BTreeMap<_, usize> = BTreeMap::new();
     for info in graph.nodes.values() {
@@ -93,23 +87,23 @@ fn tensors_of(checked: &Checked, fuse: bool) -> Vec<Tensor> {
     for &value in &graph.outputs {
         *uses.entry(value).or_default() += 1;
     }
-    let end = graph.nodes.len() + 1;
-    let mut tensors: Vec<Tensor> = vec![];
+    let end = graph.nodes.len() as i64 + 1;
+    let mut tensors: Vec<Item> = vec![];
     // Which tensor has a value's bytes.
     let mut place = BTreeMap::new();
     let size = |value| (checked.ty(value).bytes() as u64).next_multiple_of(ALIGN);
     for input in &graph.inputs {
         place.insert(input.value, tensors.len());
         let end = if input.parameter { end } else { 1 };
-        tensors.push(Tensor { bytes: size(input.value), begin: 0, end });
+        tensors.push(Item::new(size(input.value), 0, end));
     }
     let made: BTreeMap<_, Node> = (graph.nodes.iter())
         .flat_map(|(node, info)| info.outputs.iter().flatten().map(move |&value| (value, node)))
         .collect();
     for (at, info) in (1..).zip(graph.nodes.values()) {
         for place in info.inputs.iter().flatten().filter_map(|value| place.get(value)) {
-            let tensor: &mut Tensor = &mut tensors[*place];
-            tensor.end = tensor.end.max(at + 1);
+            let tensor: &mut Item = &mut tensors[*place];
+            tensor.upper = tensor.upper.max(at + 1);
         }
         for &value in info.outputs.iter().flatten() {
             if checked.constant(value).is_some() {
@@ -125,40 +119,24 @@ fn tensors_of(checked: &Checked, fuse: bool) -> Vec<Tensor> {
             match alias.and_then(|first| place.get(&first).copied()) {
                 Some(alias) => place.insert(value, alias),
                 None => {
-                    tensors.push(Tensor { bytes: size(value), begin: at, end: at + 1 });
+                    tensors.push(Item::new(size(value), at, at + 1));
                     place.insert(value, tensors.len() - 1)
                 }
             };
         }
     }
     for place in graph.outputs.iter().filter_map(|value| place.get(value)) {
-        tensors[*place].end = end;
+        tensors[*place].upper = end;
     }
     tensors
 }
 
 /// The height when the largest is placed first, each at the lowest offset that is free.
-fn greedy_by_size(tensors: &[Tensor]) -> u64 {
-    let mut order: Vec<&Tensor> = tensors.iter().collect();
-    order.sort_by_key(|tensor| std::cmp::Reverse(tensor.bytes));
-    // By offset.
-    let mut placed: Vec<(u64, &Tensor)> = vec![];
-    let mut height = 0;
-    for tensor in order {
-        let mut offset = 0;
-        for (other_offset, other) in &placed {
-            if other.begin < tensor.end && tensor.begin < other.end {
-                if *other_offset >= offset + tensor.bytes {
-                    break;
-                }
-                offset = offset.max(other_offset + other.bytes);
-            }
-        }
-        height = height.max(offset + tensor.bytes);
-        let at = placed.partition_point(|(other, _)| *other <= offset);
-        placed.insert(at, (offset, tensor));
-    }
-    height
+fn greedy_by_size(tensors: &[Item]) -> u64 {
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(tensors[i].size));
+    let offsets = placement::in_order(tensors, &order);
+    tensors.iter().zip(offsets).map(|(tensor, offset)| offset + tensor.size).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -167,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_largest_is_first() {
-        let tensor = |bytes, begin, end| Tensor { bytes, begin, end };
+        let tensor = Item::new;
         assert_eq!(greedy_by_size(&[]), 0);
         // The second fits below the third, beside the first.
         let tensors = [tensor(64, 0, 2), tensor(16, 1, 3), tensor(48, 2, 4)];
