@@ -179,7 +179,9 @@ fn check(graph: &Graph, seed: u64) {
         let region = (seed % 5 < 3).then(|| Region { name: "fast".to_owned(), bytes });
         let some = |n: u64| seed % n == 0;
         let outside = Outside { inputs: some(2), outputs: some(3), parameters: some(5) };
-        let common = Options { guard, uniform, region, outside, ..Options::default() };
+        let overwrite_inputs = some(7) || some(4);
+        let common =
+            Options { guard, uniform, region, outside, overwrite_inputs, ..Options::default() };
         let options = Options { alias, no_reuse, weights_in_arena, ..common };
         let module =
             lir::lower(graph, options.clone()).unwrap_or_else(|e| panic!("{seed}: {e}\n{graph}"));

@@ -58,6 +58,12 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let progress = Progress::new(quiet);
+    if args.model.overwrite_inputs {
+        let kind = ErrorKind::usage(
+            "--overwrite-inputs: bench runs many times on inputs that it sets once",
+        );
+        return Err(kind.help("leave it away: the arena is larger, the code is the same").into());
+    }
     let start = Instant::now();
     let profiled = args.profile || args.trace.is_some();
     let compiled = args.model.compile(profiled, &progress)?;

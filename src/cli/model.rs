@@ -72,6 +72,10 @@ pub(crate) struct Args {
     /// fit. The program gives its address in the arena's context; it is of no value between runs.
     #[arg(long, value_name = "NAME=BYTES")]
     region: Option<String>,
+    /// Let a run overwrite its inputs once it has read them: the arena is smaller, and inputs are set before every run.
+    /// [default: inputs keep their values]
+    #[arg(long)]
+    pub(crate) overwrite_inputs: bool,
     /// Keep so many bytes free behind every input, output and state: no other tensor lies there while it is
     /// alive, and no step reads or writes them. [default: 0]
     #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
@@ -207,6 +211,7 @@ impl Args {
         };
         options.plan.region = self.region.as_deref().map(region).transpose()?;
         options.plan.guard = self.guard;
+        options.plan.overwrite_inputs = self.overwrite_inputs;
         options.plan.uniform = self.uniform_slots;
         options.plan.budget = self.plan_budget.unwrap_or(options.plan.budget);
         options.weights = match self.weights {

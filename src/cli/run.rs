@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::{Outcome, inputs, model, output};
 use clap::ValueEnum;
 use rlx_aot::compile::Compiled;
-use rlx_aot::error::Errors;
+use rlx_aot::error::{ErrorKind, Errors};
 use rlx_aot::front::npy;
 use rlx_aot::interp;
 use rlx_aot::lir::Port;
@@ -73,6 +73,12 @@ pub(crate) fn execute(
     progress.phase("running");
     let io = &compiled.module.io;
     let (inputs, parameters) = values.split_at(io.inputs.len());
+    if steps > 1 && compiled.module.plan.options.overwrite_inputs {
+        let kind = ErrorKind::usage(
+            "--overwrite-inputs: several steps take the inputs that are set before the first",
+        );
+        return Err(kind.help("one step, or inputs that keep their values").into());
+    }
     Ok(match engine {
         Engine::Reference => {
             let mut values = values.to_vec();
@@ -117,8 +123,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     drop(progress);
     let named = || compiled.module.io.outputs.iter().zip(&outputs);
     if let Some(folder) = &args.out_dir {
-        let failed =
-            |e: std::io::Error| rlx_aot::error::ErrorKind::io(format!("{}: {e}", folder.display()));
+        let failed = |e: std::io::Error| ErrorKind::io(format!("{}: {e}", folder.display()));
         std::fs::create_dir_all(folder).map_err(failed)?;
         for (i, tensor) in outputs.iter().enumerate() {
             let path = folder.join(format!("out_{i}.npy"));

@@ -53,7 +53,9 @@ struct Record {
 pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let progress = Progress::new(quiet);
     let compiled = args.model.compile(false, &progress)?;
-    let stateful = !compiled.module.io.states.is_empty() && args.data.is_none();
+    let stateful = !compiled.module.io.states.is_empty()
+        && args.data.is_none()
+        && !args.model.overwrite_inputs;
     let steps = args.steps.unwrap_or(if stateful { STATEFUL_STEPS } else { 1 });
     let records = match &args.data {
         Some(data) => recorded(&compiled, data)?,

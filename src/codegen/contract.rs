@@ -112,6 +112,8 @@ pub struct Contract {
     pub prepare: bool,
     /// The processors that a fat object has versions of its kernels for, the best first; else none.
     pub versions: Vec<String>,
+    /// Whether a run leaves other values in its inputs. (The object's descriptor does not say it.)
+    pub overwrites_inputs: bool,
 }
 
 impl Contract {
@@ -164,6 +166,7 @@ impl Contract {
             fingerprint,
             prepare: plan.prologue > 0,
             versions: vec![],
+            overwrites_inputs: plan.options.overwrite_inputs,
         }
     }
 

@@ -174,6 +174,9 @@ fn run_comment(contract: &Contract) -> String {
         "/* One inference. 0, or a status of rlx_rt.h ({statuses}).\n   \
          Calls on different arenas may run at the same time."
     );
+    if contract.overwrites_inputs {
+        text += "\n   A run overwrites its inputs: they are set before each.";
+    }
     if let [rest @ .., last] = &contract.versions[..] {
         let _ = write!(
             text,

@@ -34,6 +34,7 @@ pub fn contract(contract: &Contract) -> Value {
         "fingerprint": contract.fingerprint_hex(),
         "prepare": contract.prepare,
         "versions": contract.versions,
+        "overwrites_inputs": contract.overwrites_inputs,
         "inputs": tensors(&contract.inputs),
         "outputs": tensors(&contract.outputs),
         "params": tensors(&contract.params),

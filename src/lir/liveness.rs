@@ -26,6 +26,8 @@ pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
     let end = time(module.steps.len());
     let always = Some(Range { first: 0, last: end });
     let prologue = time(module.plan.prologue);
+    let overwritten = module.plan.options.overwrite_inputs;
+    let is_output = |buffer| module.io.outputs.iter().any(|port| port.buffer == buffer);
     let mut ranges: SecondaryMap<Buffer, Option<Range>> = SecondaryMap::new();
     ranges.resize(module.buffers.len());
     for (step, info) in &module.steps {
@@ -38,6 +40,10 @@ pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
     for (buffer, info) in &module.buffers {
         let range = &mut ranges[buffer];
         match info.kind {
+            BufferKind::Input if overwritten && !is_output(buffer) => {
+                *range = Some(Range { first: 0, last: range.map_or(0, |r| r.last) });
+                continue;
+            }
             // The caller may set inputs once and run many times.
             BufferKind::Input | BufferKind::Parameter | BufferKind::State => *range = always,
             BufferKind::Output => {

@@ -77,6 +77,9 @@ pub struct Options {
     pub alias: bool,
     /// Run what depends on parameters and constants only once, in a function of its own ([`phase`]).
     pub prepare: bool,
+    /// Inputs give their bytes away behind the last step that reads them: the caller sets them before every run.
+    #[serde(default)]
+    pub overwrite_inputs: bool,
     /// So many bytes behind every input, output and state are no buffer's while it is alive: no step reads or
     /// writes them.
     #[serde(default)]
@@ -114,6 +117,7 @@ impl Default for Options {
             weights_in_arena: false,
             alias: true,
             prepare: true,
+            overwrite_inputs: false,
             guard: 0,
             uniform: false,
             parameters: BTreeMap::new(),

@@ -146,7 +146,7 @@ fn advice(
     let border: u64 = peak.holders.iter().filter(whole).map(|h| h.bytes).sum();
     if border >= least && border > 0 {
         advice.push(format!(
-            "{} ({} of the peak) are inputs and parameters that the step does not need: they keep their bytes for the whole run, so that they can be set once for many.",
+            "{} ({} of the peak) are inputs and parameters that the step does not need: they keep their bytes for the whole run, so that they can be set once for many (not so inputs with --overwrite-inputs).",
             bytes(border), percent(border, peak.bytes)
         ));
     }

@@ -10,15 +10,22 @@ use std::collections::BTreeSet;
 const TOUCHES: usize = 600;
 
 /// The steps as tasks, the buffers as objects. A step must follow those that wrote what it reads, and
-/// those that touched what it writes. Behind the prologue's steps, if there are any, is one more task that waits
-/// for all of them and for which all others wait.
+/// those that touched what it writes. Behind the prologue's steps is one more task that waits for all of them and
+/// for which all others wait, where there are any, or where inputs that are overwritten begin to live.
 pub(super) fn problem(module: &Module) -> Problem {
     let mut problem = Problem::default();
     let align = module.plan.options.alignment.max(1);
     let room = room(module);
     let mut objects: SecondaryMap<Buffer, Option<usize>> = SecondaryMap::new();
+    let mut inputs = vec![];
     for (buffer, info) in &module.buffers {
         objects[buffer] = match info.kind {
+            BufferKind::Input if module.plan.options.overwrite_inputs => {
+                let object = problem.object(room[buffer].next_multiple_of(align));
+                problem.kept[object] = module.io.outputs.iter().any(|p| p.buffer == buffer);
+                inputs.push(object);
+                Some(object)
+            }
             // Alive always.
             BufferKind::Input | BufferKind::Parameter | BufferKind::Constant(_) => None,
             BufferKind::Output | BufferKind::Temporary => {
@@ -33,13 +40,15 @@ pub(super) fn problem(module: &Module) -> Problem {
     // Who touched each buffer so far, and whether by writing.
     let mut touched: SecondaryMap<Buffer, Vec<(usize, &Access, bool)>> = SecondaryMap::new();
     let prologue = module.plan.prologue;
+    let has_begin = prologue > 0 || !inputs.is_empty();
     for (step, info) in module.steps.values().enumerate() {
-        if step == prologue && prologue > 0 {
-            problem.tasks.push(Task { after: (0..prologue).collect(), ..Task::default() });
+        if step == prologue && has_begin {
+            let touches = std::mem::take(&mut inputs);
+            problem.tasks.push(Task { after: (0..prologue).collect(), touches, ..Task::default() });
         }
         let index = problem.tasks.len();
         let (mut after, mut touches) = (BTreeSet::new(), BTreeSet::new());
-        after.extend((index > prologue && prologue > 0).then_some(prologue));
+        after.extend((index > prologue && has_begin).then_some(prologue));
         let accesses = info.operands.iter().map(|access| (access, false));
         let written = info.scratch.iter().chain([&info.result]).map(|access| (access, true));
         for (access, writes) in accesses.clone().chain(written.clone()) {
