@@ -3,10 +3,12 @@
 /// The features of a target that kernels depend on. Two targets with equal machines get equal kernels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Machine {
-    /// For listings: `scalar`, `clif`, `avx2`, `avx512`.
+    /// For listings: `scalar`, `clif`, `avx2`, `avx512`, `avx2 f64`, `avx512 f64`.
     pub name: &'static str,
-    /// Lanes of four bytes in a vector; 1 makes scalar code, which also has 8-byte types.
+    /// Lanes in a vector; 1 makes scalar code, which has types of four and of eight bytes.
     pub lanes: u32,
+    /// Whether lanes have eight bytes instead of four: vectors are of `f64` then, and of nothing else.
+    pub doubles: bool,
     /// Vector registers that a kernel may keep values in.
     pub registers: u32,
     /// Whether a multiplication takes one operand from memory, in all lanes.
@@ -35,6 +37,7 @@ impl Machine {
     pub const CLIF: Machine = Machine {
         name: "clif",
         lanes: 4,
+        doubles: false,
         registers: 12,
         broadcasts: false,
         scales: false,
@@ -72,12 +75,32 @@ impl Machine {
         ..Machine::CLIF
     };
 
+    /// The same target with lanes of eight bytes, half as many, where there is an emitter for it: vectors
+    /// of `f64`.
+    #[must_use]
+    pub fn doubles(self) -> Option<Machine> {
+        let name = match self.lanes {
+            _ if self.doubles => return None,
+            8 => "avx2 f64",
+            16 => "avx512 f64",
+            _ => return None,
+        };
+        let lanes = self.lanes / 2;
+        Some(Machine { name, lanes, doubles: true, scales: false, half_floats: false, ..self })
+    }
+
+    /// Bytes of a vector.
+    pub fn vector_bytes(&self) -> u32 {
+        self.lanes * if self.doubles { 8 } else { 4 }
+    }
+
     /// The same target, one lane at a time: for element types that vectors do not have.
     #[must_use]
     pub fn scalar(self) -> Machine {
         Machine {
             name: "scalar",
             lanes: 1,
+            doubles: false,
             broadcasts: false,
             scales: false,
             half_floats: false,
@@ -174,7 +197,7 @@ impl Machine {
             longer as f64 * one(short + 1) + (tiles - longer) as f64 * one(short)
         };
         // The x86-64 emitter computes a tail of half a vector as such.
-        let least = if self.lanes > 4 { 0.5 } else { 1.0 };
+        let least = if self.vector_bytes() > 16 { 0.5 } else { 1.0 };
         let vectors = (columns as f64 / (f64::from(self.lanes) * least)).ceil() * least;
         let whole = (vectors / tile.vectors as f64).floor();
         whole * panel(tile.vectors as f64) + panel(vectors - whole * tile.vectors as f64)
@@ -188,7 +211,7 @@ impl Machine {
         let (sums, loads) = (rows * vectors, rows + vectors);
         if sums == 0.0 {
             0.0
-        } else if self.lanes >= 16 {
+        } else if self.vector_bytes() >= 64 {
             sums.max(8.0) + 0.4 * vectors + 0.1 * rows
         } else {
             let sums = sums.max(8.0);

@@ -270,7 +270,7 @@ enum Body<'a> {
 
 impl<'a> Body<'a> {
     fn of(kernel: &'a kir::Kernel) -> Body<'a> {
-        if kernel.machine.lanes > 4 { Body::Wide(kernel) } else { Body::Narrow(kernel) }
+        if kernel.machine.vector_bytes() > 16 { Body::Wide(kernel) } else { Body::Narrow(kernel) }
     }
 
     /// As Cranelift IR, if it goes through Cranelift.

@@ -226,7 +226,7 @@ impl<'a> Problem<'a> {
             _ if self.panel.is_some() || scalar || one || empty => Right::Rows,
             step if step == size => Right::Rows,
             0 => Right::Same,
-            _ if inner == Some(size) => Right::Squares,
+            _ if inner == Some(size) && !frame.machine.doubles => Right::Squares,
             _ => return Ok(None),
         };
         let vectors = || {
@@ -234,10 +234,10 @@ impl<'a> Problem<'a> {
             let steps = self.columns.steps[2..last].iter().zip(&frame.inputs()[2..]);
             let mut steps = steps.map(|(&step, shape)| (step, expr::size(shape.dtype)));
             let result = (self.columns.steps[last], expr::size(frame.result().dtype));
-            let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype));
+            let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype, &frame.machine));
             let unit = |(step, size): (i64, i64)| one || step == size;
             types
-                && body.in_vectors()
+                && body.in_vectors(&frame.machine)
                 && unit(result)
                 && steps.all(|(step, size)| step == 0 || unit((step, size)))
         };

@@ -67,9 +67,9 @@ pub(super) fn kernel(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan
     });
     let taps = nest::merge(taps);
     if frame.machine.lanes > 1 {
-        let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype));
-        let product = matches!(dtype, DType::F32 | DType::I32);
-        if !product || !types || !body.in_vectors() || !unit(frame, &channels) {
+        let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype, &frame.machine));
+        let product = matches!(dtype, DType::F32 | DType::F64 | DType::I32);
+        if !product || !types || !body.in_vectors(&frame.machine) || !unit(frame, &channels) {
             return Ok(None);
         }
     }

@@ -18,6 +18,16 @@ pub(super) fn cost(op: Unary) -> i64 {
     }
 }
 
+/// Whether it takes nothing but floats and masks in registers, on machines that round.
+pub(super) fn is_plain(op: Unary) -> bool {
+    use Unary::*;
+    match op {
+        Neg | Abs | Sign | Sqrt | Floor | Ceil | Round | Trunc => true,
+        Exp | Log | Sin | Cos | Tan | Asin | Acos | Atan | Sinh | Cosh | Tanh => false,
+        Asinh | Acosh | Atanh | Erf | Sigmoid | Not => false,
+    }
+}
+
 /// Of floats.
 pub(super) fn unary(b: &mut Builder, op: Unary, a: Value) -> Value {
     use Unary::*;

@@ -14,6 +14,7 @@ use crate::error::ErrorKind;
 use crate::kir::build::Builder;
 use crate::kir::{Memory, Type, Value};
 use crate::lir::{Binary, Expr, Literal, Scalar};
+use crate::machine::Machine;
 use crate::types::DType;
 
 /// What memory holds.
@@ -49,9 +50,9 @@ fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
 
-/// Whether vectors can hold elements of this type.
-pub(super) fn in_vectors(dtype: DType) -> bool {
-    memory(dtype).in_vectors()
+/// Whether the machine's vectors can hold elements of this type.
+pub(super) fn in_vectors(dtype: DType, machine: &Machine) -> bool {
+    memory(dtype).is_on(machine)
 }
 
 /// An element's bytes.
@@ -166,11 +167,13 @@ impl<'a> Body<'a> {
     }
 
     /// Whether vectors have all types and operations that are needed.
-    pub(super) fn in_vectors(&self) -> bool {
+    pub(super) fn in_vectors(&self, machine: &Machine) -> bool {
         let mut nodes = self.expr.nodes.iter().zip(&self.types);
         nodes.all(|(node, &ty)| {
-            in_vectors(ty)
+            in_vectors(ty, machine)
                 && match *node {
+                    Scalar::Unary(op, _) if machine.doubles => elementary::is_plain(op),
+                    Scalar::Binary(Binary::Pow | Binary::Rem, ..) if machine.doubles => false,
                     Scalar::Binary(Binary::Div | Binary::Rem, ..) => ty.is_float(),
                     Scalar::Binary(Binary::Shl | Binary::Shr, _, by) => self.amount(by).is_some(),
                     Scalar::Operand(_)

@@ -53,7 +53,8 @@ pub fn build(step: &StepInfo, machine: &Machine, name: &str) -> Result<KernelPla
         let (b, _) = Frame::new(step, *machine, name).open(0);
         return Ok(KernelPlan { kernel: b.finish(), grain: 1, work: 0 });
     }
-    for machine in [*machine, machine.scalar()] {
+    let doubles = machine.doubles().filter(|_| is_for_doubles(&step.op));
+    for machine in [Some(*machine), doubles, Some(machine.scalar())].into_iter().flatten() {
         if let Some(plan) = write(&Frame::new(step, machine, name), step)? {
             return Ok(checked(plan));
         }
@@ -75,6 +76,16 @@ fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, Error
         Op::Gather { axis } => moves::gather(frame, *axis),
         Op::Move => Ok(moves::copy(frame)),
         Op::Fill(literal) => Ok(moves::fill(frame, *literal)),
+    }
+}
+
+/// Whether kernels of this kind may be for vectors of `f64`.
+fn is_for_doubles(op: &Op) -> bool {
+    match op {
+        Op::Rows(_) | Op::Contract(_) | Op::Conv(_) => true,
+        Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Pool(_) => false,
+        Op::Attention(_) | Op::Winograd(_) => false,
+        Op::Gather { .. } | Op::Move | Op::Fill(_) => false,
     }
 }
 
@@ -260,7 +271,7 @@ mod tests {
     #[test]
     fn types_choose_the_machine() {
         for (dtype, lanes) in
-            [(DType::F32, 16), (DType::I32, 16), (DType::U8, 16), (DType::F64, 1), (DType::I64, 1)]
+            [(DType::F32, 16), (DType::I32, 16), (DType::U8, 16), (DType::F64, 8), (DType::I64, 1)]
         {
             assert_eq!(plan(&sum(dtype, [0, 1, 2])).kernel.machine.lanes, lanes, "{dtype}");
         }

@@ -61,7 +61,7 @@ fn kernel(
     let (mut kept, mut reduced) = (nest::merge(kept), nest::merge(reduced));
     let size = expr::size(dtype);
     let scalar = frame.machine.lanes == 1;
-    if !scalar && !expr::in_vectors(dtype) {
+    if !scalar && !expr::in_vectors(dtype, &frame.machine) {
         return Ok(None);
     }
     let work = kept.iter().chain(&reduced).map(|l| l.extent).product::<i64>() * 2;

@@ -129,9 +129,10 @@ impl<'a> Program<'a> {
     pub(super) fn fits_vectors(&self, frame: &Frame<'_>) -> bool {
         let map = self.stages.len() == 1 && self.stages[0].reduce.is_none();
         let unit = |shape: &Shape, step: i64| step == expr::size(shape.dtype);
-        let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype));
+        let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype, &frame.machine));
         types
-            && self.stages.iter().all(|stage| stage.body.in_vectors())
+            && (map || !frame.machine.doubles)
+            && self.stages.iter().all(|stage| stage.body.in_vectors(&frame.machine))
             && if map {
                 let steps = map_levels(frame).pop().map(|row| row.steps);
                 steps.is_none_or(|steps| {

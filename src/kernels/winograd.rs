@@ -39,7 +39,7 @@ pub(super) fn kernel(
             || channel(shape) == 4
             || channel(shape) == 0 && i > 0 && i < last
     });
-    if frame.machine.lanes > 1 && !(unit && body.in_vectors()) {
+    if frame.machine.lanes > 1 && !(unit && body.in_vectors(&frame.machine)) {
         return Ok(None);
     }
     let matrices = Matrices::new(winograd.tile);

@@ -5,10 +5,11 @@
 //!
 //! - Types: `Index` (64-bit signed), `Pointer`, and vectors of `lanes` elements: `F32`, `I32`,
 //!   `Mask`. There are no scalar floats: a broadcast load and a reduction give vectors with all
-//!   lanes equal. Where the machine has one lane, the 8-byte types `F64` and `I64` exist as well.
+//!   lanes equal. Where the machine has one lane, the 8-byte types `F64` and `I64` exist as well; where
+//!   its lanes have eight bytes, vectors are of `F64` and `Mask` only.
 //! - What memory holds is said by each access: narrow integers widen to `I32` when they are loaded
 //!   and lose their high bits when they are stored. With more than one lane, memory holds `F32`, `F16`,
-//!   `I32` and what is narrower.
+//!   `I32` and what is narrower, or `F64` alone.
 //! - An address is a pointer plus a constant, in bytes. Pointers come from operands, from
 //!   `Op::Offset` (pointer + index * constant) and from loops, which advance theirs by constants.
 //! - An index may come from memory: `Op::LoadIndex` forces it into its extent.
@@ -44,7 +45,7 @@ pub enum Type {
     F32,
     /// A vector of 4-byte integers, which wrap.
     I32,
-    /// A vector of 8-byte floats; only where the machine has one lane.
+    /// A vector of 8-byte floats; only where the machine has one lane, or lanes for them.
     F64,
     /// A vector of 8-byte integers, which wrap; only where the machine has one lane.
     I64,
@@ -246,7 +247,7 @@ pub enum Op {
     F32(f32),
     /// A constant, in all lanes.
     I32(i32),
-    /// A constant.
+    /// A constant, in all lanes.
     F64(f64),
     /// A constant.
     I64(i64),
@@ -439,9 +440,14 @@ impl Type {
         matches!(self, Type::I32 | Type::I64)
     }
 
-    /// Whether it takes a machine with one lane.
-    pub fn is_long(self) -> bool {
-        matches!(self, Type::F64 | Type::I64)
+    /// Whether the machine has values of this type.
+    pub fn is_on(self, machine: &Machine) -> bool {
+        match self {
+            Type::Index | Type::Pointer | Type::Mask => true,
+            Type::F32 | Type::I32 => !machine.doubles,
+            Type::F64 => machine.doubles || machine.lanes == 1,
+            Type::I64 => machine.lanes == 1,
+        }
     }
 
     /// What memory holds when a value is stored as it is.
@@ -477,13 +483,9 @@ impl Memory {
         }
     }
 
-    /// Whether machines with more than one lane load and store it.
-    pub fn in_vectors(self) -> bool {
-        match self {
-            Memory::F32 | Memory::F16 => true,
-            Memory::I32 | Memory::I8 | Memory::U8 | Memory::I16 | Memory::U16 => true,
-            Memory::F64 | Memory::I64 | Memory::U32 => false,
-        }
+    /// Whether the machine loads and stores it.
+    pub fn is_on(self, machine: &Machine) -> bool {
+        self.value().is_on(machine)
     }
 }
 

@@ -178,8 +178,10 @@ impl Verifier<'_> {
             }
             ref op => self.vector_op(value, op),
         };
-        if ty.is_long() && self.checked.kernel.machine.lanes != 1 {
-            self.error(format!("{value} is {ty:?}, which takes a machine with one lane"));
+        let machine = &self.checked.kernel.machine;
+        if !ty.is_on(machine) {
+            let name = machine.name;
+            self.error(format!("{value} is {ty:?}, which {name} has no vectors of"));
         }
         (ty, Fact::Vector)
     }
@@ -319,15 +321,14 @@ impl Verifier<'_> {
     /// The heart of it: `low..high + size` inside the operand.
     fn access(&mut self, at: Address, memory: Memory, elements: i64, access: Access, what: &str) {
         self.expect(at.pointer, Type::Pointer);
-        let Machine { lanes, half_floats, .. } = self.checked.kernel.machine;
-        if memory == Memory::F16 && !half_floats {
+        let machine = &self.checked.kernel.machine;
+        let (lanes, takes) = (machine.lanes, memory.is_on(machine));
+        if memory == Memory::F16 && !machine.half_floats {
             self.error(format!("{what} is of F16, which this machine does not convert"));
         }
-        if lanes > 1 && !memory.in_vectors() {
-            // An index is no vector.
-            if elements > 1 || !matches!(memory, Memory::I64) {
-                self.error(format!("{what} is of {memory:?} with {lanes} lanes"));
-            }
+        // An index is no vector.
+        if !takes && (elements > 1 || !matches!(memory, Memory::I32 | Memory::I64)) {
+            self.error(format!("{what} is of {memory:?} with {lanes} lanes"));
         }
         let Fact::Pointer(operand, base) = self.checked.facts[at.pointer] else {
             return;
@@ -535,7 +536,9 @@ mod tests {
             b.store_first(v, y, 152, 1);
         };
         assert_eq!(errors_on(Machine::CLIF.scalar(), 1, long), "");
-        assert!(errors(1, long).contains("takes a machine with one lane"));
+        let doubles = Machine::AVX512.doubles().expect("it has vectors of doubles");
+        assert_eq!(errors_on(doubles, 1, long), "");
+        assert!(errors(1, long).contains("has no vectors of"));
         let rounded = errors(1, |b, x, _| {
             let v = b.load(x, 0);
             b.unary(Unary::Floor, v);

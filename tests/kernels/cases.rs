@@ -10,6 +10,8 @@ pub(crate) struct Case {
     pub(crate) name: String,
     /// Whether it takes a machine with one lane.
     pub(crate) scalar: bool,
+    /// Whether it takes no more than vectors of `f64`.
+    pub(crate) doubles: bool,
     pub(crate) kernel: Box<dyn Fn(Machine) -> Kernel>,
     /// What all operands hold at first; the layout of some depends on the number of lanes.
     pub(crate) operands: Box<dyn Fn(Machine) -> Vec<Data>>,
@@ -19,6 +21,13 @@ pub(crate) struct Case {
     pub(crate) tolerance: Tolerance,
     /// Whether the kernel reaches the end of every operand.
     pub(crate) tight: bool,
+}
+
+impl Case {
+    /// Whether the machine has all that the kernel is made of.
+    pub(crate) fn takes(&self, machine: &Machine) -> bool {
+        machine.lanes == 1 || if machine.doubles { self.doubles } else { !self.scalar }
+    }
 }
 
 /// All of them, with so many random kernels; see `Target::converts`.
@@ -46,7 +55,7 @@ pub(crate) fn map(
     let name = name.into();
     let (memories, output) = (inputs.iter().map(Data::memory).collect(), expected.memory());
     let elements = expected.elements();
-    let scalar = inputs.iter().chain([&expected]).any(|data| !data.memory().in_vectors());
+    let scalar = inputs.iter().chain([&expected]).any(|data| !data.memory().is_on(&Machine::AVX2));
     let kernel = {
         let name = name.clone();
         let memories: Vec<Memory> = memories;
@@ -60,6 +69,7 @@ pub(crate) fn map(
     Case {
         name,
         scalar,
+        doubles: false,
         kernel: Box::new(kernel),
         operands: Box::new(operands),
         expected: always(expected),

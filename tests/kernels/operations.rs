@@ -9,6 +9,7 @@ use rlx_aot::machine::Machine;
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = float_cases(Memory::F32);
     cases.extend(float_cases(Memory::F64));
+    cases.extend((1..=17).map(doubles));
     cases.extend(integer_cases(Memory::I32));
     cases.extend(integer_cases(Memory::I64));
     cases.extend(divisions(Memory::I32));
@@ -177,6 +178,8 @@ fn float_cases(memory: Memory) -> Vec<Case> {
             |[a, b]| if a <= b { 2.0 } else { 3.0 },
         ),
     ];
+    // Bits are integers.
+    let doubles = |name| memory == Memory::F64 && !matches!(name, "bits" | "copy sign");
     let values = floats(memory);
     let apply = |x: Vec<f64>, narrow: &dyn Fn(usize) -> f32, wide: &dyn Fn(usize) -> f64| {
         let one = |i| if memory == Memory::F32 { f64::from(narrow(i)) } else { wide(i) };
@@ -185,12 +188,11 @@ fn float_cases(memory: Memory) -> Vec<Case> {
     let unary = unary.map(|(name, write, narrow, wide)| {
         let expected =
             apply(values.clone(), &|i| narrow([values[i] as f32]), &|i| wide([values[i]]));
-        map(
-            format!("{name} {memory:?}"),
-            vec![Data::Floats(memory, values.clone())],
-            expected,
-            write,
-        )
+        let inputs = vec![Data::Floats(memory, values.clone())];
+        Case {
+            doubles: doubles(name),
+            ..map(format!("{name} {memory:?}"), inputs, expected, write)
+        }
     });
     let (left, right) = pairs(&values);
     let binary = binary.map(|(name, write, narrow, wide)| {
@@ -198,9 +200,25 @@ fn float_cases(memory: Memory) -> Vec<Case> {
             wide([left[i], right[i]])
         });
         let inputs = [&left, &right].map(|v| Data::Floats(memory, v.clone())).to_vec();
-        map(format!("{name} {memory:?}"), inputs, expected, write)
+        Case {
+            doubles: doubles(name),
+            ..map(format!("{name} {memory:?}"), inputs, expected, write)
+        }
     });
     unary.into_iter().chain(binary).collect()
+}
+
+/// `x * y + 2` of so many numbers, in vectors that have tails.
+fn doubles(count: usize) -> Case {
+    let x: Vec<f64> = (0..count).map(|i| i as f64 + 0.5).collect();
+    let y: Vec<f64> = (0..count).map(|i| i as f64 - 5.0).collect();
+    let expected = x.iter().zip(&y).map(|(x, y)| x * y + 2.0).collect();
+    let [x, y, expected] = [x, y, expected].map(|v| Data::Floats(Memory::F64, v));
+    let case = map(format!("{count} of F64"), vec![x, y], expected, |b, x| {
+        let two = b.f64(2.0);
+        b.mul_add(x[0], x[1], two)
+    });
+    Case { doubles: true, ..case }
 }
 
 /// 2 where it holds, else 3.
@@ -446,6 +464,7 @@ fn across_lanes() -> Vec<Case> {
     cases.push(Case {
         name: "lane numbers".into(),
         scalar: false,
+        doubles: false,
         kernel: Box::new(kernel),
         operands: Box::new(|_| vec![Data::unset(Memory::I32, 100)]),
         expected: always(Data::i32(numbers)),
@@ -491,6 +510,7 @@ fn reduction(op: Reduction, input: Data, expected: Data) -> Case {
     Case {
         name: format!("{op:?} of {memory:?}"),
         scalar: false,
+        doubles: false,
         kernel: Box::new(kernel),
         operands: Box::new(move |_| vec![input.clone(), unset.clone()]),
         expected: always(expected),

@@ -47,6 +47,7 @@ fn case(
     Case {
         name,
         scalar: false,
+        doubles: false,
         kernel,
         operands,
         expected: always(expected),
@@ -461,6 +462,7 @@ fn transpose() -> Case {
     Case {
         name: "transpose".into(),
         scalar: false,
+        doubles: false,
         kernel: Box::new(kernel),
         operands: Box::new(operands),
         expected: Box::new(expected),

@@ -51,6 +51,7 @@ impl Target {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         machines.extend(has_wide.then_some(Machine::AVX512));
+        machines.extend(machines.clone().into_iter().filter_map(Machine::doubles));
         let flags =
             &["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_avx", "has_avx2", "has_fma"];
         Some(Target { flags, machines, ..Target::baseline()? })
@@ -149,7 +150,7 @@ pub(crate) fn run<'a>(target: &Target, cases: &'a [Case]) -> Vec<Outcome<'a>> {
     let mut runs = vec![];
     let (mut inputs, mut header) = (vec![], Header::default());
     for case in cases {
-        for &machine in target.machines.iter().filter(|m| m.lanes == 1 || !case.scalar) {
+        for &machine in target.machines.iter().filter(|m| case.takes(m)) {
             let kernel = (case.kernel)(machine);
             let checked = verify(&kernel).unwrap_or_else(|e| panic!("{kernel}\n{}", e.join("\n")));
             let operands = (case.operands)(machine);
@@ -209,7 +210,7 @@ fn add(checked: &Checked<'_>, isa: &dyn TargetIsa, module: &mut ObjectModule, na
     context.func.signature.params = vec![AbiParam::new(I64); 3];
     let signature = &context.func.signature;
     let id = module.declare_function(name, Linkage::Export, signature).expect("a new name");
-    if kernel.machine.lanes <= 4 {
+    if kernel.machine.vector_bytes() <= 16 {
         context.func = clif::emit(checked, isa);
         if let Err(error) = module.define_function(id, &mut context) {
             panic!("{error:?}\n{kernel}\n{}", context.func);

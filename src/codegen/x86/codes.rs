@@ -228,7 +228,7 @@ pub(super) fn rounding(op: Unary) -> Option<u8> {
 }
 
 pub(super) fn binary(op: Binary, ty: Type, width: Width) -> Codes {
-    let float = ty == Type::F32;
+    let float = ty.is_float();
     vectors(match op {
         Binary::Add if float => [
             VEX_Vaddps_ymm_ymm_ymmm256,

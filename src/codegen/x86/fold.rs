@@ -71,9 +71,9 @@ impl Uses {
         // The one user of a vector of which half matters is an instruction for half of it.
         let whole = if self.halves.is_half(value) { self.halves.lanes } else { self.lanes };
         match (op, self.width) {
-            (Op::Load { memory, lanes, .. }, _) if memory.bytes() == 4 && *lanes >= whole => 1,
+            (Op::Load { memory, lanes, .. }, _) if memory.bytes() >= 4 && *lanes >= whole => 1,
             // A broadcast in an operand costs nothing, and saves a register.
-            (Op::Broadcast(_, memory), Width::Avx512) if memory.bytes() == 4 => 2,
+            (Op::Broadcast(_, memory), Width::Avx512) if memory.bytes() >= 4 => 2,
             _ => 0,
         }
     }

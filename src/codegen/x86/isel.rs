@@ -2,6 +2,7 @@
 //! loads that `fold` names) is not emitted where it is defined but where it is used.
 
 use super::codes::*;
+use super::doubles::of_doubles;
 use super::fold::{self, Uses};
 use super::halves::{self, Halves};
 use super::regalloc::PARAMETERS;
@@ -14,10 +15,10 @@ use std::collections::BTreeMap;
 
 pub(super) fn select(checked: &Checked<'_>) -> Program {
     let kernel = checked.kernel();
-    let width = match kernel.machine.lanes {
-        8 => Width::Avx2,
-        16 => Width::Avx512,
-        lanes => panic!("x86-64 has no vectors of {lanes} lanes"),
+    let width = match kernel.machine.vector_bytes() {
+        32 => Width::Avx2,
+        64 => Width::Avx512,
+        bytes => panic!("this is not for vectors of {bytes} bytes"),
     };
     let halves = halves::analyze(&kernel.body, kernel.machine.lanes);
     let mut s = Selector {
@@ -49,7 +50,7 @@ pub(super) struct Selector<'a> {
     /// Instructions are for the lower halves of vectors, where there are such.
     pub half: bool,
     /// Constants to their offsets in the pool.
-    pooled: BTreeMap<u32, u32>,
+    pooled: BTreeMap<u64, u32>,
     /// Vectors to their offsets in the pool.
     vectors: BTreeMap<Vec<u32>, u32>,
     /// The block that is being filled and its first instruction.
@@ -61,8 +62,13 @@ pub(super) struct Selector<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     Register(VReg),
-    Memory { base: VReg, offset: i32, broadcast: bool },
-    Constant(u32),
+    Memory {
+        base: VReg,
+        offset: i32,
+        broadcast: bool,
+    },
+    /// In all lanes: its low bits, as many as they have.
+    Constant(u64),
 }
 
 /// How much of its register an instruction's result is.
@@ -228,18 +234,20 @@ impl Selector<'_> {
             });
         }
         let half = code.half.filter(|_| self.half);
-        let kind = Kind::Code(half.unwrap_or(code.whole)[self.program.width as usize]);
+        let code = half.unwrap_or(code.whole)[self.program.width as usize];
+        let kind = Kind::Code(if self.doubles() { of_doubles(code) } else { code });
         let half = half.is_some();
         self.program.insts.push(Inst { kind, half, operands, arguments, mask });
     }
 
     /// A constant in the pool: a whole vector for 256 bits, one lane (to be broadcast) for 512.
-    fn pooled(&mut self, bits: u32) -> u32 {
-        let copies = if self.program.width == Width::Avx2 { 8 } else { 1 };
+    fn pooled(&mut self, bits: u64) -> u32 {
+        let bytes = if self.doubles() { 8 } else { 4 };
+        let copies = if self.program.width == Width::Avx2 { 32 / bytes } else { 1 };
         let pool = &mut self.program.pool;
         *self.pooled.entry(bits).or_insert_with(|| {
-            pool.extend(bits.to_le_bytes().repeat(copies));
-            (pool.len() - 4 * copies) as u32
+            pool.extend(bits.to_le_bytes()[..bytes].repeat(copies));
+            (pool.len() - bytes * copies) as u32
         })
     }
 
@@ -294,24 +302,28 @@ impl Selector<'_> {
                 let bits = self.integer((1 << lanes) - 1);
                 self.make(MASK, both(VEX_Kmovq_kr_r64), [Use(bits)])
             }
-            Width::Avx2 => self.lanes(|lane| if lane < lanes { u32::MAX } else { 0 }),
+            Width::Avx2 => {
+                let words = if self.doubles() { 2 * lanes } else { lanes };
+                self.words(|word| if word < words { u32::MAX } else { 0 })
+            }
         }
     }
 
-    /// A vector from the pool.
-    pub(super) fn lanes(&mut self, lane: impl Fn(u32) -> u32) -> VReg {
-        let offset = self.pool_of(lane);
+    /// A vector from the pool, in words of four bytes.
+    pub(super) fn words(&mut self, word: impl Fn(u32) -> u32) -> VReg {
+        let offset = self.pool_of(word);
         self.make(VECTOR, LOAD, [Pool(offset)])
     }
 
     /// Where a vector is in the pool.
-    pub(super) fn pool_of(&mut self, lane: impl Fn(u32) -> u32) -> u32 {
-        let vector: Vec<u32> = (0..self.all_lanes()).map(lane).collect();
+    pub(super) fn pool_of(&mut self, word: impl Fn(u32) -> u32) -> u32 {
+        let words = self.checked.kernel().machine.vector_bytes() / 4;
+        let vector: Vec<u32> = (0..words).map(word).collect();
         let pool = &mut self.program.pool;
         *self.vectors.entry(vector).or_insert_with_key(|vector| {
             pool.resize(pool.len().next_multiple_of(vector.len() * 4), 0);
             let offset = pool.len() as u32;
-            pool.extend(vector.iter().flat_map(|lane| lane.to_le_bytes()));
+            pool.extend(vector.iter().flat_map(|word| word.to_le_bytes()));
             offset
         })
     }
@@ -323,6 +335,11 @@ impl Selector<'_> {
 
     pub(super) fn all_lanes(&self) -> u32 {
         self.checked.kernel().machine.lanes
+    }
+
+    /// Whether lanes have eight bytes.
+    pub(super) fn doubles(&self) -> bool {
+        self.checked.kernel().machine.doubles
     }
 
     pub(super) fn is_wide(&self) -> bool {
@@ -337,8 +354,8 @@ impl Selector<'_> {
         match (self.checked.kernel().values[value], self.program.width) {
             (Type::Index | Type::Pointer, _) => INTEGER,
             (Type::Mask, Width::Avx512) => MASK,
-            (Type::F32 | Type::I32 | Type::Mask, _) => VECTOR,
-            (Type::F64 | Type::I64, _) => unreachable!("the verifier wants one lane for it"),
+            (Type::F32 | Type::I32 | Type::F64 | Type::Mask, _) => VECTOR,
+            (Type::I64, _) => unreachable!("the verifier wants one lane for it"),
         }
     }
 

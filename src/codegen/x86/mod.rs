@@ -5,6 +5,7 @@
 
 mod codes;
 pub mod cpuid;
+mod doubles;
 mod encode;
 mod fold;
 mod halves;
@@ -27,7 +28,7 @@ pub struct Emitted {
     pub spill_slots: usize,
 }
 
-/// The function of a kernel whose machine has 8 or 16 lanes, in the System V calling convention.
+/// The function of a kernel whose machine has vectors of 32 or 64 bytes, in the System V calling convention.
 /// `check` runs regalloc2's own checker over its result.
 pub fn emit(checked: &Checked<'_>, check: bool) -> Emitted {
     let program = isel::select(checked);

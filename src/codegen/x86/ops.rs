@@ -4,7 +4,7 @@ use super::codes::*;
 use super::isel::Part::{Any, Byte, Lower, Mask, Pool, Result, Small, Tied, Use};
 use super::isel::{Place, Selector};
 use super::*;
-use crate::kir::{Address, Comparison, IndexOp, Memory, Op, Reduction, Scalar, Type, Unary, Value};
+use crate::kir::{Address, Comparison, IndexOp, Memory, Op, Reduction, Scalar, Unary, Value};
 use iced_x86::Code::*;
 use regalloc2::PReg;
 
@@ -24,17 +24,20 @@ impl Selector<'_> {
                 let by = self.multiply(index, scale);
                 self.make(INTEGER, both(Add_r64_rm64), [Tied(by), Use(pointer)])
             }
-            Op::F32(c) => return Place::Constant(c.to_bits()),
-            Op::I32(c) => return Place::Constant(c as u32),
-            Op::F64(_) | Op::I64(_) | Op::ShiftBy(..) => {
+            Op::F32(c) => return Place::Constant(u64::from(c.to_bits())),
+            Op::F64(c) => return Place::Constant(c.to_bits()),
+            Op::I32(c) => return Place::Constant(u64::from(c as u32)),
+            Op::I64(_) | Op::ShiftBy(..) => {
                 unreachable!("the verifier wants one lane for it")
             }
-            Op::FromIndex(_, Scalar::Constant(c)) => return Place::Constant(c as u32),
+            Op::FromIndex(_, Scalar::Constant(c)) => {
+                return Place::Constant(u64::from(c as u32));
+            }
             Op::FromIndex(_, Scalar::Value(index)) => {
                 let index = self.register(index);
                 self.splat(index)
             }
-            Op::LaneNumbers => self.lanes(|lane| lane),
+            Op::LaneNumbers => self.words(|lane| lane),
             Op::Broadcast(from, Memory::U8) => {
                 let from = Any(self.memory(from));
                 let element = self.make_small(INTEGER, both(Movzx_r32_rm8), [from]);
@@ -175,8 +178,8 @@ impl Selector<'_> {
             Memory::U16 => WIDEN_UNSIGNED_16,
             Memory::I16 => WIDEN_SIGNED_16,
             Memory::F16 => OF_F16,
-            Memory::F32 | Memory::I32 => LOAD,
-            Memory::F64 | Memory::I64 | Memory::U32 => {
+            Memory::F32 | Memory::F64 | Memory::I32 => LOAD,
+            Memory::I64 | Memory::U32 => {
                 unreachable!("the verifier wants one lane for it")
             }
         };
@@ -290,13 +293,13 @@ impl Selector<'_> {
     }
 
     fn unary(&mut self, value: Value, op: Unary, a: Value) -> VReg {
-        let ty = self.type_of(a);
-        let float = ty == Type::F32;
+        let float = self.type_of(a).is_float();
+        let sign = if self.doubles() { 1 << 63 } else { 1 << 31 };
         match op {
             // The same register under another type.
             Unary::ToBits | Unary::FromBits => self.register(a),
-            Unary::Neg if float => self.with_constant(a, XOR, 1 << 31),
-            Unary::Abs if float => self.with_constant(a, AND, !(1 << 31)),
+            Unary::Neg if float => self.with_constant(a, XOR, sign),
+            Unary::Abs if float => self.with_constant(a, AND, self.ones() & !sign),
             Unary::Neg => {
                 let a = Any(self.place(a));
                 let zero = self.make(VECTOR, XOR, [Result, Result]);
@@ -306,7 +309,7 @@ impl Selector<'_> {
                 let a = self.register(a);
                 self.make(MASK, both(VEX_Knotw_kr_kr), [Use(a)])
             }
-            Unary::Not => self.with_constant(a, XOR, u32::MAX),
+            Unary::Not => self.with_constant(a, XOR, self.ones()),
             Unary::RoundF16 => {
                 let a = self.register(a);
                 let narrow = self.make_lower(TO_F16, [Use(a), Byte(0)]);
@@ -325,14 +328,19 @@ impl Selector<'_> {
         }
     }
 
-    fn with_constant(&mut self, a: Value, code: Codes, bits: u32) -> VReg {
+    /// A lane whose bits are all set.
+    fn ones(&self) -> u64 {
+        if self.doubles() { u64::MAX } else { u64::from(u32::MAX) }
+    }
+
+    fn with_constant(&mut self, a: Value, code: Codes, bits: u64) -> VReg {
         let a = self.register(a);
         self.make(VECTOR, code, [Use(a), Any(Place::Constant(bits))])
     }
 
     fn compare_lanes(&mut self, value: Value, op: Comparison, a: Value, b: Value) -> VReg {
         let class = self.class(value);
-        if self.type_of(a) == Type::F32 {
+        if self.type_of(a).is_float() {
             let (a, b) = (self.register(a), Any(self.place(b)));
             return self.make(class, COMPARE, [Use(a), b, Byte(float_predicate(op))]);
         }
@@ -351,7 +359,7 @@ impl Selector<'_> {
         match op {
             Comparison::Equal | Comparison::Less => holds,
             Comparison::LessEqual => {
-                self.make(VECTOR, XOR, [Use(holds), Any(Place::Constant(u32::MAX))])
+                self.make(VECTOR, XOR, [Use(holds), Any(Place::Constant(self.ones()))])
             }
         }
     }
@@ -383,7 +391,7 @@ impl Selector<'_> {
     fn weave(&mut self, a: Value, b: Value, distance: u32, odd: bool) -> VReg {
         if self.is_wide() {
             // Lanes of `b` are numbered from 16.
-            let order = self.lanes(|lane| match ((lane / distance).is_multiple_of(2), odd) {
+            let order = self.words(|lane| match ((lane / distance).is_multiple_of(2), odd) {
                 (true, false) => lane,
                 (true, true) => lane + distance,
                 (false, false) => 16 + lane - distance,
