@@ -369,7 +369,7 @@ struct slot {
   uint64_t bytes;
 };
 
-static int32_t locate(const rlx_instance *instance, enum role role, uint32_t index, struct slot *slot) {
+static int32_t tensor_at(const rlx_instance *instance, enum role role, uint32_t index, const rlx_tensor **tensor) {
   int32_t status = check_instance(instance);
   if (status != RLX_OK)
     return status;
@@ -377,13 +377,22 @@ static int32_t locate(const rlx_instance *instance, enum role role, uint32_t ind
   const rlx_tensor *tensors = tensors_of(instance->model, role, &count);
   if (index >= count)
     return RLX_E_INDEX;
-  slot->bytes = tensors[index].bytes;
-  if (tensors[index].offset & RLX_OUTSIDE) {
+  *tensor = &tensors[index];
+  return RLX_OK;
+}
+
+static int32_t locate(const rlx_instance *instance, enum role role, uint32_t index, struct slot *slot) {
+  const rlx_tensor *tensor = NULL;
+  int32_t status = tensor_at(instance, role, index, &tensor);
+  if (status != RLX_OK)
+    return status;
+  slot->bytes = tensor->bytes;
+  if (tensor->offset & RLX_OUTSIDE) {
     /* What is written is the program's own, which may be constant. */
-    slot->data = *pointer_to(instance, &tensors[index]);
+    slot->data = *pointer_to(instance, tensor);
     return role != OUTPUT ? RLX_E_OUTSIDE : slot->data == NULL ? RLX_E_NOT_BOUND : RLX_OK;
   }
-  slot->data = (unsigned char *)instance->arena + tensors[index].offset;
+  slot->data = (unsigned char *)instance->arena + tensor->offset;
   return RLX_OK;
 }
 
@@ -503,14 +512,10 @@ static uint64_t element_bytes(uint32_t dtype) {
 }
 
 static int32_t bind(const rlx_instance *instance, enum role role, uint32_t index, const void *data, uint64_t bytes) {
-  int32_t status = check_instance(instance);
+  const rlx_tensor *tensor = NULL;
+  int32_t status = tensor_at(instance, role, index, &tensor);
   if (status != RLX_OK)
     return status;
-  uint32_t count = 0;
-  const rlx_tensor *tensors = tensors_of(instance->model, role, &count);
-  if (index >= count)
-    return RLX_E_INDEX;
-  const rlx_tensor *tensor = &tensors[index];
   if (!(tensor->offset & RLX_OUTSIDE))
     return RLX_E_INSIDE;
   if (data == NULL)

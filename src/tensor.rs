@@ -219,6 +219,19 @@ impl fmt::Debug for Tensor {
 }
 
 #[cfg(test)]
+impl Tensor {
+    /// Numbers from -1 to 1 that look random, for tests: f32, the same for the same seed.
+    pub(crate) fn noise(dims: &[usize], seed: u32) -> Tensor {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        Tensor::from_f32s(dims, &(0..dims.iter().product()).map(|_| next()).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -20,14 +20,7 @@ pub fn text(contract: &Contract, profile: Option<usize>) -> String {
     line(&mut h, &format!("/* The model {name}, compiled by rlx-aot."));
     line(&mut h, "");
     line(&mut h, "   A zeroed buffer of this size and alignment is an arena:");
-    line(&mut h, "");
-    line(
-        &mut h,
-        &format!(
-            "       static _Alignas({macros}_ARENA_ALIGN) unsigned char arena[{macros}_ARENA_SIZE];"
-        ),
-    );
-    line(&mut h, "");
+    static_arena(&mut h, &macros);
     line(
         &mut h,
         "   Offsets are in bytes from the arena's start. Tensors are dense and row-major. Where there is a
@@ -111,14 +104,7 @@ pub fn shared(name: &str, models: &[(&Contract, u64)], size: u64) -> String {
         "/* One arena for several models, compiled by rlx-aot. A zeroed buffer of this size and alignment",
     );
     line(&mut h, "   is one:");
-    line(&mut h, "");
-    line(
-        &mut h,
-        &format!(
-            "       static _Alignas({macros}_ARENA_ALIGN) unsigned char arena[{macros}_ARENA_SIZE];"
-        ),
-    );
-    line(&mut h, "");
+    static_arena(&mut h, &macros);
     line(&mut h, "   The arena of each model begins at its base in it:");
     line(&mut h, "");
     for (Contract { prefix, .. }, _) in models {
@@ -150,6 +136,12 @@ pub fn shared(name: &str, models: &[(&Contract, u64)], size: u64) -> String {
     }
     line(&mut h, "\n#endif");
     h
+}
+
+/// The line of a program that makes an arena.
+fn static_arena(h: &mut String, macros: &str) {
+    let arena = format!("arena[{macros}_ARENA_SIZE]");
+    line(h, &format!("\n       static _Alignas({macros}_ARENA_ALIGN) unsigned char {arena};\n"));
 }
 
 fn run_comment(contract: &Contract) -> String {

@@ -5,22 +5,13 @@ use crate::passes::{Filtering, Level, run};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 
-fn tensor(dims: &[usize], seed: u32) -> Tensor {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / 8_388_608.0 - 1.0
-    };
-    Tensor::from_f32s(dims, &(0..dims.iter().product()).map(|_| next()).collect::<Vec<_>>())
-}
-
 /// Two blocks that widen an image, filter it and make it narrow again.
 fn blocks() -> Graph {
     let mut b = Builder::new("blocks");
     let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 23, 17, 4]));
     let conv = |b: &mut Builder, x, taps: usize, groups: usize, outputs: usize| {
         let inputs = *b.dims(x).last().expect("it has channels");
-        let w = b.constant(tensor(&[taps, taps, inputs / groups, outputs], outputs as u32));
+        let w = b.constant(Tensor::noise(&[taps, taps, inputs / groups, outputs], outputs as u32));
         let border = taps / 2;
         let x = b.pad(x, &[0, border, border, 0], &[0, border, border, 0], 0.0);
         let y = b.conv(x, w, &[1, 1], &[1, 1], groups);
@@ -46,7 +37,7 @@ fn less_than_half_will_do() {
     let plain = fitted(u64::MAX).expect("it fits");
     assert_eq!(plain.price, None);
     let size = plain.module.plan.arena_size;
-    let input = tensor(&[1, 23, 17, 4], 7);
+    let input = Tensor::noise(&[1, 23, 17, 4], 7);
     let expected = eval::graph(&plain.graph, std::slice::from_ref(&input));
     for limit in [size, size * 3 / 4, size / 2, size * 2 / 5] {
         let found = fitted(limit).unwrap_or_else(|e| panic!("{limit} of {size}: {e:?}"));

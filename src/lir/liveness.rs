@@ -27,7 +27,6 @@ pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
     let always = Some(Range { first: 0, last: end });
     let prologue = time(module.plan.prologue);
     let overwritten = module.plan.options.overwrite_inputs;
-    let is_output = |buffer| module.io.outputs.iter().any(|port| port.buffer == buffer);
     let mut ranges: SecondaryMap<Buffer, Option<Range>> = SecondaryMap::new();
     ranges.resize(module.buffers.len());
     for (step, info) in &module.steps {
@@ -40,7 +39,7 @@ pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
     for (buffer, info) in &module.buffers {
         let range = &mut ranges[buffer];
         match info.kind {
-            BufferKind::Input if overwritten && !is_output(buffer) => {
+            BufferKind::Input if overwritten && !module.is_output(buffer) => {
                 *range = Some(Range { first: 0, last: range.map_or(0, |r| r.last) });
                 continue;
             }

@@ -374,6 +374,11 @@ impl Module {
     pub fn accesses(&self, step: Step) -> impl Iterator<Item = &Access> {
         self.steps[step].accesses()
     }
+
+    /// Whether the caller reads a buffer after the run.
+    fn is_output(&self, buffer: Buffer) -> bool {
+        self.io.outputs.iter().any(|port| port.buffer == buffer)
+    }
 }
 
 /// Orders, stores and places a graph.

@@ -90,22 +90,13 @@ mod tests {
     use crate::tensor::Tensor;
     use crate::types::{DType, Type};
 
-    fn tensor(dims: &[usize], seed: u32) -> Tensor {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        Tensor::from_f32s(dims, &(0..dims.iter().product()).map(|_| next()).collect::<Vec<_>>())
-    }
-
     /// The optimized graph, after comparing its results with those of the graph as it was written.
     fn optimized(b: Builder, outputs: &[Value]) -> Graph {
         let output = |&value: &Value| Output { name: value.to_string(), value };
         let graph = b.finish(outputs.iter().map(output).collect());
         verify(&graph).unwrap();
         let inputs: Vec<Tensor> =
-            graph.inputs.iter().map(|&v| tensor(&graph.ty(v).dims, 7)).collect();
+            graph.inputs.iter().map(|&v| Tensor::noise(&graph.ty(v).dims, 7)).collect();
         let before = eval::graph(&graph, &inputs);
         let graph = run(graph, Level::Speed, Filtering::Auto, &Machine::AVX2);
         verify(&graph).unwrap();
@@ -122,8 +113,8 @@ mod tests {
     }
 
     fn conv(b: &mut Builder, x: Value, weights: &[usize], seed: u32) -> Value {
-        let w = b.constant(tensor(weights, seed));
-        let bias = b.constant(tensor(&[weights[0], 1, 1], seed + 1));
+        let w = b.constant(Tensor::noise(weights, seed));
+        let bias = b.constant(Tensor::noise(&[weights[0], 1, 1], seed + 1));
         let x = b.channels_last(x);
         let x = b.pad(x, &[0, 1, 1, 0], &[0, 1, 1, 0], 0.0);
         let w = b.permute(w, &[2, 3, 1, 0]);
@@ -143,7 +134,7 @@ mod tests {
         let sum = b.binary_scalar(Binary::Max, sum, 0.0);
         let mean = b.mean(sum, &[2, 3]);
         let flat = b.reshape(mean, [1, 8]);
-        let w = b.constant(tensor(&[8, 10], 9));
+        let w = b.constant(Tensor::noise(&[8, 10], 9));
         let y = b.contract(flat, w);
         let graph = optimized(b, &[y]);
         assert_eq!(count(&graph, |op| matches!(op, Op::Permute(_))), 1, "{graph}");
@@ -157,9 +148,9 @@ mod tests {
     fn transformer_block() {
         let mut b = Builder::new("block");
         let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 4, 6]));
-        let w = b.constant(tensor(&[6, 6], 2));
+        let w = b.constant(Tensor::noise(&[6, 6], 2));
         let projected = b.contract(x, w);
-        let bias = b.constant(tensor(&[6], 3));
+        let bias = b.constant(Tensor::noise(&[6], 3));
         let projected = b.binary(Binary::Add, bias, projected);
         let sum = b.binary(Binary::Add, projected, x);
         // Layer normalization.
@@ -170,7 +161,7 @@ mod tests {
         let variance = b.binary_scalar(Binary::Add, variance, 1e-5);
         let deviation = b.unary(Unary::Sqrt, variance);
         let normal = b.binary(Binary::Div, centered, deviation);
-        let gamma = b.constant(tensor(&[6], 4));
+        let gamma = b.constant(Tensor::noise(&[6], 4));
         let normal = b.binary(Binary::Mul, normal, gamma);
         // Softmax of the scores.
         let keys = b.permute(normal, &[0, 2, 1]);
@@ -209,9 +200,9 @@ mod tests {
             let (low, high) = (dims(&|a| a.2, [0, 0]), dims(&|a| a.3, [0, 0]));
             let x = b.pad_interior(x, &low, &high, &dims(&|a| a.1 - 1, [0, 0]), 0.0);
             let taps: Vec<usize> = axes.iter().map(|a| a.4).collect();
-            let w = b.constant(tensor(&[&taps[..], &[4 / groups, 6]].concat(), 3));
+            let w = b.constant(Tensor::noise(&[&taps[..], &[4 / groups, 6]].concat(), 3));
             let y = b.conv(x, w, &vec![1; axes.len()], &vec![1; axes.len()], groups);
-            let bias = b.constant(tensor(&[6], 4));
+            let bias = b.constant(Tensor::noise(&[6], 4));
             let y = b.binary(Binary::Add, y, bias);
             let y = b.binary_scalar(Binary::Max, y, 0.0);
             optimized(b, &[y])
@@ -285,7 +276,7 @@ mod tests {
         let mut b = Builder::new("layers");
         let x = b.input("x", Role::Input, Type::new(DType::F32, [5, 6]));
         let first = b.input("first", Role::Parameter, Type::new(DType::F32, [6, 8]));
-        let second = b.constant(tensor(&[8, 6], 3));
+        let second = b.constant(Tensor::noise(&[8, 6], 3));
         let x = b.contract(x, first);
         let x = softmax(&mut b, x);
         let y = b.contract(x, second);
@@ -298,7 +289,7 @@ mod tests {
     fn weights_are_read_in_turn() {
         let mut b = Builder::new("turns");
         let mut x = b.input("x", Role::Input, Type::new(DType::F32, [1, 128]));
-        let w = b.constant(tensor(&[128, 128], 2));
+        let w = b.constant(Tensor::noise(&[128, 128], 2));
         for _ in 0..3 {
             let y = b.contract(x, w);
             x = b.unary(Unary::Tanh, y);
@@ -316,8 +307,9 @@ mod tests {
     fn scales_are_in_the_weights() {
         let mut b = Builder::new("scaled");
         let x = b.input("x", Role::Input, Type::new(DType::F32, [5, 6]));
-        let w = b.constant(tensor(&[6, 7], 2));
-        let [bias, mean, scale, shift] = [3, 4, 5, 6].map(|seed| b.constant(tensor(&[7], seed)));
+        let w = b.constant(Tensor::noise(&[6, 7], 2));
+        let [bias, mean, scale, shift] =
+            [3, 4, 5, 6].map(|seed| b.constant(Tensor::noise(&[7], seed)));
         let sum = b.contract(x, w);
         let y = b.binary(Binary::Add, sum, bias);
         let y = b.binary(Binary::Sub, y, mean);
@@ -390,7 +382,7 @@ mod tests {
         let y = b.reshape(parts, [1, 24, 4, 4]);
         let y = conv(&mut b, y, &[5, 24, 3, 3], 5);
         let flat = b.reshape(y, [1, 80]);
-        let w = b.constant(tensor(&[80, 10], 9));
+        let w = b.constant(Tensor::noise(&[80, 10], 9));
         let y = b.contract(flat, w);
         let graph = optimized(b, &[y]);
         let last = |op: &Op| matches!(op, Op::Permute(perm) if !perm.ends_with(&[perm.len() - 1]));

@@ -22,7 +22,7 @@ pub(super) fn problem(module: &Module) -> Problem {
         objects[buffer] = match info.kind {
             BufferKind::Input if module.plan.options.overwrite_inputs => {
                 let object = problem.object(room[buffer].next_multiple_of(align));
-                problem.kept[object] = module.io.outputs.iter().any(|p| p.buffer == buffer);
+                problem.kept[object] = module.is_output(buffer);
                 inputs.push(object);
                 Some(object)
             }

@@ -6,12 +6,7 @@ use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 
 fn tensor(dims: &[usize], seed: u32) -> Tensor {
-    let mut state = seed.wrapping_mul(97).wrapping_add(11);
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / 8_388_608.0 - 1.0
-    };
-    Tensor::from_f32s(dims, &(0..dims.iter().product()).map(|_| next()).collect::<Vec<_>>())
+    Tensor::noise(dims, seed.wrapping_mul(97).wrapping_add(11))
 }
 
 /// Cuts every value of the graph that can be cut, along every axis, and compares the results; how many
