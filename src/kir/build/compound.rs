@@ -1,0 +1,171 @@
+//! What takes several operations, on some machines or on all.
+
+use super::*;
+
+impl Builder {
+    /// `a * b + c` of floats: rounded once where the machine fuses, else twice.
+    pub fn mul_add(&mut self, a: Value, b: Value, c: Value) -> Value {
+        if self.kernel.machine.fuses {
+            return self.define(self.type_of(a), Op::MulAdd(a, b, c));
+        }
+        let product = self.mul(a, b);
+        self.add(product, c)
+    }
+
+    /// To the nearest integer, ties to even. Like the next three, it keeps NaN, infinities and the
+    /// sign of zeros.
+    pub fn round(&mut self, a: Value) -> Value {
+        if self.kernel.machine.rounds {
+            return self.unary(Unary::Round, a);
+        }
+        let absolute = self.abs(a);
+        let rounded = self.round_positive(absolute);
+        self.copy_sign(rounded, a)
+    }
+
+    /// The next integer downwards.
+    pub fn floor(&mut self, a: Value) -> Value {
+        if self.kernel.machine.rounds {
+            return self.unary(Unary::Floor, a);
+        }
+        let rounded = self.round(a);
+        let above = self.less(a, rounded);
+        self.corrected(rounded, above, -1.0, a)
+    }
+
+    /// The next integer upwards.
+    pub fn ceil(&mut self, a: Value) -> Value {
+        if self.kernel.machine.rounds {
+            return self.unary(Unary::Ceil, a);
+        }
+        let rounded = self.round(a);
+        let below = self.less(rounded, a);
+        self.corrected(rounded, below, 1.0, a)
+    }
+
+    /// The next integer towards zero.
+    pub fn trunc(&mut self, a: Value) -> Value {
+        if self.kernel.machine.rounds {
+            return self.unary(Unary::Trunc, a);
+        }
+        let absolute = self.abs(a);
+        let rounded = self.round_positive(absolute);
+        let above = self.less(absolute, rounded);
+        self.corrected(rounded, above, -1.0, a)
+    }
+
+    /// Adding a number whose last bit is 1 rounds; what is larger has no fraction (or is a NaN).
+    fn round_positive(&mut self, a: Value) -> Value {
+        let ty = self.type_of(a);
+        let whole = if ty == Type::F64 { (1u64 << 52) as f64 } else { (1u64 << 23) as f64 };
+        let whole = self.float(ty, whole);
+        let sum = self.add(a, whole);
+        let rounded = self.sub(sum, whole);
+        let small = self.less(a, whole);
+        self.select(small, rounded, a)
+    }
+
+    /// `rounded` plus `by` where the mask is set, with the sign of `a`.
+    fn corrected(&mut self, rounded: Value, mask: Value, by: f64, a: Value) -> Value {
+        let by = self.float(self.type_of(a), by);
+        let other = self.add(rounded, by);
+        let result = self.select(mask, other, rounded);
+        self.copy_sign(result, a)
+    }
+
+    /// The magnitude of `a` with the sign bit of `sign`.
+    pub fn copy_sign(&mut self, a: Value, sign: Value) -> Value {
+        let ty = self.type_of(a);
+        let absolute = self.abs(a);
+        let [absolute, sign] = [absolute, sign].map(|v| self.unary(Unary::ToBits, v));
+        let bit = match ty {
+            Type::F64 => self.i64(i64::MIN),
+            _ => self.i32(i32::MIN),
+        };
+        let sign = self.and(sign, bit);
+        let bits = self.or(absolute, sign);
+        self.unary(Unary::FromBits, bits)
+    }
+
+    /// `I32` of `F32`, towards zero: the nearest number there is when it does not fit, 0 for NaN.
+    pub fn to_i32_saturating(&mut self, a: Value) -> Value {
+        let value = self.unary(Unary::ToI32, a);
+        let [low, high] = [-2147483648.0, 2147483648.0].map(|c| self.f32(c));
+        let [least, most, zero] = [i32::MIN, i32::MAX, 0].map(|c| self.i32(c));
+        let (above, below) = (self.less_equal(high, a), self.less(a, low));
+        let value = self.select(above, most, value);
+        let value = self.select(below, least, value);
+        let number = self.equal(a, a);
+        self.select(number, value, zero)
+    }
+
+    /// Rows to columns: `lanes` vectors of `lanes` elements; element `i` of vector `j` becomes
+    /// element `j` of vector `i`.
+    pub fn transpose(&mut self, rows: &[Value]) -> Vec<Value> {
+        assert_eq!(rows.len() as i64, self.lanes(), "a square is transposed");
+        let mut rows = rows.to_vec();
+        let mut distance = rows.len() / 2;
+        while distance > 0 {
+            self.exchange(&mut rows, distance, distance as u32);
+            distance /= 2;
+        }
+        rows
+    }
+
+    /// The elements of `rows` in turn: element `i` of row `j` becomes element `i * rows + j` of all that is
+    /// returned. There are a power of two of them.
+    pub fn interleave(&mut self, rows: &[Value]) -> Vec<Value> {
+        let (swaps, order) = interleaving(rows.len(), self.lanes());
+        let mut rows = rows.to_vec();
+        for (row, lane) in swaps {
+            self.exchange(&mut rows, row, lane);
+        }
+        order.into_iter().map(|at| rows[at]).collect()
+    }
+
+    /// The opposite of [`Builder::interleave`].
+    pub fn separate(&mut self, rows: &[Value]) -> Vec<Value> {
+        let (swaps, order) = interleaving(rows.len(), self.lanes());
+        let mut back = rows.to_vec();
+        order.into_iter().zip(rows).for_each(|(at, &row)| back[at] = row);
+        for (row, lane) in swaps.into_iter().rev() {
+            self.exchange(&mut back, row, lane);
+        }
+        back
+    }
+
+    /// Exchanges a bit of the rows' numbers with one of the lanes': elements whose bit is set in only one of
+    /// both change places.
+    fn exchange(&mut self, rows: &mut [Value], row: usize, lane: u32) {
+        for i in (0..rows.len()).filter(|i| i & row == 0) {
+            let (a, b) = (rows[i], rows[i + row]);
+            let mut weave = |odd| {
+                let op = Op::Weave { a, b, distance: lane, odd };
+                self.define(self.type_of(a), op)
+            };
+            (rows[i], rows[i + row]) = (weave(false), weave(true));
+        }
+    }
+}
+
+/// How as many rows are interleaved: the bits of the number of a row and of a lane that are exchanged, in
+/// order, and then the rows in theirs.
+fn interleaving(rows: usize, lanes: i64) -> (Vec<(usize, u32)>, Vec<usize>) {
+    assert!(rows.is_power_of_two(), "the bits of a row's number say which it is");
+    let (row_bits, lane_bits) = (rows.ilog2() as usize, lanes.ilog2() as usize);
+    // Which bit of an element's place in the result each bit stands for: those of lanes, then of rows.
+    let mut lane_places: Vec<usize> = (row_bits..row_bits + lane_bits).collect();
+    let mut row_places: Vec<usize> = (0..row_bits).collect();
+    let mut swaps = vec![];
+    for bit in 0..lane_bits {
+        if let Some(row) = row_places.iter().position(|&place| place == bit) {
+            std::mem::swap(&mut row_places[row], &mut lane_places[bit]);
+            swaps.push((1 << row, 1 << bit));
+        }
+    }
+    let row = |to: usize| {
+        let bits = row_places.iter().enumerate();
+        bits.map(|(bit, &place)| (to >> (place - lane_bits) & 1) << bit).sum()
+    };
+    (swaps, (0..rows).map(row).collect())
+}

@@ -1,0 +1,363 @@
+//! Steps of every kind, with random shapes, layouts and types: their kernels against MIR's definition.
+
+mod draw;
+mod products;
+
+use crate::cases::Case;
+use crate::data::{Data, Tolerance};
+use cranelift_entity::EntityRef;
+use draw::*;
+use products::*;
+use rlx_aot::kernels;
+use rlx_aot::kir::{Kernel, Memory};
+use rlx_aot::lir::{Access, Buffer, Op, StepInfo};
+use rlx_aot::machine::Machine;
+use rlx_aot::mir::expr::{Binary, Comparison, Expr, Literal, Unary};
+use rlx_aot::mir::{self, Contract, Conv, Pool, Reduction, Rows, Stage, Weights, windows};
+use rlx_aot::mir::{Attention, Scalar, Shares, Side, Winograd};
+use rlx_aot::tensor::Tensor;
+use rlx_aot::types::{DType, Type};
+
+/// So many random steps.
+pub(crate) fn cases(count: u64) -> Vec<Case> {
+    (0..count).map(case).collect()
+}
+
+/// What one step is tested with.
+struct Trial {
+    op: Op,
+    mir: mir::Op,
+    operands: Vec<Placed>,
+    ty: Type,
+    tolerance: Tolerance,
+    /// The layout of the result, if it is not any.
+    result: Option<Access>,
+}
+
+fn map(r: &mut Random) -> Trial {
+    let rank = 1 + r.below(4);
+    let dims = r.dims(rank, 2000);
+    let types: Vec<DType> = (0..1 + r.below(3)).map(|_| dtype(r)).collect();
+    let operands: Vec<Placed> =
+        types.iter().enumerate().map(|(i, &ty)| broadcast(r, i, ty, &dims)).collect();
+    let to = if r.chance(70) { types[0] } else { dtype(r) };
+    let expr = expression(r, &types, to);
+    let rows =
+        Rows { stages: vec![Stage { expr: expr.clone(), reduce: None }], width: dims[rank - 1] };
+    Trial {
+        op: Op::Rows(rows),
+        mir: mir::Op::Map(expr),
+        operands,
+        ty: Type::new(to, dims),
+        tolerance: Tolerance::Relative(1e-5),
+        result: None,
+    }
+}
+
+/// A softmax of the first of so many operands.
+fn softmax(operands: usize) -> [Stage; 4] {
+    let first = Stage { expr: Expr::identity(), reduce: Some(Reduction::Max) };
+    let mut e = Expr::new();
+    let (x, max) = (e.operand(0), e.operand(operands));
+    let d = e.binary(Binary::Sub, x, max);
+    let _ = e.unary(Unary::Exp, d);
+    let exp = Stage { expr: e, reduce: None };
+    let mut e = Expr::new();
+    e.operand(operands + 1);
+    let sum = Stage { expr: e, reduce: Some(Reduction::Sum) };
+    let mut e = Expr::new();
+    let (x, sum_of) = (e.operand(operands + 1), e.operand(operands + 2));
+    let _ = e.binary(Binary::Div, x, sum_of);
+    [first, exp, sum, Stage { expr: e, reduce: None }]
+}
+
+fn rows(r: &mut Random) -> Trial {
+    let rank = 1 + r.below(3);
+    let mut dims = r.dims(rank, 2000);
+    if r.chance(30) {
+        dims[rank - 1] = r.pick(&[100, 127, 384]);
+    }
+    let others = [DType::F64, DType::F64, DType::I32, DType::I64];
+    let ty = if r.chance(75) { DType::F32 } else { r.pick(&others) };
+    let count = 1 + r.below(2);
+    let operands: Vec<Placed> = (0..count).map(|i| broadcast(r, i, ty, &dims)).collect();
+    let mut types = vec![ty; count];
+    let mut stages = vec![];
+    if ty == DType::F32 && r.chance(40) {
+        stages.extend(softmax(count));
+    } else {
+        for _ in 0..1 + r.below(4) {
+            let expr = expression(r, &types, ty);
+            let reduce =
+                r.chance(50).then(|| r.pick(&[Reduction::Sum, Reduction::Max, Reduction::Min]));
+            stages.push(Stage { expr, reduce });
+            types.push(ty);
+        }
+    }
+    let width = dims[rank - 1];
+    let mut result = dims.clone();
+    if stages[stages.len() - 1].reduce.is_some() {
+        result[rank - 1] = 1;
+    }
+    let rows = Rows { stages, width };
+    Trial {
+        op: Op::Rows(rows.clone()),
+        mir: mir::Op::Rows(rows),
+        operands,
+        ty: Type::new(ty, result),
+        tolerance: Tolerance::Relative(1e-4),
+        result: None,
+    }
+}
+
+fn reduce(r: &mut Random) -> Trial {
+    let rank = 1 + r.below(4);
+    let dims = r.dims(rank, 3000);
+    let mut axes: Vec<usize> = (0..rank).filter(|_| r.chance(50)).collect();
+    if axes.is_empty() {
+        axes.push(r.below(rank));
+    }
+    let ty = dtype(r);
+    let mut result = dims.clone();
+    axes.iter().for_each(|&axis| result[axis] = 1);
+    let mut op = r.pick(&[Reduction::Sum, Reduction::Max, Reduction::Min, Reduction::Product]);
+    if ty.is_float() && ty.bytes() == 2 && op == Reduction::Product {
+        // Rounded once by the definition.
+        op = Reduction::Sum;
+    }
+    let x = tensor(r, ty, &dims);
+    Trial {
+        op: Op::Reduce { op, axes: axes.clone() },
+        mir: mir::Op::Reduce { op, axes },
+        operands: vec![place(r, 0, x)],
+        ty: Type::new(ty, result),
+        tolerance: Tolerance::Relative(1e-4),
+        result: None,
+    }
+}
+
+fn arg_reduce(r: &mut Random) -> Trial {
+    let rank = 1 + r.below(3);
+    let dims = r.dims(rank, 1000);
+    let (axis, largest, last) = (r.below(rank), r.chance(50), r.chance(30));
+    let ty = dtype(r);
+    let mut result = dims.clone();
+    result[axis] = 1;
+    let x = tensor(r, ty, &dims);
+    Trial {
+        op: Op::ArgReduce { largest, axis, last },
+        mir: mir::Op::ArgReduce { largest, axis, last },
+        operands: vec![place(r, 0, x)],
+        ty: Type::new(DType::I64, result),
+        tolerance: Tolerance::Exact,
+        result: None,
+    }
+}
+
+fn pool(r: &mut Random) -> Trial {
+    let ty = dtype(r);
+    let spatial = 1 + r.below(2);
+    let window: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 2, 3, 5])).collect();
+    let strides: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 2, 3])).collect();
+    let dilations: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 2])).collect();
+    let extents: Vec<usize> =
+        (0..spatial).map(|i| (window[i] - 1) * dilations[i] + 1 + r.below(5)).collect();
+    let (n, c) = (1 + r.below(2), r.extent());
+    let outputs: Vec<usize> =
+        (0..spatial).map(|i| windows(extents[i], window[i], strides[i], dilations[i])).collect();
+    let x = tensor(r, ty, &[&[n][..], &extents, &[c]].concat());
+    let op = r.pick(&[Reduction::Sum, Reduction::Max, Reduction::Min]);
+    let pool = Pool { op, window, strides, dilations };
+    Trial {
+        op: Op::Pool(pool.clone()),
+        mir: mir::Op::Pool(pool),
+        operands: vec![place(r, 0, x)],
+        ty: Type::new(ty, [&[n][..], &outputs, &[c]].concat()),
+        tolerance: Tolerance::Relative(1e-4),
+        result: None,
+    }
+}
+
+fn gather(r: &mut Random) -> Trial {
+    let ty = dtype(r);
+    let rank = 1 + r.below(3);
+    let dims = r.dims(rank, 500);
+    let axis = r.below(rank);
+    let places: Vec<usize> = (0..r.below(3)).map(|_| 1 + r.below(4)).collect();
+    let count: usize = places.iter().product();
+    let indices: Vec<f64> = (0..count).map(|_| r.below(60) as f64 - 30.0).collect();
+    let index_type = r.pick(&[DType::I32, DType::I64]);
+    let indices = Tensor::from_f64s(Type::new(index_type, places.clone()), indices);
+    let result = [&dims[..axis], &places, &dims[axis + 1..]].concat();
+    let data = tensor(r, ty, &dims);
+    Trial {
+        op: Op::Gather { axis },
+        mir: mir::Op::Gather { axis },
+        operands: vec![place(r, 0, data), place(r, 1, indices)],
+        ty: Type::new(ty, result),
+        tolerance: Tolerance::Exact,
+        result: None,
+    }
+}
+
+/// Rows whose elements lie in turn, in the operand or in the result.
+fn weave(r: &mut Random) -> Trial {
+    let ty = dtype(r);
+    let (outer, rows) = (1 + r.below(3), r.pick(&[2, 3, 4, 8]));
+    let columns = r.pick(&[1, 5, 16, 31, 33, 40]);
+    let dims = [outer, rows, columns];
+    let x = tensor(r, ty, &dims);
+    let [mut turns, apart] =
+        [0, 1].map(|buffer| Access::dense(Buffer::new(buffer), &Type::new(ty, dims.to_vec())));
+    turns.strides = vec![(rows * columns) as i64, 1, rows as i64];
+    let (access, result) = match r.chance(50) {
+        true => (turns, None),
+        false => (apart, Some(Access { buffer: Buffer::new(1), ..turns })),
+    };
+    Trial {
+        op: Op::Move,
+        mir: mir::Op::Broadcast,
+        operands: vec![Placed { tensor: x, access: Access { buffer: Buffer::new(0), ..access } }],
+        ty: Type::new(ty, dims.to_vec()),
+        tolerance: Tolerance::Exact,
+        result,
+    }
+}
+
+fn copy(r: &mut Random) -> Trial {
+    if r.chance(30) {
+        return weave(r);
+    }
+    let ty = dtype(r);
+    let rank = r.below(5);
+    let dims = r.dims(rank, 3000);
+    let x = broadcast(r, 0, ty, &dims);
+    Trial {
+        op: Op::Move,
+        mir: mir::Op::Broadcast,
+        operands: vec![x],
+        ty: Type::new(ty, dims),
+        tolerance: Tolerance::Exact,
+        result: None,
+    }
+}
+
+fn fill(r: &mut Random) -> Trial {
+    let ty = dtype(r);
+    let rank = r.below(4);
+    let dims = r.dims(rank, 2000);
+    let literal = Literal::from_f64(ty, r.pick(&[0.0, 1.0, 3.0]));
+    let all = Type::new(ty, dims.clone());
+    let values = vec![literal.f64(); all.elements()];
+    Trial {
+        op: Op::Fill(literal),
+        mir: mir::Op::Constant(Tensor::from_f64s(all.clone(), values)),
+        operands: vec![],
+        ty: all,
+        tolerance: Tolerance::Exact,
+        result: None,
+    }
+}
+
+fn memory(dtype: DType) -> Memory {
+    match dtype {
+        DType::F32 => Memory::F32,
+        DType::F64 => Memory::F64,
+        DType::I8 => Memory::I8,
+        DType::I16 => Memory::I16,
+        DType::I32 => Memory::I32,
+        DType::I64 | DType::U64 => Memory::I64,
+        DType::U8 | DType::Bool => Memory::U8,
+        DType::U16 | DType::F16 | DType::BF16 => Memory::U16,
+        DType::U32 => Memory::U32,
+    }
+}
+
+/// Calls `f` with the flat index of every element of an access, from its lowest one, in row-major
+/// order of its dimensions.
+fn elements(access: &Access) -> Vec<usize> {
+    let Some((low, _)) = access.span() else { return vec![] };
+    let mut all = vec![access.offset - low];
+    for (&extent, &stride) in access.dims.iter().zip(&access.strides) {
+        all = all.iter().flat_map(|&at| (0..extent as i64).map(move |i| at + i * stride)).collect();
+    }
+    all.into_iter()
+        .map(|at| usize::try_from(at).expect("the span's low end is the lowest"))
+        .collect()
+}
+
+/// What memory holds from the lowest to the highest element of an access.
+fn spread(access: &Access, tensor: Option<&Tensor>) -> Data {
+    let kind = memory(access.dtype);
+    let count = access.span().map_or(0, |(low, high)| high - low + 1) as usize;
+    let mut data = Data::unset(kind, count);
+    if let Some(tensor) = tensor {
+        for (i, at) in elements(access).into_iter().enumerate() {
+            match &mut data {
+                Data::Floats(_, values) => values[at] = tensor.f64_at(i),
+                Data::Integers(_, values) if access.dtype.is_float() => {
+                    let bytes = tensor.element(i);
+                    values[at] = i64::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+                }
+                Data::Integers(_, values) => values[at] = tensor.int_at(i),
+            }
+        }
+    }
+    data
+}
+
+fn case(seed: u64) -> Case {
+    let mut r = Random(seed);
+    let kinds = [map, rows, reduce, arg_reduce, contract, conv, pool, gather, copy, fill];
+    let kinds = [&kinds[..], &[map, rows, contract, contract, conv, winograd]].concat();
+    let kinds = [&kinds[..], &[attention, attention]].concat();
+    let trial = kinds[seed as usize % kinds.len()](&mut r);
+    let tensors: Vec<&Tensor> = trial.operands.iter().map(|o| &o.tensor).collect();
+    let expected = mir::eval::op(&trial.mir, &tensors, &trial.ty);
+    let count = trial.operands.len();
+    let result = trial
+        .result
+        .unwrap_or_else(|| layout(&mut r, count, trial.ty.dtype, &trial.ty.dims, false));
+    // A tensor that is broadcast has the elements of its repeated access.
+    let data: Vec<Data> = (trial.operands.iter())
+        .map(|placed| {
+            let full = Type::new(placed.tensor.ty().dtype, placed.access.dims.clone());
+            let full = mir::eval::op(&mir::Op::Broadcast, &[&placed.tensor], &full);
+            spread(&placed.access, Some(&full))
+        })
+        .collect();
+    let scratch = matches!(trial.op, Op::Attention(_)).then(|| {
+        let [q, k] = [0, 1].map(|i| &trial.operands[i].access.dims);
+        let shares = Shares::of(q, k);
+        let ty = Type::new(DType::F32, [shares.count, shares.elements()]);
+        Access::dense(Buffer::new(count + 1), &ty)
+    });
+    let working = scratch.iter().map(|access| spread(access, None));
+    let data: Vec<Data> = data.into_iter().chain(working).collect();
+    let step = StepInfo {
+        op: trial.op,
+        operands: trial.operands.into_iter().map(|placed| placed.access).collect(),
+        result,
+        scratch,
+        origins: vec![],
+    };
+    let name = format!("step {seed}: {:?}", step.op);
+    let expected = spread(&step.result, Some(&expected));
+    let operands = [data, vec![spread(&step.result, None)]].concat();
+    let kernel = move |machine: Machine| -> Kernel {
+        match kernels::build(&step, &machine, "step") {
+            Ok(plan) => plan.kernel,
+            Err(error) => panic!("{error:?}: {step:?}"),
+        }
+    };
+    Case {
+        name,
+        scalar: false,
+        doubles: false,
+        kernel: Box::new(kernel),
+        operands: Box::new(move |_| operands.clone()),
+        expected: Box::new(move |_| vec![expected.clone()]),
+        tolerance: trial.tolerance,
+        tight: false,
+    }
+}

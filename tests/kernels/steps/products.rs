@@ -1,0 +1,253 @@
+//! Steps that sum products: contractions, attention, convolutions, minimal filtering.
+
+use super::*;
+
+/// An epilogue over the sum, of which the operands are there, and new operands of `dims`.
+pub(super) fn epilogue(
+    r: &mut Random,
+    ty: DType,
+    dims: &[usize],
+    operands: &mut Vec<Placed>,
+) -> Option<Expr> {
+    let own = operands.len();
+    if r.chance(30) {
+        return None;
+    }
+    let mut e = Expr::new();
+    let mut sum = e.operand(0);
+    for _ in 0..r.below(3) {
+        operands.push(broadcast(r, operands.len(), ty, dims));
+        let other = e.operand(operands.len() - own);
+        sum = e.binary(r.pick(&[Binary::Add, Binary::Mul, Binary::Max]), sum, other);
+    }
+    if ty == DType::F32 && r.chance(40) {
+        let small = e.literal(ty, 0.01);
+        let x = e.binary(Binary::Mul, sum, small);
+        let exp = e.unary(Unary::Exp, x);
+        sum = e.binary(Binary::Add, exp, sum);
+    }
+    Some(e.returning(sum))
+}
+
+/// Columns of `[.., depth, columns]` per batch or group, in panels.
+pub(super) fn panels(
+    plain: &Tensor,
+    batch: &[usize],
+    depth: usize,
+    columns: usize,
+    width: usize,
+) -> Tensor {
+    let count = columns.div_ceil(width);
+    let all: usize = batch.iter().product();
+    let values = plain.f64s();
+    let mut out = vec![0.0; all * count * depth * width];
+    for g in 0..all {
+        for k in 0..depth {
+            for n in 0..columns {
+                let at = ((g * count + n / width) * depth + k) * width + n % width;
+                out[at] = values[(g * depth + k) * columns + n];
+            }
+        }
+    }
+    let dims = [batch, &[count, depth, width]].concat();
+    Tensor::from_f64s(Type::new(plain.ty().dtype, dims), out)
+}
+
+/// Mostly, so often in a hundred, `f32`; what is left is half `f64`.
+pub(super) fn product_type(r: &mut Random, percent: usize) -> DType {
+    match () {
+        () if r.chance(percent) => DType::F32,
+        () if r.chance(50) => DType::F64,
+        () => r.pick(&TYPES[..10]),
+    }
+}
+
+pub(super) fn contract(r: &mut Random) -> Trial {
+    let ty = product_type(r, 65);
+    let batch = if r.chance(60) { vec![] } else { vec![1 + r.below(3)] };
+    let (m, k, n) = (r.extent(), r.extent(), r.extent());
+    let a = tensor(r, ty, &[&batch[..], &[m, k]].concat());
+    let a = place(r, 0, a);
+    let b = tensor(r, ty, &[&batch[..], &[k, n]].concat());
+    let (b, weights) = if r.chance(50) {
+        let width = r.pick(&[4, 8, 16, 32, 12]);
+        let packed = panels(&b, &batch, k, n, width);
+        let access = layout(r, 1, ty, packed.dims(), true);
+        (Placed { tensor: packed, access }, Weights::Panels { width, columns: n })
+    } else {
+        (place(r, 1, b), Weights::Plain)
+    };
+    let mut operands = vec![a, b];
+    let dims = [&batch[..], &[m, n]].concat();
+    let epilogue = epilogue(r, ty, &dims, &mut operands);
+    let backwards = r.below(2) == 0;
+    let contract = Contract { weights, epilogue, backwards };
+    Trial {
+        op: Op::Contract(contract.clone()),
+        mir: mir::Op::Contract(contract),
+        operands,
+        ty: Type::new(ty, dims),
+        tolerance: Tolerance::Relative(1e-4),
+        result: None,
+    }
+}
+
+pub(super) fn attention(r: &mut Random) -> Trial {
+    let batch: Vec<usize> = (0..r.below(3)).map(|_| 1 + r.below(4)).collect();
+    let queries = if r.chance(20) { r.pick(&[65, 100, 150]) } else { r.extent() };
+    let keys = if r.chance(20) { r.pick(&[65, 100, 197]) } else { r.extent() };
+    let (depth, width) = if r.chance(20) { (64, 64) } else { (r.extent(), r.extent()) };
+    let dims = |rows, columns| [&batch[..], &[rows, columns]].concat();
+    // Keys and values may be shared along the batch.
+    let shared = !batch.is_empty() && r.chance(30);
+    let mut operands = vec![];
+    for (i, dims) in
+        [dims(queries, depth), dims(depth, keys), dims(keys, width)].into_iter().enumerate()
+    {
+        let mut own = dims.clone();
+        if i > 0 && shared {
+            own[batch.len() - 1] = 1;
+        }
+        let tensor = tensor(r, DType::F32, &own);
+        let mut placed = place(r, i, tensor);
+        // As a projection has them: a row for each key.
+        if i == 1 && r.chance(70) {
+            let rank = own.len();
+            let swap: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+            let rows = swap.iter().map(|&axis| own[axis]).collect::<Vec<_>>();
+            let ty = Type::new(DType::F32, rows);
+            placed.access = Access::dense(Buffer::new(i), &ty).permuted(&swap);
+        }
+        let full = Type::new(DType::F32, dims.clone());
+        let tensor = mir::eval::op(&mir::Op::Broadcast, &[&placed.tensor], &full);
+        operands.push(Placed { access: placed.access.broadcast(&dims), tensor });
+    }
+    let scores = dims(queries, keys);
+    let mut first = epilogue(r, DType::F32, &scores, &mut operands);
+    if first.is_none() && r.chance(60) {
+        let mut e = Expr::new();
+        let (sum, mask) = (e.operand(0), e.operand(1));
+        let lowest = e.literal(DType::F32, f64::NEG_INFINITY);
+        e.select(mask, sum, lowest);
+        operands.push(broadcast(r, 3, DType::Bool, &scores));
+        first = Some(e);
+    }
+    let mut stages = softmax(1).to_vec();
+    if r.chance(30) {
+        // A row of nothing but NaN is one of zeros.
+        let mut e = Expr::new();
+        let (x, sum) = (e.operand(2), e.operand(3));
+        let quotient = e.binary(Binary::Div, x, sum);
+        let same = e.compare(Comparison::Equal, quotient, quotient);
+        let zero = e.literal(DType::F32, 0.0);
+        e.select(same, quotient, zero);
+        stages[3].expr = e;
+    } else if r.chance(20) {
+        let mut e = Expr::new();
+        let x = e.operand(0);
+        let square = e.push(Scalar::Binary(Binary::Mul, x, x));
+        let sum = Stage { expr: e.returning(square), reduce: Some(Reduction::Sum) };
+        let mut e = Expr::new();
+        let (x, sum_of) = (e.operand(0), e.operand(1));
+        e.binary(Binary::Div, x, sum_of);
+        stages = vec![sum, Stage { expr: e, reduce: None }];
+    }
+    let attention = Attention { epilogue: first, rows: Rows { stages, width: keys } };
+    Trial {
+        op: Op::Attention(attention.clone()),
+        mir: mir::Op::Attention(attention),
+        operands,
+        ty: Type::new(DType::F32, dims(queries, width)),
+        tolerance: Tolerance::Relative(1e-3),
+        result: None,
+    }
+}
+
+pub(super) fn conv(r: &mut Random) -> Trial {
+    let ty = product_type(r, 80);
+    let spatial = r.pick(&[1, 2, 2, 2, 3]);
+    let taps: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 2, 3])).collect();
+    let strides: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 2, 3])).collect();
+    let dilations: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 1, 2])).collect();
+    let extents: Vec<usize> =
+        (0..spatial).map(|i| (taps[i] - 1) * dilations[i] + 1 + r.below(9)).collect();
+    let (groups, inside, outside) = match r.below(4) {
+        0 => (r.pick(&[3, 16, 19, 33]), 1, r.pick(&[1, 1, 1, 2])),
+        1 => (2, 1 + r.below(9), 1 + r.below(17)),
+        _ => (1, 1 + r.below(9), r.extent()),
+    };
+    let n = 1 + r.below(2);
+    let x = tensor(r, ty, &[&[n][..], &extents, &[groups * inside]].concat());
+    let x = place(r, 0, x);
+    let w = tensor(r, ty, &[&taps[..], &[inside, groups * outside]].concat());
+    let depth: usize = taps.iter().product::<usize>() * inside;
+    let (w, weights) = if r.chance(50) {
+        // The columns of each group apart.
+        let values = w.f64s();
+        let mut apart = vec![];
+        for g in 0..groups {
+            for k in 0..depth {
+                let at = (k * groups + g) * outside;
+                apart.extend_from_slice(&values[at..at + outside]);
+            }
+        }
+        let apart = Tensor::from_f64s(Type::new(ty, [groups, depth, outside]), apart);
+        let width = r.pick(&[4, 8, 16, 32]);
+        let packed = panels(&apart, &[groups], depth, outside, width);
+        let access = layout(r, 1, ty, packed.dims(), true);
+        (Placed { tensor: packed, access }, Weights::Panels { width, columns: outside })
+    } else {
+        (place(r, 1, w), Weights::Plain)
+    };
+    let outputs: Vec<usize> =
+        (0..spatial).map(|i| windows(extents[i], taps[i], strides[i], dilations[i])).collect();
+    let dims = [&[n][..], &outputs, &[groups * outside]].concat();
+    let mut operands = vec![x, w];
+    let epilogue = epilogue(r, ty, &dims, &mut operands);
+    let conv = Conv { taps, strides, dilations, groups, weights, epilogue };
+    Trial {
+        op: Op::Conv(conv.clone()),
+        mir: mir::Op::Conv(conv),
+        operands,
+        ty: Type::new(ty, dims),
+        tolerance: Tolerance::Relative(1e-4),
+        result: None,
+    }
+}
+
+pub(super) fn winograd(r: &mut Random) -> Trial {
+    let tile = r.pick(&[2, 4, 4, 6]);
+    let (n, c) = (1 + r.below(2), r.extent());
+    let extents = [1 + r.below(15), 1 + r.below(15)];
+    let points = tile + 2;
+    // Infinities less infinities are no numbers, and which of them meet is not said.
+    let finite = |r: &mut Random, dims: &[usize]| loop {
+        let tensor = tensor(r, DType::F32, dims);
+        if tensor.f64s().iter().all(|x| x.is_finite()) {
+            break tensor;
+        }
+    };
+    let (side, operands, dims) = if r.chance(50) {
+        let before = [r.below(points), r.below(points)];
+        let tiles = [0, 1].map(|axis| (extents[axis] + r.below(tile)).div_ceil(tile));
+        let x = finite(r, &[n, extents[0], extents[1], c]);
+        let dims = vec![points * points, n * tiles[0] * tiles[1], c];
+        (Side::Input { before, tiles }, vec![place(r, 0, x)], dims)
+    } else {
+        let tiles: usize = extents.iter().map(|e| e.div_ceil(tile)).product();
+        let products = finite(r, &[points * points, n * tiles, c]);
+        let mut operands = vec![place(r, 0, products)];
+        let dims = vec![n, extents[0], extents[1], c];
+        let epilogue = epilogue(r, DType::F32, &dims, &mut operands);
+        (Side::Output { epilogue }, operands, dims)
+    };
+    let winograd = Winograd { tile, side };
+    Trial {
+        op: Op::Winograd(winograd.clone()),
+        mir: mir::Op::Winograd(winograd),
+        operands,
+        ty: Type::new(DType::F32, dims),
+        tolerance: Tolerance::Relative(1e-4),
+        result: None,
+    }
+}
