@@ -25,6 +25,81 @@ impl Conv {
     fn axes(&self, x: &[usize], w: &[usize]) -> Result<Vec<Axis>, ErrorKind> {
         self.window.axes(&x[2..], &w[2..])
     }
+
+    /// Dimensions of the result, for operands of these shapes (their element types do not matter) and a bias.
+    ///
+    /// # Errors
+    ///
+    /// When they do not fit.
+    pub(super) fn result_dims(
+        &self,
+        x: &Type,
+        w: &Type,
+        bias: Option<&Type>,
+    ) -> Result<Vec<usize>, ErrorKind> {
+        check_shapes(x, w, &self.window)?;
+        let (channels, results) = (x.dims[1], w.dims[0]);
+        if w.dims[1].checked_mul(self.groups) != Some(channels) {
+            let kind = ErrorKind::wrong(format!("{x} has {channels} channels"));
+            let expected = w.dims[1].saturating_mul(self.groups);
+            return Err(kind.help(format!("weights {w} in {} groups take {expected}", self.groups)));
+        }
+        check_results(bias, results, self.groups)?;
+        let axes = self.axes(&x.dims, &w.dims)?;
+        window::check_padded(x.dtype, [x.dims[0], channels], &axes)?;
+        Ok([x.dims[0], results].into_iter().chain(axes.iter().map(|a| a.windows)).collect())
+    }
+
+    /// The sums by definition, of operands of these dimensions, from a bias on. `None` where they do not fit.
+    pub(super) fn sums(
+        &self,
+        (x, dx): (&[f64], &[usize]),
+        (w, dw): (&[f64], &[usize]),
+        bias: Option<&[f64]>,
+    ) -> Option<Vec<f64>> {
+        let axes = self.axes(dx, dw).ok()?;
+        let runs = window::runs(&axes);
+        let plane: usize = dx[2..].iter().product();
+        let windows: usize = axes.iter().map(|a| a.windows).product();
+        let (taps, depth) = (runs.len(), dw[1]);
+        let mut y = Vec::with_capacity(dx[0] * dw[0] * windows);
+        let mut sums = vec![0.0; windows];
+        for n in 0..dx[0] {
+            for k in 0..dw[0] {
+                let group = k / (dw[0] / self.groups);
+                sums.fill(bias.map_or(0.0, |b| b[k]));
+                for c in 0..depth {
+                    let x = &x[(n * dx[1] + group * depth + c) * plane..][..plane];
+                    let w = &w[(k * depth + c) * taps..][..taps];
+                    for (runs, &w) in runs.iter().zip(w) {
+                        runs.iter().for_each(|run| accumulate(run, w, x, &mut sums));
+                    }
+                }
+                y.extend_from_slice(&sums);
+            }
+        }
+        Some(y)
+    }
+
+    /// The sums in MIR, without a bias, channels last. `None` where the operands do not fit.
+    pub(super) fn expand_sums(
+        &self,
+        mir: &mut mir::Builder,
+        x: mir::Value,
+        w: mir::Value,
+    ) -> Option<mir::Value> {
+        let (dx, dw) = (mir.dims(x), mir.dims(w));
+        let axes = self.axes(&dx, &dw).ok()?;
+        let x = mir.channels_last(x);
+        let low: Vec<_> = bordered(axes.iter().map(|a| a.low));
+        let high: Vec<_> = bordered(axes.iter().map(Axis::reach));
+        let x = mir.pad(x, &low, &high, 0.0);
+        let perm: Vec<_> = (2..dw.len()).chain([1, 0]).collect();
+        let w = mir.permute(w, &perm);
+        let [strides, dilations] =
+            [|a: &Axis| a.stride, |a: &Axis| a.dilation].map(|f| axes.iter().map(f).collect::<Vec<_>>());
+        Some(mir.conv(x, w, &strides, &dilations, self.groups))
+    }
 }
 
 impl Op for Conv {
@@ -38,47 +113,15 @@ impl Op for Conv {
     fn infer(&self, inputs: &Operands<'_>) -> Result<Vec<Type>, ErrorKind> {
         inputs.arity(2, 3)?;
         let (x, w) = (inputs.ty(0)?, inputs.ty(1)?);
-        check_operands(inputs, &self.window)?;
-        let (channels, results) = (x.dims[1], w.dims[0]);
-        if w.dims[1].checked_mul(self.groups) != Some(channels) {
-            let kind = ErrorKind::wrong(format!("{x} has {channels} channels"));
-            let expected = w.dims[1].saturating_mul(self.groups);
-            return Err(kind.help(format!("weights {w} in {} groups take {expected}", self.groups)));
-        }
-        check_results(inputs, results, self.groups)?;
-        let axes = self.axes(&x.dims, &w.dims)?;
-        window::check_padded(x.dtype, [x.dims[0], channels], &axes)?;
-        let dims = [x.dims[0], results].into_iter().chain(axes.iter().map(|a| a.windows));
-        Ok(vec![tools::sized(x.dtype, dims.collect::<Vec<_>>())?])
+        check_types(inputs)?;
+        Ok(vec![tools::sized(x.dtype, self.result_dims(x, w, inputs.get(2))?)?])
     }
 
     fn reference(&self, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Vec<Tensor> {
         let [Some(x), Some(w), ..] = inputs else { return vec![] };
-        let Ok(axes) = self.axes(x.dims(), w.dims()) else { return vec![] };
-        let (dx, dw) = (x.dims(), w.dims());
-        let runs = window::runs(&axes);
-        let plane: usize = dx[2..].iter().product();
-        let windows: usize = axes.iter().map(|a| a.windows).product();
-        let (taps, depth) = (runs.len(), dw[1]);
-        let (x, w) = (x.f64s(), w.f64s());
         let bias = inputs.get(2).copied().flatten().map(Tensor::f64s);
-        let mut y = Vec::with_capacity(outputs[0].elements());
-        let mut sums = vec![0.0; windows];
-        for n in 0..dx[0] {
-            for k in 0..dw[0] {
-                let group = k / (dw[0] / self.groups);
-                sums.fill(bias.as_ref().map_or(0.0, |b| b[k]));
-                for c in 0..depth {
-                    let x = &x[(n * dx[1] + group * depth + c) * plane..][..plane];
-                    let w = &w[(k * depth + c) * taps..][..taps];
-                    for (runs, &w) in runs.iter().zip(w) {
-                        runs.iter().for_each(|run| accumulate(run, w, x, &mut sums));
-                    }
-                }
-                y.extend_from_slice(&sums);
-            }
-        }
-        vec![Tensor::from_f64s(outputs[0].clone(), y)]
+        let sums = self.sums((&x.f64s(), x.dims()), (&w.f64s(), w.dims()), bias.as_deref());
+        sums.map(|y| Tensor::from_f64s(outputs[0].clone(), y)).into_iter().collect()
     }
 
     fn expand(
@@ -88,17 +131,7 @@ impl Op for Conv {
         _: &[Type],
     ) -> Vec<mir::Value> {
         let [Some(x), Some(w), ..] = *inputs else { return vec![] };
-        let (dx, dw) = (mir.dims(x), mir.dims(w));
-        let Ok(axes) = self.axes(&dx, &dw) else { return vec![] };
-        let x = mir.channels_last(x);
-        let low: Vec<_> = bordered(axes.iter().map(|a| a.low));
-        let high: Vec<_> = bordered(axes.iter().map(Axis::reach));
-        let x = mir.pad(x, &low, &high, 0.0);
-        let perm: Vec<_> = (2..dw.len()).chain([1, 0]).collect();
-        let w = mir.permute(w, &perm);
-        let [strides, dilations] =
-            [|a: &Axis| a.stride, |a: &Axis| a.dilation].map(|f| axes.iter().map(f).collect::<Vec<_>>());
-        let mut y = mir.conv(x, w, &strides, &dilations, self.groups);
+        let Some(mut y) = self.expand_sums(mir, x, w) else { return vec![] };
         if let Some(bias) = inputs.get(2).copied().flatten() {
             y = mir.binary(Binary::Add, y, bias);
         }
@@ -192,7 +225,8 @@ impl Op for ConvTranspose {
     fn infer(&self, inputs: &Operands<'_>) -> Result<Vec<Type>, ErrorKind> {
         inputs.arity(2, 3)?;
         let (x, w) = (inputs.ty(0)?, inputs.ty(1)?);
-        check_operands(inputs, &self.window)?;
+        check_types(inputs)?;
+        check_shapes(x, w, &self.window)?;
         if x.dims[1] != w.dims[0] || x.dims[1] % self.groups != 0 {
             let kind = ErrorKind::wrong(format!("{x} has {} channels", x.dims[1]));
             let expected = format!("weights {w} take {} in {} groups", w.dims[0], self.groups);
@@ -201,7 +235,7 @@ impl Op for ConvTranspose {
         let results = w.dims[1]
             .checked_mul(self.groups)
             .ok_or_else(|| ErrorKind::limit("the result is too large"))?;
-        check_results(inputs, results, self.groups)?;
+        check_results(inputs.get(2), results, self.groups)?;
         let axes = self.axes(&x.dims, &w.dims)?;
         // The convolution that computes it pads X with zeros up to these extents.
         let padded = axes.iter().map(|a| a.extent + 2 * a.span() + a.windows * a.stride);
@@ -310,14 +344,20 @@ fn groups(attrs: &mut Attrs) -> Result<usize, ErrorKind> {
     Ok(window::positive("group", &[attrs.int_or("group", 1)?])?[0])
 }
 
-/// What X and W of both operators have to be.
-fn check_operands(inputs: &Operands<'_>, window: &Attributes) -> Result<(), ErrorKind> {
-    let (x, w) = (inputs.ty(0)?, inputs.ty(1)?);
+/// What element types the operands of both operators have to have.
+fn check_types(inputs: &Operands<'_>) -> Result<(), ErrorKind> {
+    let x = inputs.ty(0)?;
     tools::dtype_in(x, &tools::FLOATS, &tools::FLOATS)?;
-    if let Some(other) = [1, 2].into_iter().filter_map(|i| inputs.get(i)).find(|t| t.dtype != x.dtype)
-    {
-        return Err(ErrorKind::wrong(format!("element types differ: {} and {}", x.dtype, other.dtype)));
+    match [1, 2].into_iter().filter_map(|i| inputs.get(i)).find(|t| t.dtype != x.dtype) {
+        Some(other) => {
+            Err(ErrorKind::wrong(format!("element types differ: {} and {}", x.dtype, other.dtype)))
+        }
+        None => Ok(()),
     }
+}
+
+/// What shapes X and W have to have.
+fn check_shapes(x: &Type, w: &Type, window: &Attributes) -> Result<(), ErrorKind> {
     if x.rank() < 3 || w.rank() != x.rank() {
         let kind = ErrorKind::wrong(format!("ranks do not fit: {x} and {w}"));
         return Err(kind.help("both have two axes for the channels and at least one spatial axis"));
@@ -334,11 +374,11 @@ fn check_operands(inputs: &Operands<'_>, window: &Attributes) -> Result<(), Erro
 }
 
 /// What the number of result channels has to be.
-fn check_results(inputs: &Operands<'_>, results: usize, groups: usize) -> Result<(), ErrorKind> {
+fn check_results(bias: Option<&Type>, results: usize, groups: usize) -> Result<(), ErrorKind> {
     if !results.is_multiple_of(groups) {
         return Err(ErrorKind::wrong(format!("{results} result channels in {groups} groups")));
     }
-    match inputs.get(2) {
+    match bias {
         Some(bias) if bias.dims != [results] => {
             let kind = ErrorKind::wrong(format!("the bias is {bias}"));
             Err(kind.help(format!("it must have {results} elements, one per result channel")))

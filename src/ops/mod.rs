@@ -250,11 +250,13 @@ ops! {
     crop::{CenterCropPad},
     einsum::{Einsum},
     gather::{Gather, GatherElements, GatherND, OneHot},
+    integer::{ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul},
     matmul::{Gemm, MatMul},
     norm::{BatchNormalization, GroupNormalization, InstanceNormalization, LayerNormalization, MeanVarianceNormalization, RMSNormalization},
     pad::{Pad},
     pool::{AveragePool, GlobalAveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool},
     pow::{Pow},
+    quantize::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear},
     recurrent::{GRU, LSTM, RNN},
     reduce::{
         ArgMax, ArgMin, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMean,
