@@ -26,6 +26,9 @@ pub struct Options {
     pub dims: BTreeMap<String, usize>,
     /// What may be spent on constants.
     pub limits: hir::Limits,
+    /// Inputs, and outputs that are cut to their last elements, as many as the input has ([`hir::window`]). They are
+    /// states of the plan as well.
+    pub windows: Vec<(String, String)>,
     /// Of the plan. Whether the weights are in the arena follows from `weights`, and views are aliases
     /// unless `level` is [`Level::None`].
     pub plan: lir::Options,
@@ -55,6 +58,7 @@ impl Default for Options {
             filtering: Filtering::default(),
             dims: BTreeMap::new(),
             limits: hir::Limits::default(),
+            windows: vec![],
             plan: lir::Options::default(),
             max_arena: None,
             weights: WeightsMode::Embedded,
@@ -119,7 +123,7 @@ impl Placed {
     pub fn new(source: Source, options: &Options) -> Result<Placed, Errors> {
         let Source { graph, files, plan } = source;
         let target = target(options)?;
-        let checked = hir::check::check(graph, &options.dims, options.limits)?;
+        let checked = checked(graph, options)?;
         let fitted = lowered(&checked, plan.as_ref(), options, &target.machine)?;
         let Fitted { graph: mir, module, price } = fitted;
         Ok(Placed { target, checked, mir, module, price, files })
@@ -171,8 +175,18 @@ pub fn emit(
 /// As [`compile`].
 pub fn plan(source: Source, options: &Options) -> Result<Fitted, Errors> {
     let machine = target(options)?.machine;
-    let checked = hir::check::check(source.graph, &options.dims, options.limits)?;
+    let checked = checked(source.graph, options)?;
     Ok(lowered(&checked, source.plan.as_ref(), options, &machine)?)
+}
+
+/// The graph with its types, outputs that are windows cut.
+fn checked(graph: hir::Graph, options: &Options) -> Result<Checked, Errors> {
+    let check = |graph| hir::check::check(graph, &options.dims, options.limits);
+    let checked = check(graph)?;
+    if options.windows.is_empty() {
+        return Ok(checked);
+    }
+    check(hir::window::cut(&checked, &options.windows)?)
 }
 
 /// To a placed module; with the file's plan, every operator by itself, since the plan is of those.
@@ -229,6 +243,7 @@ impl Options {
         lir::Options {
             weights_in_arena: self.weights == WeightsMode::Arena,
             alias: self.level != Level::None,
+            states: self.plan.states.iter().chain(&self.windows).cloned().collect(),
             ..self.plan.clone()
         }
     }

@@ -59,6 +59,11 @@ pub(crate) struct Args {
     /// first (hidden states of a recurrent network, caches of a decoder). May be repeated.
     #[arg(long = "state", value_name = "INPUT=OUTPUT")]
     states: Vec<String>,
+    /// As --state, for an output that is longer than the input along one axis (a decoder's present, which is its past
+    /// and a row more): its last elements become the input of the next run, and are what the output is cut to. The
+    /// rows that no run has filled yet are zero, and are the model's mask to leave out. May be repeated.
+    #[arg(long = "window", value_name = "INPUT=OUTPUT")]
+    windows: Vec<String>,
     /// Put parameters where another plan has those of the same names, so that both models (one that trains, one that
     /// infers) find them at the same bytes: the manifest, `lir-json` or `plan --json` of the other. To run both in
     /// one arena, build both with --no-prepare and embedded weights.
@@ -193,13 +198,18 @@ impl Args {
             let kind = ErrorKind::usage(format!("--guard {}", self.guard));
             return Err(kind.help("at most 1073741824 bytes"));
         }
-        for text in &self.states {
-            let Some((input, output)) = text.split_once('=') else {
-                let kind = ErrorKind::usage(format!("--state {text} names no output"));
-                return Err(kind.help("write --state INPUT=OUTPUT"));
-            };
-            options.plan.states.push((input.to_owned(), output.to_owned()));
-        }
+        let pair = |option: &str, text: &String| match text.split_once('=') {
+            Some((input, output)) => Ok((input.to_owned(), output.to_owned())),
+            None => {
+                let kind = ErrorKind::usage(format!("--{option} {text} names no output"));
+                Err(kind.help(format!("write --{option} INPUT=OUTPUT")))
+            }
+        };
+        let pairs = |option: &str, list: &[String]| {
+            list.iter().map(|text| pair(option, text)).collect::<Result<_, _>>()
+        };
+        options.plan.states = pairs("state", &self.states)?;
+        options.windows = pairs("window", &self.windows)?;
         if let Some(path) = &self.share_params {
             options.plan.parameters = params::read(path)?;
         }

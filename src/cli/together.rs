@@ -37,12 +37,15 @@ pub(crate) fn run(args: &build::Args, name: &str, quiet: bool) -> Outcome {
         // A state is of the models that have its input.
         let inputs = inputs(&source);
         options.plan.states.retain(|(input, _)| inputs.contains(input));
-        states.extend(options.plan.states.iter().cloned());
+        options.windows.retain(|(input, _)| inputs.contains(input));
+        states.extend(options.plan.states.iter().chain(&options.windows).cloned());
         models.push((path, source, options));
     }
     let mut plain = args.model.clone();
     plain.prefix = None;
-    let missing = plain.options("model")?.plan.states.into_iter().find(|s| !states.contains(s));
+    let plain = plain.options("model")?;
+    let mut asked = plain.plan.states.into_iter().chain(plain.windows);
+    let missing = asked.find(|state| !states.contains(state));
     if let Some((input, to)) = missing {
         let kind =
             ErrorKind::usage(format!("--state {input}={to}: no model has an input \"{input}\""));

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::error::{Error, ErrorKind, Errors, NodeContext, nearest};
-use crate::types::Type;
 use std::collections::BTreeMap;
 
 /// For so many missing names the nearest one is looked for.

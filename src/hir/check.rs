@@ -7,7 +7,6 @@
 use super::*;
 use crate::error::{Error, ErrorKind, Errors, NodeContext, nearest};
 use crate::ops::{Operand, Operands};
-use crate::types::Type;
 use cranelift_entity::SecondaryMap;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,13 +6,14 @@
 
 mod build;
 pub mod check;
+pub mod window;
 
 pub use build::Builder;
 pub use check::{Checked, Limits};
 
 use crate::ops::AnyOp;
 use crate::tensor::Tensor;
-use crate::types::DType;
+use crate::types::{DType, Type};
 use cranelift_entity::{PrimaryMap, entity_impl};
 use std::fmt;
 

@@ -11,6 +11,7 @@ use super::access::Access;
 use super::views::view;
 use crate::error::{ErrorKind, nearest};
 use crate::mir::{Graph, Op, Role, Value};
+use crate::types::Type;
 use cranelift_entity::SecondaryMap;
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +42,7 @@ pub struct Link {
 pub fn links(graph: &Graph, options: &Options) -> Result<Vec<Link>, ErrorKind> {
     let mut links: Vec<Link> = vec![];
     for (from, to) in &options.states {
-        let usage = |what: String| ErrorKind::usage(format!("--state {from}={to}: {what}"));
+        let usage = |what: String| ErrorKind::usage(format!("state {from}={to}: {what}"));
         let inputs = graph.inputs.iter().filter_map(|&value| match &graph.nodes[value].op {
             Op::Input { name, role } => Some((name.as_str(), *role, value)),
             _ => None,
@@ -67,9 +68,7 @@ pub fn links(graph: &Graph, options: &Options) -> Result<Vec<Link>, ErrorKind> {
         let (before, after) = (graph.ty(input), graph.ty(graph.outputs[output].value));
         if before != after {
             let kind = usage(format!("the input is {before} and the output {after}"));
-            return Err(kind.help(
-                "the output becomes the input of the next run: both must have one type and shape",
-            ));
+            return Err(kind.help(misfit(before, after)));
         }
         if links.iter().any(|link| link.input == input) {
             let kind = usage(format!("\"{from}\" is the state of another output already"));
@@ -78,6 +77,19 @@ pub fn links(graph: &Graph, options: &Options) -> Result<Vec<Link>, ErrorKind> {
         links.push(Link { input, output });
     }
     Ok(links)
+}
+
+/// What would be right where an input cannot have the value of an output.
+fn misfit(before: &Type, after: &Type) -> String {
+    let mut differ = before.dims.iter().zip(&after.dims).filter(|(a, b)| a != b);
+    let alike = before.dtype == after.dtype && before.rank() == after.rank();
+    match (differ.next(), differ.next()) {
+        (Some((past, present)), None) if alike && past < present => format!(
+            "shapes do not change from run to run, so that a state cannot grow: --window keeps the last {past} of {present}, or the model writes to a place of a state of its full length (as ScatterND or Where do)"
+        ),
+        _ => "the output becomes the input of the next run: both must have one type and shape"
+            .to_owned(),
+    }
 }
 
 fn listed(what: &str, name: &str, names: &[&str]) -> String {

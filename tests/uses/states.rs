@@ -117,3 +117,93 @@ int main(void) {
     let wrong = refused(&["build", "unrolled.json", "--state", "h=y"], &folder);
     assert!(wrong.contains("f32[1, 1, 7]") && wrong.contains("f32[3, 1, 1, 7]"), "{wrong}");
 }
+
+/// A decoder in small: keys and values of the last runs with those of this one, in heads, attended by a query.
+fn decoder(past: usize) -> String {
+    let input =
+        |name: &str, shape: &[usize]| json!({ "name": name, "dtype": "f32", "shape": shape });
+    json!({
+        "format": "rlx-aot/1",
+        "name": "decoder",
+        "inputs": [
+            input("x", &[1, 2, 1, 8]), input("mask", &[past + 1]),
+            input("past_k", &[1, 2, past, 8]), input("past_v", &[1, 2, past, 8]),
+        ],
+        "parameters": [tensor("w", &[8, 8], 5)],
+        "nodes": [
+            { "op": "MatMul", "inputs": ["x", "w"], "outputs": ["k"] },
+            { "op": "Tanh", "inputs": ["k"], "outputs": ["v"] },
+            { "op": "Concat", "inputs": ["past_k", "k"], "outputs": ["present_k"], "attributes": { "axis": 2 } },
+            { "op": "Concat", "inputs": ["past_v", "v"], "outputs": ["present_v"], "attributes": { "axis": 2 } },
+            { "op": "Transpose", "inputs": ["present_k"], "outputs": ["kt"], "attributes": { "perm": [0, 1, 3, 2] } },
+            { "op": "MatMul", "inputs": ["x", "kt"], "outputs": ["scores"] },
+            { "op": "Add", "inputs": ["scores", "mask"], "outputs": ["masked"] },
+            { "op": "Softmax", "inputs": ["masked"], "outputs": ["weights"], "attributes": { "axis": -1 } },
+            { "op": "MatMul", "inputs": ["weights", "present_v"], "outputs": ["y"] },
+        ],
+        "outputs": ["y", "present_k", "present_v"],
+    })
+    .to_string()
+}
+
+/// What is remembered slides: after each run, the keys of the last ones, the newest last.
+#[test]
+fn windows_that_slide() {
+    let folder = folder("window");
+    write(&folder, "decoder.json", decoder(3));
+    let main = r#"
+#include "decoder.h"
+#include <math.h>
+#include <string.h>
+static _Alignas(DECODER_ARENA_ALIGN) unsigned char arena[DECODER_ARENA_SIZE];
+_Static_assert(DECODER_OUTPUT_PRESENT_K_BYTES == DECODER_INPUT_PAST_K_BYTES, "a window");
+int main(void) {
+  float kept[6][2][8], k[2][3][8], mask[4];
+  for (int run = 0; run < 6; run++) {
+    float x[2][8];
+    for (int i = 0; i < 16; i++)
+      x[i / 8][i % 8] = (float)((run + 2) * (i + 1) % 7) - 3;
+    /* What no run has filled yet is left out. */
+    for (int i = 0; i < 4; i++)
+      mask[i] = i < 3 - run ? -1e30f : 0;
+    memcpy(arena + DECODER_INPUT_X_OFFSET, x, sizeof x);
+    memcpy(arena + DECODER_INPUT_MASK_OFFSET, mask, sizeof mask);
+    if (decoder_run(arena) != 0)
+      return 1;
+    memcpy(k, arena + DECODER_OUTPUT_PRESENT_K_OFFSET, sizeof k);
+    for (int head = 0; head < 2; head++) {
+      memcpy(kept[run][head], k[head][2], sizeof k[head][2]);
+      for (int back = 0; back < 3; back++) {
+        static const float zeros[8];
+        const float *expected = run < back ? zeros : kept[run - back][head];
+        if (memcmp(k[head][2 - back], expected, sizeof zeros) != 0)
+          return 2;
+      }
+    }
+    float y[2][8];
+    memcpy(y, arena + DECODER_OUTPUT_Y_OFFSET, sizeof y);
+    /* The first run sees itself alone. */
+    for (int i = 0; run == 0 && i < 16; i++)
+      if (fabsf(y[i / 8][i % 8] - tanhf(kept[0][i / 8][i % 8])) > 1e-5f)
+        return 3;
+  }
+  return DECODER_INPUT_PAST_V_OFFSET != DECODER_OUTPUT_PRESENT_V_OFFSET;
+}
+"#;
+    let windows = ["--window", "past_k=present_k", "--window", "past_v=present_v"];
+    for level in ["-O0", "-O1"] {
+        let build = ["build", "decoder.json", "-o", "decoder.o", "-q", level];
+        output(COMPILER, &[&build[..], &windows].concat(), &folder);
+        run_c(&folder, main, &["decoder.o", "-lm"]);
+        for engine in ["object", "arena"] {
+            let verify = ["verify", "decoder.json", level, "--steps", "5", "--engine", engine];
+            output(COMPILER, &[&verify[..], &windows].concat(), &folder);
+        }
+    }
+    let wrong = refused(&["build", "decoder.json", "--state", "past_k=present_k"], &folder);
+    assert!(wrong.contains("a state cannot grow") && wrong.contains("--window"), "{wrong}");
+    let wrong = refused(&["build", "decoder.json", "--window", "past_k=y"], &folder);
+    assert!(wrong.contains("it must be longer along that axis"), "{wrong}");
+    let wrong = refused(&["build", "decoder.json", "--window", "past=present_k"], &folder);
+    assert!(wrong.contains("no input \"past\""), "{wrong}");
+}
