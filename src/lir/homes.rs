@@ -9,7 +9,7 @@
 use super::accepts::{accepts, accepts_result, accepts_window};
 use super::state::{Link, Reader, readers};
 use super::storage::{operand_dims, step_op};
-use super::views::{has_interior, unview, view, window};
+use super::views::{has_interior, shows_once, unview, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Op, Options};
 use crate::mir::{self, Graph, Role, Value};
 use crate::tensor::Tensor;
@@ -338,12 +338,13 @@ impl<'a> Homes<'a> {
                     continue;
                 }
                 if node.op.is_view() {
-                    // Only through views that show each element once.
-                    let Some(access) = self.pull_back(root, user, dense(user)) else { continue };
-                    if !access.is_dense() {
-                        orders.push(self.fresh(access, BufferKind::Temporary, self.name(root)));
+                    if shows_once(self.graph, user) {
+                        let order = self.pull_back(root, user, dense(user));
+                        orders.extend(order.filter(|order| !order.is_dense()).map(|order| {
+                            self.fresh(order, BufferKind::Temporary, self.name(root))
+                        }));
+                        open.push(user);
                     }
-                    open.push(user);
                     continue;
                 }
                 if self.invariant[root] && !self.invariant[user] {

@@ -534,6 +534,38 @@ mod tests {
         assert_eq!(module.plan.arena_size, module.plan.bound);
     }
 
+    /// The results of attention lie where its queries were: heads are views of both.
+    #[test]
+    fn attention_takes_the_place_of_its_queries() {
+        let (queries, heads, depth) = (6, 4, 8);
+        let mut mir = Builder::new("m");
+        let mut project = |name: &str| {
+            let x = mir.input(name, Role::Input, Type::new(DType::F32, [queries, heads * depth]));
+            let x = mir.unary(Unary::Neg, x);
+            let x = mir.reshape(x, [1, queries, heads, depth]);
+            mir.permute(x, &[0, 2, 1, 3])
+        };
+        let [q, k, v] = ["q", "k", "v"].map(&mut project);
+        let k = mir.permute(k, &[0, 1, 3, 2]);
+        let scores = mir.contract(q, k);
+        let max = mir.reduce(Reduction::Max, scores, &[3]);
+        let exp = mir.binary(Binary::Sub, scores, max);
+        let exp = mir.unary(Unary::Exp, exp);
+        let sum = mir.reduce(Reduction::Sum, exp, &[3]);
+        let weights = mir.binary(Binary::Div, exp, sum);
+        let y = mir.contract(weights, v);
+        let y = mir.permute(y, &[0, 2, 1, 3]);
+        let y = mir.reshape(y, [queries, heads * depth]);
+        let y = mir.reduce(Reduction::Sum, y, &[1]);
+        let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
+        let (level, off) = (crate::passes::Level::Speed, crate::passes::Filtering::Off);
+        let graph = crate::passes::run(graph, level, off, &crate::machine::Machine::AVX2);
+        let module = lower(&graph, Options::default()).expect("it is small");
+        let mut steps = module.steps.values();
+        let step = steps.find(|step| matches!(step.op, Op::Attention(_))).expect("there is one");
+        assert!(step.operands[0].same(&step.result), "{module}");
+    }
+
     /// Channels in the second place of an input stay there: the convolution reads them in place, and
     /// the copy into its border goes along the rows.
     #[test]

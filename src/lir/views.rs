@@ -33,6 +33,16 @@ pub fn unview(node: &Node, operand: &[usize], result: &Access) -> Option<Access>
     }
 }
 
+/// Whether a view shows each element of its operand, and once: only then is [`unview`] more than `None`.
+pub fn shows_once(graph: &Graph, view: Value) -> bool {
+    let node = &graph.nodes[view];
+    match &node.op {
+        Op::Reshape | Op::Permute(_) => true,
+        Op::Broadcast => node.ty.elements() == graph.ty(node.operands[0]).elements(),
+        _ => false,
+    }
+}
+
 /// Where in the result of a concatenation or border the operand `index` lies; `None` for other nodes.
 pub fn window(graph: &Graph, user: Value, index: usize, whole: &Access) -> Option<Access> {
     let node = &graph.nodes[user];
