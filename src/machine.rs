@@ -21,6 +21,8 @@ pub struct Machine {
     pub rounds: bool,
     /// Whether floats of two bytes (binary16) are converted by an instruction.
     pub half_floats: bool,
+    /// Whether four products of bytes are added to a sum by one instruction (VNNI).
+    pub dots: bool,
     /// The largest offset that an address takes for nothing. Kernels that reach further take more
     /// pointers.
     pub max_displacement: i64,
@@ -44,6 +46,7 @@ impl Machine {
         fuses: false,
         rounds: false,
         half_floats: false,
+        dots: false,
         max_displacement: i32::MAX as i64,
         big_endian: false,
         l1: 32 << 10,
@@ -86,7 +89,15 @@ impl Machine {
             _ => return None,
         };
         let lanes = self.lanes / 2;
-        Some(Machine { name, lanes, doubles: true, scales: false, half_floats: false, ..self })
+        Some(Machine {
+            name,
+            lanes,
+            doubles: true,
+            scales: false,
+            half_floats: false,
+            dots: false,
+            ..self
+        })
     }
 
     /// Bytes of a vector.
@@ -104,8 +115,17 @@ impl Machine {
             broadcasts: false,
             scales: false,
             half_floats: false,
+            dots: false,
             ..self
         }
+    }
+
+    /// The same target as products of bytes see it, for the choice of tiles: no factor comes from memory, and
+    /// without an instruction for four of them each factor is in two registers.
+    #[must_use]
+    pub fn of_bytes(self) -> Machine {
+        let spare = if self.dots || self.lanes == 1 { 0 } else { 4 };
+        Machine { broadcasts: false, registers: self.registers - spare, ..self }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::kir::*;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
     self, AbiParam, BlockArg, Endianness, InstBuilder, MemFlagsData,
-    types::{F32, F64, I8, I8X16, I32, I32X4, I64},
+    types::{F32, F64, I8, I8X16, I16X8, I32, I32X4, I64},
 };
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_entity::SecondaryMap;
@@ -280,6 +280,20 @@ impl Emitter<'_> {
                 let [a, b, c] = [a, b, c].map(v);
                 self.b.ins().fma(a, b, c)
             }
+            Op::Dot { .. } => unreachable!("no machine that Cranelift is used for has `Dot`"),
+            Op::Pairs(a, b) => {
+                let [a, b] = [a, b].map(v).map(|halves| self.as_type(I16X8, halves));
+                let low = [a, b].map(|halves| self.b.ins().swiden_low(halves));
+                let high = [a, b].map(|halves| self.b.ins().swiden_high(halves));
+                // Known to Cranelift as one instruction of x86-64.
+                let [low, high] = [low, high].map(|[a, b]| self.b.ins().imul(a, b));
+                self.b.ins().iadd_pairwise(low, high)
+            }
+            Op::Bytes { of, upper, signed } => {
+                let halves = self.as_type(I16X8, v(of));
+                let bytes = self.halves_of_bytes(halves, upper, signed);
+                self.as_type(I32X4, bytes)
+            }
             Op::Compare(op, a, b) => self.compare(op, self.type_of(a), v(a), v(b)),
             Op::Select(mask, a, b) => {
                 let [mask, a, b] = [mask, a, b].map(v);
@@ -311,6 +325,15 @@ impl Emitter<'_> {
                     }
                 }
             }
+        }
+    }
+
+    fn halves_of_bytes(&mut self, a: ir::Value, upper: bool, signed: bool) -> ir::Value {
+        let bits = self.b.ins().iconst(I32, 8);
+        let high = if upper { a } else { self.b.ins().ishl(a, bits) };
+        match signed {
+            true => self.b.ins().sshr(high, bits),
+            false => self.b.ins().ushr(high, bits),
         }
     }
 

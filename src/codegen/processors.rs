@@ -43,6 +43,10 @@ const fn cpus(names: &'static [&'static str], features: &'static [&'static str])
 /// AVX-512 BW, that Cranelift does not know.
 const AVX512BW: Feature = Feature { name: "avx512bw", flag: None, needs: &["avx512f"] };
 
+/// Products of bytes, that Cranelift does not know either.
+const AVX512VNNI: Feature = Feature { name: "avx512vnni", flag: None, needs: &["avx512f"] };
+const AVXVNNI: Feature = Feature { name: "avxvnni", flag: None, needs: &["avx2"] };
+
 pub(super) const X86: Arch = Arch {
     name: "x86_64",
     features: &[
@@ -61,6 +65,8 @@ pub(super) const X86: Arch = Arch {
         AVX512BW,
         feature("avx512dq", "has_avx512dq", &["avx512f"]),
         feature("avx512vl", "has_avx512vl", &["avx512f"]),
+        AVX512VNNI,
+        AVXVNNI,
     ],
     // The levels of the psABI, and the names of GCC and LLVM.
     cpus: &[
@@ -92,6 +98,15 @@ pub(super) const X86: Arch = Arch {
                 "haswell",
                 "broadwell",
                 "skylake",
+                "bdver4",
+                "znver1",
+                "znver2",
+                "znver3",
+            ],
+            &["avx2", "fma", "bmi1", "bmi2", "lzcnt", "popcnt"],
+        ),
+        cpus(
+            &[
                 "gracemont",
                 "alderlake",
                 "raptorlake",
@@ -103,34 +118,46 @@ pub(super) const X86: Arch = Arch {
                 "sierraforest",
                 "grandridge",
                 "clearwaterforest",
-                "bdver4",
-                "znver1",
-                "znver2",
-                "znver3",
             ],
-            &["avx2", "fma", "bmi1", "bmi2", "lzcnt", "popcnt"],
+            &["avxvnni", "fma", "bmi1", "bmi2", "lzcnt", "popcnt"],
         ),
         cpus(&["knl", "knm"], &["avx512f", "bmi1", "bmi2", "lzcnt", "popcnt"]),
         cpus(
+            &["x86-64-v4", "skylake-avx512", "cannonlake"],
+            &["avx512bw", "avx512dq", "avx512vl", "bmi1", "bmi2", "lzcnt", "popcnt"],
+        ),
+        cpus(
             &[
-                "x86-64-v4",
-                "skylake-avx512",
                 "cascadelake",
                 "cooperlake",
-                "cannonlake",
                 "icelake-client",
                 "icelake-server",
                 "tigerlake",
                 "rocketlake",
+                "znver4",
+            ],
+            &["avx512bw", "avx512dq", "avx512vl", "avx512vnni", "bmi1", "bmi2", "lzcnt", "popcnt"],
+        ),
+        cpus(
+            &[
                 "sapphirerapids",
                 "emeraldrapids",
                 "graniterapids",
                 "graniterapids-d",
                 "diamondrapids",
-                "znver4",
                 "znver5",
             ],
-            &["avx512bw", "avx512dq", "avx512vl", "bmi1", "bmi2", "lzcnt", "popcnt"],
+            &[
+                "avx512bw",
+                "avx512dq",
+                "avx512vl",
+                "avx512vnni",
+                "avxvnni",
+                "bmi1",
+                "bmi2",
+                "lzcnt",
+                "popcnt",
+            ],
         ),
     ],
 };

@@ -200,9 +200,11 @@ fn machine(isa: &dyn isa::TargetIsa, features: &BTreeSet<&str>) -> Machine {
     let big_endian = is_big_endian(isa.triple());
     match isa.triple().architecture {
         Architecture::X86_64 if has(&["avx512f", "avx512bw", "avx512dq", "avx512vl"]) => {
-            Machine::AVX512
+            Machine { dots: has(&["avx512vnni"]), ..Machine::AVX512 }
         }
-        Architecture::X86_64 if has(&["avx2", "fma"]) => Machine::AVX2,
+        Architecture::X86_64 if has(&["avx2", "fma"]) => {
+            Machine { dots: has(&["avxvnni"]), ..Machine::AVX2 }
+        }
         Architecture::X86_64 => {
             Machine { fuses: has(&["fma"]), rounds: has(&["sse4.1"]), ..Machine::CLIF }
         }
@@ -347,7 +349,7 @@ fn is_native(feature: &str) -> bool {
         };
     }
     detect!("sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "lzcnt" "bmi1" "bmi2" "avx" "fma" "avx2"
-        "avx512f" "avx512bw" "avx512dq" "avx512vl")
+        "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avxvnni")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -412,7 +414,10 @@ mod tests {
 
     #[test]
     fn processors_are_known() {
-        assert_eq!(x86("znver4", "").machine, Machine::AVX512);
+        let dots = |machine| Machine { dots: true, ..machine };
+        assert_eq!(x86("znver4", "").machine, dots(Machine::AVX512));
+        assert_eq!(x86("znver4", "-avx512vnni").machine, Machine::AVX512);
+        assert_eq!(x86("alderlake", "").machine, dots(Machine::AVX2));
         assert_eq!(x86("skylake-avx512", "").features, x86("x86-64-v4", "").features);
         assert_eq!(x86("knl", "").machine, Machine::AVX2);
         assert_eq!(x86("ivybridge", "").machine, x86("nehalem", "").machine);

@@ -278,6 +278,30 @@ pub enum Op {
     /// `a * b + c` of floats, rounded once. Only where the machine has it; see
     /// `build::Builder::mul_add`.
     MulAdd(Value, Value, Value),
+    /// `sum` plus four products, in each lane of `I32`: of the bytes of `left`, without signs, by those of
+    /// `right`, with signs, in the order of memory. Sums wrap. Only where the machine has it; see
+    /// `build::Builder::dot`.
+    Dot {
+        /// Bytes from 0 to 255.
+        left: Value,
+        /// Bytes from -128 to 127.
+        right: Value,
+        /// What is added to.
+        sum: Value,
+    },
+    /// In each lane of `I32`, the sum of two products: of the low halves, and of the high halves, which are
+    /// numbers of 16 bits with signs. Only with more than one lane.
+    Pairs(Value, Value),
+    /// Of each half of 16 bits of each lane of `I32`, one byte as a number of 16 bits. Only with more than one
+    /// lane.
+    Bytes {
+        /// Where the bytes are.
+        of: Value,
+        /// The upper ones, else the lower ones.
+        upper: bool,
+        /// Whether they have signs.
+        signed: bool,
+    },
     /// Of floats (false when either is a NaN) or integers.
     Compare(Comparison, Value, Value),
     /// Lane by lane, the first value where the mask is set, else the second. (Masks are combined by
@@ -569,6 +593,9 @@ impl Op {
                 see(from.pointer);
             }
             Op::Unary(_, a) | Op::Shift(_, a, _) | Op::Reduce(_, a) => see(a),
+            Op::Bytes { of, .. } => see(of),
+            Op::Pairs(a, b) => [a, b].into_iter().for_each(see),
+            Op::Dot { left, right, sum } => [left, right, sum].into_iter().for_each(see),
             Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::ShiftBy(_, a, b) => {
                 [a, b].into_iter().for_each(see);
             }

@@ -73,6 +73,13 @@ impl Display for Op {
             Op::Shift(op, a, bits) => write!(f, "{op:?} {a}, {bits}"),
             Op::ShiftBy(op, a, b) => write!(f, "{op:?} {a}, {b}"),
             Op::MulAdd(a, b, c) => write!(f, "MulAdd {a}, {b}, {c}"),
+            Op::Dot { left, right, sum } => write!(f, "Dot {left}, {right}, {sum}"),
+            Op::Pairs(a, b) => write!(f, "Pairs {a}, {b}"),
+            Op::Bytes { of, upper, signed } => {
+                let which = if *upper { "upper" } else { "lower" };
+                let signs = if *signed { " signed" } else { "" };
+                write!(f, "Bytes {of}, {which}{signs}")
+            }
             Op::Compare(op, a, b) => write!(f, "{op:?} {a}, {b}"),
             Op::Select(mask, a, b) => write!(f, "Select {mask}, {a}, {b}"),
             Op::First { value, rest, lanes } => write!(f, "First {lanes} of {value}, rest {rest}"),

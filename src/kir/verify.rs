@@ -208,7 +208,7 @@ impl Verifier<'_> {
 
     /// The type of what works on vectors only.
     fn vector_op(&mut self, value: Value, op: &Op) -> Type {
-        let Machine { lanes: machine_lanes, scales, fuses, rounds, half_floats, .. } =
+        let Machine { lanes: machine_lanes, scales, fuses, rounds, half_floats, dots, .. } =
             self.checked.kernel.machine;
         match *op {
             Op::Unary(op, a) => {
@@ -251,6 +251,21 @@ impl Verifier<'_> {
                     self.error(format!("{value} is MulAdd of {ty:?}"));
                 }
                 ty
+            }
+            Op::Dot { left, right, sum } => {
+                self.machine_has(dots, value, "Dot");
+                [left, right, sum].into_iter().for_each(|v| self.expect(v, Type::I32));
+                Type::I32
+            }
+            Op::Pairs(a, b) => {
+                self.machine_has(machine_lanes > 1, value, "Pairs");
+                [a, b].into_iter().for_each(|v| self.expect(v, Type::I32));
+                Type::I32
+            }
+            Op::Bytes { of, .. } => {
+                self.machine_has(machine_lanes > 1, value, "Bytes");
+                self.expect(of, Type::I32);
+                Type::I32
             }
             Op::Compare(_, a, b) => {
                 let ty = self.same(a, b);

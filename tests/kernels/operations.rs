@@ -17,7 +17,33 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(memories());
     cases.extend(conversions());
     cases.extend(across_lanes());
+    cases.push(dots());
     cases
+}
+
+/// Four products of bytes, which end at the ends of their ranges, and sums that wrap.
+fn dots() -> Case {
+    let (mut left, mut right, mut sums) = (vec![], vec![], vec![]);
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state
+    };
+    for i in 0..131 {
+        left.push(if i % 5 == 0 { u32::MAX } else { next() } as i32);
+        right.push(if i % 7 == 0 { 0x8080_8080 } else { next() } as i32);
+        sums.push(if i % 11 == 0 { i32::MAX } else { next() as i32 >> 8 });
+    }
+    let dot = |((&a, &b), &sum): ((&i32, &i32), &i32)| {
+        let products = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
+        products.fold(sum, |s: i32, (a, b)| s.wrapping_add(i32::from(a) * i32::from(b as i8)))
+    };
+    let expected: Vec<i32> = left.iter().zip(&right).zip(&sums).map(dot).collect();
+    let inputs = [left, right, sums].map(Data::i32).to_vec();
+    map("dot", inputs, Data::i32(expected), |b, x| {
+        let (left, right) = (b.bytes(x[0], false), b.bytes(x[1], true));
+        b.dot(&left, &right, x[2])
+    })
 }
 
 const FLOATS: [f64; 36] = [

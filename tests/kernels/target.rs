@@ -51,6 +51,10 @@ impl Target {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         machines.extend(has_wide.then_some(Machine::AVX512));
+        let wide_dots = has_wide && is_x86_feature_detected!("avx512vnni");
+        machines.extend(wide_dots.then_some(Machine { dots: true, ..Machine::AVX512 }));
+        let has_dots = is_x86_feature_detected!("avxvnni");
+        machines.extend(has_dots.then_some(Machine { dots: true, ..Machine::AVX2 }));
         machines.extend(machines.clone().into_iter().filter_map(Machine::doubles));
         let flags =
             &["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_avx", "has_avx2", "has_fma"];

@@ -164,6 +164,40 @@ pub(super) const SUB_I32: Codes = vectors([
     EVEX_Vpsubd_ymm_k1z_ymm_ymmm256b32,
 ]);
 
+/// Four products of bytes, added to a sum.
+pub(super) const DOT: Codes = vectors([
+    VEX_Vpdpbusd_ymm_ymm_ymmm256,
+    EVEX_Vpdpbusd_zmm_k1z_zmm_zmmm512b32,
+    VEX_Vpdpbusd_xmm_xmm_xmmm128,
+    EVEX_Vpdpbusd_ymm_k1z_ymm_ymmm256b32,
+]);
+/// Two products of halves, added.
+pub(super) const PAIRS: Codes = vectors([
+    VEX_Vpmaddwd_ymm_ymm_ymmm256,
+    EVEX_Vpmaddwd_zmm_k1z_zmm_zmmm512,
+    VEX_Vpmaddwd_xmm_xmm_xmmm128,
+    EVEX_Vpmaddwd_ymm_k1z_ymm_ymmm256,
+]);
+/// Shifts of halves by a constant.
+pub(super) const HALVES_LEFT: Codes = vectors([
+    VEX_Vpsllw_ymm_ymm_imm8,
+    EVEX_Vpsllw_zmm_k1z_zmmm512_imm8,
+    VEX_Vpsllw_xmm_xmm_imm8,
+    EVEX_Vpsllw_ymm_k1z_ymmm256_imm8,
+]);
+pub(super) const HALVES_RIGHT: Codes = vectors([
+    VEX_Vpsrlw_ymm_ymm_imm8,
+    EVEX_Vpsrlw_zmm_k1z_zmmm512_imm8,
+    VEX_Vpsrlw_xmm_xmm_imm8,
+    EVEX_Vpsrlw_ymm_k1z_ymmm256_imm8,
+]);
+pub(super) const HALVES_RIGHT_SIGNED: Codes = vectors([
+    VEX_Vpsraw_ymm_ymm_imm8,
+    EVEX_Vpsraw_zmm_k1z_zmmm512_imm8,
+    VEX_Vpsraw_xmm_xmm_imm8,
+    EVEX_Vpsraw_ymm_k1z_ymmm256_imm8,
+]);
+
 /// Where one instruction does it.
 pub(super) fn unary(op: Unary) -> Option<Codes> {
     Some(vectors(match op {

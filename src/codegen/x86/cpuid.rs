@@ -17,6 +17,10 @@ enum Word {
     Basic,
     /// EBX of leaf 7.
     Extended,
+    /// ECX of leaf 7.
+    Further,
+    /// EAX of leaf 7, subleaf 1.
+    Later,
     /// ECX of leaf 0x80000001.
     Amd,
 }
@@ -26,7 +30,7 @@ const YMM: u32 = 0b110;
 const ZMM: u32 = 0b1110_0110;
 
 /// Name, word, bit of it, and registers.
-const PLACES: [(&str, Word, u32, u32); 15] = [
+const PLACES: [(&str, Word, u32, u32); 17] = [
     ("sse3", Word::Basic, 0, 0),
     ("ssse3", Word::Basic, 9, 0),
     ("sse4.1", Word::Basic, 19, 0),
@@ -42,6 +46,8 @@ const PLACES: [(&str, Word, u32, u32); 15] = [
     ("avx512bw", Word::Extended, 30, ZMM),
     ("avx512dq", Word::Extended, 17, ZMM),
     ("avx512vl", Word::Extended, 31, ZMM),
+    ("avx512vnni", Word::Further, 11, ZMM),
+    ("avxvnni", Word::Later, 4, YMM),
 ];
 
 /// The bits of these features; `None` where there is none for one of them.
@@ -56,16 +62,18 @@ pub fn bits<'a>(features: impl IntoIterator<Item = &'a str>) -> Option<u64> {
 ///
 /// None that is not a bug of ours.
 pub fn function() -> Result<Vec<u8>, IcedError> {
-    use Register::{EAX, EBX, ECX, EDX, ESI, R8D, R9D, R10D, R11D, RAX, RBX, RCX};
+    use Register::{EAX, EBX, ECX, EDI, EDX, ESI, R8D, R9D, R10D, R11D, RAX, RBX, RCX};
     let register = |word: Word| match word {
         Word::Basic => R8D,
         Word::Extended => R9D,
+        Word::Further => EDI,
+        Word::Later => ESI,
         Word::Amd => R10D,
     };
     let (xcr0, most) = (R11D, ESI);
     let mut code = Assembler::default();
     code.push(Instruction::with1(Code::Push_r64, RBX)?);
-    for word in [R8D, R9D, R10D, xcr0] {
+    for word in [R8D, R9D, R10D, EDI, xcr0] {
         code.push(Instruction::with2(Code::Xor_r32_rm32, word, word)?);
     }
     // What a word is in, and the leaf that says how many there are.
@@ -80,8 +88,25 @@ pub fn function() -> Result<Vec<u8>, IcedError> {
         let without = code.jump(Code::Jb_rel32_64)?;
         code.cpuid(leaf)?;
         code.push(Instruction::with2(Code::Mov_r32_rm32, register(word), from)?);
+        if leaf == 7 {
+            code.push(Instruction::with2(Code::Mov_r32_rm32, register(Word::Further), ECX)?);
+        }
         code.land(without);
     }
+    // The second part of leaf 7: without it, all is zero.
+    code.cpuid(0)?;
+    code.push(Instruction::with2(Code::Xor_r32_rm32, ESI, ESI)?);
+    code.push(Instruction::with2(Code::Cmp_rm32_imm32, EAX, 7)?);
+    let without = code.jump(Code::Jb_rel32_64)?;
+    code.cpuid(7)?;
+    code.push(Instruction::with2(Code::Cmp_rm32_imm32, EAX, 1)?);
+    let alone = code.jump(Code::Jb_rel32_64)?;
+    code.push(Instruction::with2(Code::Mov_r32_imm32, EAX, 7)?);
+    code.push(Instruction::with2(Code::Mov_r32_imm32, ECX, 1)?);
+    code.push(Instruction::with(Code::Cpuid));
+    code.push(Instruction::with2(Code::Mov_r32_rm32, register(Word::Later), EAX)?);
+    code.land(without);
+    code.land(alone);
     const OSXSAVE: u32 = 27;
     code.push(Instruction::with2(Code::Bt_rm32_imm8, register(Word::Basic), OSXSAVE)?);
     let without = code.jump(Code::Jae_rel32_64)?;
@@ -171,6 +196,6 @@ mod tests {
         let mut decoder = iced_x86::Decoder::new(64, &code, 0);
         let codes: Vec<Code> = decoder.iter().map(|i| i.code()).collect();
         assert!(codes.ends_with(&[Code::Pop_r64, Code::Retnq]), "{codes:?}");
-        assert_eq!(codes.iter().filter(|&&c| c == Code::Cpuid).count(), 6);
+        assert_eq!(codes.iter().filter(|&&c| c == Code::Cpuid).count(), 9);
     }
 }

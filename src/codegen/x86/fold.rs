@@ -35,6 +35,10 @@ impl Uses {
                         self.count[v] += 1;
                         near.entry(v).and_modify(|(count, _)| *count += 1);
                     });
+                    // One that is used often and takes no memory is loaded once.
+                    if let Op::Dot { left, .. } = op {
+                        far.extend(near.remove_entry(left).map(|(v, (_, _))| (v, (0, 0))));
+                    }
                     let limit = self.limit(*value, op);
                     if limit > 0 {
                         near.insert(*value, (0, limit));

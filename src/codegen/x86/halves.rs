@@ -70,6 +70,9 @@ impl Halves {
             | Op::Shift(..)
             | Op::ShiftBy(..)
             | Op::MulAdd(..)
+            | Op::Dot { .. }
+            | Op::Pairs(..)
+            | Op::Bytes { .. }
             | Op::Compare(..)
             | Op::Select(..)
             | Op::First { .. } => self.whole[value],

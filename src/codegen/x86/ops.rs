@@ -87,6 +87,16 @@ impl Selector<'_> {
                 self.make(VECTOR, shift(op), [Use(a), Byte(bits)])
             }
             Op::MulAdd(a, b, c) => self.mul_add(a, b, c),
+            Op::Dot { left, right, sum } => {
+                let (left, right) = (self.register(left), Any(self.place(right)));
+                let sum = self.register(sum);
+                self.make(VECTOR, DOT, [Tied(sum), Use(left), right])
+            }
+            Op::Pairs(a, b) => {
+                let (a, b) = (self.register(a), self.register(b));
+                self.make(VECTOR, PAIRS, [Use(a), Use(b)])
+            }
+            Op::Bytes { of, upper, signed } => self.bytes(of, upper, signed),
             Op::Compare(op, a, b) => self.compare_lanes(value, op, a, b),
             Op::Select(mask, a, b) => {
                 let (mask, b, a) = (self.register(mask), self.register(b), Any(self.place(a)));
@@ -336,6 +346,19 @@ impl Selector<'_> {
     fn with_constant(&mut self, a: Value, code: Codes, bits: u64) -> VReg {
         let a = self.register(a);
         self.make(VECTOR, code, [Use(a), Any(Place::Constant(bits))])
+    }
+
+    fn bytes(&mut self, of: Value, upper: bool, signed: bool) -> VReg {
+        let whole = self.register(of);
+        match (upper, signed) {
+            (false, false) => self.with_constant(of, AND, 0x00ff_00ff),
+            (true, false) => self.make(VECTOR, HALVES_RIGHT, [Use(whole), Byte(8)]),
+            (true, true) => self.make(VECTOR, HALVES_RIGHT_SIGNED, [Use(whole), Byte(8)]),
+            (false, true) => {
+                let high = self.make(VECTOR, HALVES_LEFT, [Use(whole), Byte(8)]);
+                self.make(VECTOR, HALVES_RIGHT_SIGNED, [Use(high), Byte(8)])
+            }
+        }
     }
 
     fn compare_lanes(&mut self, value: Value, op: Comparison, a: Value, b: Value) -> VReg {

@@ -12,6 +12,38 @@ impl Builder {
         self.add(product, c)
     }
 
+    /// The bytes of `I32` as a factor for [`Builder::dot`]: the left ones have no signs, the right ones have.
+    pub fn bytes(&mut self, of: Value, signed: bool) -> Vec<Value> {
+        let machine = self.kernel.machine;
+        if machine.dots {
+            return vec![of];
+        }
+        if machine.lanes > 1 {
+            let bytes = |upper| Op::Bytes { of, upper, signed };
+            return [false, true].map(|upper| self.define(Type::I32, bytes(upper))).to_vec();
+        }
+        let kind = if signed { Shift::RightSigned } else { Shift::RightUnsigned };
+        let mut byte = |up: u8| {
+            let high = self.shift(Shift::Left, of, up);
+            self.shift(kind, high, 24)
+        };
+        [24, 16, 8, 0].map(&mut byte).to_vec()
+    }
+
+    /// `sum` plus, in each lane, the products of four bytes by four bytes: exactly, but for sums that wrap.
+    pub fn dot(&mut self, left: &[Value], right: &[Value], sum: Value) -> Value {
+        match (left, right) {
+            (&[left], &[right]) => self.define(Type::I32, Op::Dot { left, right, sum }),
+            _ => left.iter().zip(right).fold(sum, |sum, (&left, &right)| {
+                let product = match self.kernel.machine.lanes {
+                    1 => self.mul(left, right),
+                    _ => self.define(Type::I32, Op::Pairs(left, right)),
+                };
+                self.add(sum, product)
+            }),
+        }
+    }
+
     /// To the nearest integer, ties to even. Like the next three, it keeps NaN, infinities and the
     /// sign of zeros.
     pub fn round(&mut self, a: Value) -> Value {
