@@ -323,6 +323,7 @@ int32_t rlx_set_region(rlx_instance *instance, void *memory, uint64_t bytes) {
   if (bytes < model->region_size)
     return RLX_E_REGION_SIZE;
   ((rlx_context *)instance->arena)->region = memory;
+  forget_prepared(instance); /* Some of it may lie there. */
   return RLX_OK;
 }
 

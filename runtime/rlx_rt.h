@@ -267,8 +267,9 @@ RLX_NODISCARD RLX_API int32_t rlx_prepare(rlx_instance *instance);
 
 /* Gives the model its second memory (--region): `bytes` bytes, at least
    model->region_size, aligned to model->arena_align. Instances whose runs do not overlap in
-   time may have it in common. RLX_E_ARGUMENT if the model has none. rlx_create
-   allocates it with the arena. Keeps `memory`. Per instance. */
+   time may have it in common, unless it keeps what is prepared (--region NAME=BYTES,keep).
+   RLX_E_ARGUMENT if the model has none. rlx_create allocates it with the arena. What was
+   prepared is prepared anew. Keeps `memory`. Per instance. */
 RLX_NODISCARD RLX_API int32_t rlx_set_region(rlx_instance *instance, void *memory, uint64_t bytes);
 
 /* Sets all states to zero: the next run is the first of a new sequence. Inputs,

@@ -74,8 +74,9 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
     outside: Vec<Outside>,
     /// A second, faster memory of this size (bytes, or with K, M): the most touched temporaries lie there, as many as
-    /// fit. The program gives its address in the arena's context; it is of no value between runs.
-    #[arg(long, value_name = "NAME=BYTES")]
+    /// fit. The program gives its address in the arena's context. It is of no value between runs; with ",keep" nobody
+    /// else writes to it, and what was prepared from parameters may lie there too.
+    #[arg(long, value_name = "NAME=BYTES[,keep]")]
     region: Option<String>,
     /// Let a run overwrite its inputs once it has read them: the arena is smaller, and inputs are set before every run.
     /// [default: inputs keep their values]
@@ -287,10 +288,15 @@ impl Args {
 /// The second memory that `NAME=BYTES` means.
 fn region(text: &str) -> Result<Region, ErrorKind> {
     let wrong = || ErrorKind::usage(format!("--region {text}")).help("write --region fast=256K");
+    let (text, keeps) = match text.split_once(',') {
+        Some((text, "keep")) => (text, true),
+        Some(_) => return Err(wrong()),
+        None => (text, false),
+    };
     let (name, bytes) = text.split_once('=').ok_or_else(wrong)?;
     let bytes = size(bytes).ok().filter(|&bytes| bytes <= 1 << 40).ok_or_else(wrong)?;
     if !rlx_aot::codegen::contract::is_prefix(name) {
         return Err(wrong());
     }
-    Ok(Region { name: name.to_owned(), bytes })
+    Ok(Region { name: name.to_owned(), bytes, keeps })
 }

@@ -106,6 +106,9 @@ pub struct Contract {
     pub weights_offset: u64,
     /// Bytes of the second memory, with slack behind it; 0 if there is none. It is aligned as the arena is.
     pub region_size: u64,
+    /// Whether it may hold what is prepared, and so is the model's also between runs. (The object's descriptor does
+    /// not say it.)
+    pub region_keeps: bool,
     /// Of everything that the object depends on.
     pub fingerprint: [u8; 32],
     /// Whether there is `<prefix>_prepare`, to be called before the first run and when parameters change.
@@ -163,6 +166,7 @@ impl Contract {
             weights_size,
             weights_offset: plan.weights_slot.unwrap_or(0),
             region_size: if plan.fast_size > 0 { plan.fast_size + SLACK_BYTES } else { 0 },
+            region_keeps: plan.options.region.as_ref().is_some_and(|region| region.keeps),
             fingerprint,
             prepare: plan.prologue > 0,
             versions: vec![],

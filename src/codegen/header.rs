@@ -65,13 +65,17 @@ pub fn text(contract: &Contract, profile: Option<usize>) -> String {
     define(&mut h, &format!("{macros}_ARENA_SIZE"), *arena_size);
     define(&mut h, &format!("{macros}_ARENA_ALIGN"), *arena_align);
     if contract.region_size > 0 {
+        let whose = if contract.region_keeps {
+            "and nobody else writes to it: what is prepared may lie\n   there, and is prepared again where the address changes."
+        } else {
+            "shared with nobody during a run, and of no value between\n   runs."
+        };
         line(
             &mut h,
-            "/* The second memory, aligned as the arena is, shared with nobody during a run, and of no value between",
-        );
-        line(
-            &mut h,
-            "   runs. Its address is written into the arena at this offset, before the first run. */",
+            &format!(
+                "/* The second memory, aligned as the arena is, {whose}\n   \
+                 Its address is written into the arena at this offset, before the first run. */"
+            ),
         );
         define(&mut h, &format!("{macros}_REGION_SIZE"), contract.region_size);
         define(&mut h, &format!("{macros}_REGION_POINTER"), CONTEXT_REGION as u64);

@@ -159,6 +159,7 @@ impl<'a> Reader<'a> {
             fingerprint: self.bytes(at(96), 32)?.try_into().ok()?,
             prepare: self.pointer(at(136)).is_some(),
             versions: vec![],
+            region_keeps: false,
             overwrites_inputs: false,
         }))
     }

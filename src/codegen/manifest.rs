@@ -31,6 +31,7 @@ pub fn contract(contract: &Contract) -> Value {
         "weights_size": contract.weights_size,
         "weights_offset": contract.weights_offset,
         "region_size": contract.region_size,
+        "region_keeps": contract.region_keeps,
         "fingerprint": contract.fingerprint_hex(),
         "prepare": contract.prepare,
         "versions": contract.versions,

@@ -1,6 +1,7 @@
 //! When every buffer holds something that is still needed.
 
 use super::{Buffer, BufferKind, Module};
+use crate::placement::Item;
 use cranelift_entity::{EntityRef, SecondaryMap};
 
 /// The times at which a buffer is alive, both ends included. Step `s` runs at time `s + 1`; before
@@ -17,6 +18,11 @@ impl Range {
     /// Whether both are alive at some time.
     pub fn meets(self, other: Range) -> bool {
         self.first <= other.last && other.first <= self.last
+    }
+
+    /// As many bytes that are needed at these times.
+    pub fn item(self, size: u64) -> Item {
+        Item::new(size, i64::from(self.first), i64::from(self.last) + 1)
     }
 }
 

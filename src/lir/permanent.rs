@@ -70,8 +70,11 @@ pub(super) fn permanent(
     found.kept = found.kept.max(first + round(pointers));
     let at = |(i, &buffer): (usize, &Buffer)| (buffer, first + i as u64 * POINTER_BYTES);
     found.pointers = outside.iter().enumerate().map(at).collect();
-    let inside =
-        |buffer: &Buffer| !fixed.contains_key(buffer) && !found.pointers.contains_key(buffer);
+    let inside = |buffer: &Buffer| {
+        !fixed.contains_key(buffer)
+            && !found.pointers.contains_key(buffer)
+            && !module.plan.fast.contains_key(buffer)
+    };
     let free = module.buffers.iter().filter(|(buffer, _)| inside(buffer));
     let free = free.filter_map(|(buffer, info)| Some((buffer, info, ranges[buffer]?)));
     let still = |range: Range, size: u64| size == 0 || range == always;
@@ -209,8 +212,15 @@ pub struct Shared {
 ///
 /// # Errors
 ///
-/// An arena that is over the limit.
+/// An arena that is over the limit, and a second memory that keeps what several would put there.
 pub fn share(modules: &mut [&mut Module]) -> Result<Shared, ErrorKind> {
+    let keeps = |module: &&&mut Module| {
+        module.plan.options.region.as_ref().is_some_and(|region| region.keeps)
+    };
+    if modules.len() > 1 && modules.iter().any(|module| keeps(&module)) {
+        let kind = ErrorKind::usage("a second memory that is one model's between runs");
+        return Err(kind.help("models that share an arena share the region too: leave out ,keep"));
+    }
     let align = modules.iter().map(|module| module.plan.options.alignment).max().unwrap_or(1);
     let mut bases = vec![];
     let mut scratch = 0;

@@ -6,7 +6,7 @@
 use super::liveness::{Range, ranges};
 use super::permanent::{Permanent, permanent};
 use super::room::room;
-use super::{Buffer, BufferKind, CONTEXT_BYTES, Module, POINTER_BYTES, SLACK_BYTES, region};
+use super::{Buffer, BufferKind, CONTEXT_BYTES, Module, POINTER_BYTES, region};
 use crate::error::ErrorKind;
 use crate::placement::csv::Table;
 use crate::placement::{self, Effort, Item};
@@ -21,6 +21,12 @@ use std::collections::BTreeMap;
 pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
     let no_reuse = module.plan.options.no_reuse;
     let effort = Effort { steps: module.plan.options.budget, enough: 0 };
+    // What is not in the second memory lies here.
+    let (ranges, room) = (ranges(module), room(module));
+    let fast = region::take(module, &ranges, &room);
+    let size = |buffer: &Buffer| room[*buffer].next_multiple_of(module.plan.options.alignment);
+    let fast_size = fast.iter().map(|(buffer, offset)| offset + size(buffer)).max().unwrap_or(0);
+    (module.plan.fast, module.plan.fast_size) = (fast, fast_size);
     let Problem {
         pointers,
         mut slots,
@@ -28,10 +34,9 @@ pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
         weights_size,
         weights_slot,
         base,
-        mut problem,
-        mut buffers,
+        problem,
+        buffers,
     } = Problem::new(module);
-    let (fast, fast_size) = leave_to_region(module, &mut problem, &mut buffers);
     let unshared = base + problem.items.iter().map(|item| item.size).sum::<u64>();
     let (offsets, bound) = if no_reuse {
         (side_by_side(&problem.items), unshared - base)
@@ -51,29 +56,8 @@ pub fn place(module: &mut Module) -> Result<(), ErrorKind> {
     (plan.slots, plan.arena_size, plan.bound, plan.unshared) =
         (slots, arena_size, base + bound, unshared);
     (plan.weights, plan.weights_size, plan.weights_slot) = (weights, weights_size, weights_slot);
-    (plan.fast, plan.fast_size, plan.pointers) = (fast, fast_size, pointers);
+    plan.pointers = pointers;
     Ok(())
-}
-
-/// Takes out of a problem what lies in the second memory; where, and how much of it is used.
-fn leave_to_region(
-    module: &Module,
-    problem: &mut placement::Problem,
-    buffers: &mut Vec<Buffer>,
-) -> (BTreeMap<Buffer, u64>, u64) {
-    let Some(region) = &module.plan.options.region else { return (BTreeMap::new(), 0) };
-    let capacity = region.bytes.saturating_sub(SLACK_BYTES);
-    let taken = region::take(module, &problem.items, buffers, capacity);
-    let of = |&i: &usize| buffers[i];
-    let fast: BTreeMap<Buffer, u64> =
-        taken.items.iter().map(of).zip(taken.offsets.iter().copied()).collect();
-    let ends = taken.items.iter().zip(&taken.offsets).map(|(&i, o)| o + problem.items[i].size);
-    let size = ends.max().unwrap_or(0);
-    let rest = |i: &usize| !fast.contains_key(&buffers[*i]);
-    let rest: Vec<usize> = (0..buffers.len()).filter(rest).collect();
-    problem.items = rest.iter().map(|&i| problem.items[i]).collect();
-    *buffers = rest.iter().map(of).collect();
-    (fast, size)
 }
 
 /// Slots that a model file brings along, by the names of its tensors.
@@ -161,15 +145,10 @@ pub fn table(module: &Module) -> Table {
         if let Some(range) = ranges[buffer] {
             let always = still && range == (Range { first: 0, last: last(module) });
             let fixed = module.plan.slots.get(&buffer).copied().filter(|_| always);
-            row(buffer.to_string(), Item { fixed, ..item(round(room[buffer]), range) });
+            row(buffer.to_string(), Item { fixed, ..range.item(round(room[buffer])) });
         }
     }
     table
-}
-
-/// A buffer alive at these times.
-fn item(size: u64, range: Range) -> Item {
-    Item::new(size, i64::from(range.first), i64::from(range.last) + 1)
 }
 
 /// The time behind the last step.
@@ -208,10 +187,14 @@ impl Problem {
         let still = permanent(module, &ranges, &room, weights_size);
         let Permanent { slots, pointers, weights_slot, kept: _, end: base } = still;
         let (mut items, mut buffers): (Vec<Item>, Vec<Buffer>) = (vec![], vec![]);
-        let still = |buffer: &Buffer| slots.contains_key(buffer) || pointers.contains_key(buffer);
-        for buffer in module.buffers.keys().filter(|buffer| !still(buffer)) {
+        let elsewhere = |buffer: &Buffer| {
+            slots.contains_key(buffer)
+                || pointers.contains_key(buffer)
+                || module.plan.fast.contains_key(buffer)
+        };
+        for buffer in module.buffers.keys().filter(|buffer| !elsewhere(buffer)) {
             let Some(range) = ranges[buffer] else { continue };
-            items.push(item(round(room[buffer]), range));
+            items.push(range.item(round(room[buffer])));
             buffers.push(buffer);
         }
         let problem = placement::Problem { items };

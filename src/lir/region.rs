@@ -1,15 +1,18 @@
 //! A second, faster memory: which buffers lie there.
 //!
-//! A region is small, and what is touched most belongs there. Only buffers that hold nothing between two runs take part
-//! and none of the model's border, so that the memory is free between runs. Each is worth the bytes that all steps of a run read and write in it, and
+//! A region is small, and what is touched most belongs there. None of the model's border takes part (inputs, outputs,
+//! parameters and states are found at offsets in the arena), and of the rest what was prepared for all runs only where
+//! the region keeps its bytes between them: else the memory is free between runs. Each buffer is worth the bytes that all steps of a run read and write in it, and
 //! costs its bytes for as long as it is alive. Those that are worth most for what they cost are taken first, as far as all that were taken can be
 //! placed; a second attempt takes those that are worth most, whatever they cost, and the better one counts.
 
-use super::{Access, Buffer, BufferKind, Module};
+use super::liveness::Range;
+use super::{Access, Buffer, BufferKind, Module, SLACK_BYTES};
 use crate::placement::{self, Effort, Item, Problem};
 use cranelift_entity::SecondaryMap;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// A second memory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -19,6 +22,9 @@ pub struct Region {
     /// How many bytes it has, those behind the last buffer included that may be read
     /// ([`SLACK_BYTES`](super::SLACK_BYTES)).
     pub bytes: u64,
+    /// Whether the memory is the model's own also between runs, so that what was prepared may lie there.
+    #[serde(default)]
+    pub keeps: bool,
 }
 
 /// So often all that was taken is placed anew, to make room for one more.
@@ -27,34 +33,44 @@ const ATTEMPTS: usize = 200;
 /// Looks at an item that each such placement may take.
 const EFFORT: Effort = Effort { steps: 20_000, enough: 0 };
 
-/// What was taken into a region.
-pub(super) struct Taken {
-    /// Indices of the items.
-    pub(super) items: Vec<usize>,
-    /// For each its offset.
-    pub(super) offsets: Vec<u64>,
+/// Items that were taken into a region, by their indices, and for each its offset.
+struct Taken {
+    items: Vec<usize>,
+    offsets: Vec<u64>,
 }
 
-/// Which of the items lie in a region with room for `capacity` bytes, and where. `buffers` says whose each item is.
-pub(super) fn take(module: &Module, items: &[Item], buffers: &[Buffer], capacity: u64) -> Taken {
+/// Which buffers lie in the module's region, and where; none if it has no region.
+pub(super) fn take(
+    module: &Module,
+    ranges: &SecondaryMap<Buffer, Option<Range>>,
+    room: &SecondaryMap<Buffer, u64>,
+) -> BTreeMap<Buffer, u64> {
+    let options = &module.plan.options;
+    let Some(region) = &options.region else { return BTreeMap::new() };
+    let capacity = region.bytes.saturating_sub(SLACK_BYTES);
     let heat = heat(module);
-    let may = |&i: &usize| {
-        let item = &items[i];
-        let temporary = module.buffers[buffers[i]].kind == BufferKind::Temporary;
-        temporary && !item.is_empty() && item.size <= capacity && heat[buffers[i]] > 0
-    };
+    let (mut buffers, mut items) = (vec![], vec![]);
+    for (buffer, info) in &module.buffers {
+        let Some(range) = ranges[buffer] else { continue };
+        let size = room[buffer].next_multiple_of(options.alignment.max(1));
+        let free = info.kind == BufferKind::Temporary && (region.keeps || range.first > 0);
+        if free && (1..=capacity).contains(&size) && heat[buffer] > 0 {
+            buffers.push(buffer);
+            items.push(range.item(size));
+        }
+    }
     let cost =
         |i: usize| u128::from(items[i].size) * u128::from(items[i].lower.abs_diff(items[i].upper));
     let worth = |i: usize| heat[buffers[i]];
-    let mut cheap: Vec<usize> = (0..items.len()).filter(may).collect();
+    let mut cheap: Vec<usize> = (0..items.len()).collect();
     let mut hot = cheap.clone();
     // Fractions that are scaled, so that they are whole numbers.
     cheap.sort_by_key(|&i| (Reverse((u128::from(worth(i)) << 40) / cost(i).max(1)), i));
     hot.sort_by_key(|&i| (Reverse(worth(i)), i));
-    let taken = [cheap, hot].map(|order| fill(items, &order, capacity));
+    let [cheap, hot] = [cheap, hot].map(|order| fill(&items, &order, capacity));
     let all = |taken: &Taken| taken.items.iter().map(|&i| worth(i)).sum::<u64>();
-    let [cheap, hot] = taken;
-    if all(&hot) > all(&cheap) { hot } else { cheap }
+    let taken = if all(&hot) > all(&cheap) { hot } else { cheap };
+    taken.items.iter().map(|&i| buffers[i]).zip(taken.offsets).collect()
 }
 
 /// The bytes that the steps of a run read and write in each buffer.
@@ -135,7 +151,7 @@ mod tests {
         let rows = mir.broadcast(row, [1, 64]);
         let y = mir.binary(Binary::Mul, y, rows);
         let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
-        let region = Some(Region { name: "fast".to_owned(), bytes });
+        let region = Some(Region { name: "fast".to_owned(), bytes, keeps: false });
         lower(&graph, Options { region, ..Options::default() }).expect("it is small")
     }
 
@@ -154,6 +170,30 @@ mod tests {
         }
         let temporaries = plain.buffers.values().filter(|b| b.kind == BufferKind::Temporary);
         assert_eq!(module(1 << 20).plan.fast.len(), temporaries.count());
+    }
+
+    /// What is prepared for all runs lies in the region only if nobody else writes to it between them.
+    #[test]
+    fn prepared_buffers_need_a_region_that_keeps() {
+        let lowered = |keeps: bool| {
+            let mut mir = Builder::new("m");
+            let ty = Type::new(DType::F32, [64]);
+            let [x, w] = [("x", Role::Input), ("w", Role::Parameter)]
+                .map(|(name, role)| mir.input(name, role, ty.clone()));
+            let once = mir.unary(Unary::Exp, w);
+            let y = mir.binary(Binary::Mul, x, once);
+            let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
+            let region = Some(Region { name: "fast".to_owned(), bytes: 1 << 10, keeps });
+            lower(&graph, Options { region, ..Options::default() }).expect("it is small")
+        };
+        let mut kept = lowered(true);
+        assert_eq!((kept.plan.fast.len(), kept.plan.fast_size), (1, 256), "{kept}");
+        let plain = lowered(false);
+        assert!(plain.plan.fast.is_empty());
+        assert_eq!(plain.plan.arena_size, kept.plan.arena_size + 256);
+        kept.plan.options.region.iter_mut().for_each(|region| region.keeps = false);
+        let found = verify(&kept).expect_err("it is of no value between runs").join("; ");
+        assert!(found.contains("not a temporary"), "{found}");
     }
 
     #[test]

@@ -63,7 +63,7 @@ int main(void) {
         manifest["arena_size"].as_u64().unwrap()
     };
     let alone = size(&[]);
-    for bytes in ["8K", "6464"] {
+    for bytes in ["8K", "6464", "8K,keep"] {
         let region = format!("--region=fast={bytes}");
         assert!(size(&[&region]) < alone, "{bytes}");
         run_c(&folder, main, &["m.o", "-lm"]);
@@ -77,6 +77,12 @@ int main(void) {
         let picture = output(COMPILER, &["plan", "m.json", "--svg", "-", &region], &folder);
         assert!(picture.contains("fast over time"), "{picture}");
     }
+    assert!(size(&["--region=fast=8K,keep"]) < size(&["--region=fast=8K"]));
+    let both = ["build", "m.json", "m.json", "--shared-arena", "--prefix", "a,b", "-o", "."];
+    let wrong = refused(&[&both[..], &["--region", "fast=8K,keep"]].concat(), &folder);
+    assert!(wrong.contains("leave out ,keep"), "{wrong}");
+    let wrong = refused(&["build", "m.json", "--region", "fast=8K,kept"], &folder);
+    assert!(wrong.contains("--region fast=256K"), "{wrong}");
     let wrong = refused(&["build", "m.json", "--region", "fast"], &folder);
     assert!(wrong.contains("--region fast=256K"), "{wrong}");
 }

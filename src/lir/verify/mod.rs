@@ -13,7 +13,8 @@
 //!    have theirs inside the weights. What the plan keeps for two that are alive at the same time
 //!    ([`room`]) does not overlap.
 //!    A tensor outside of the arena has a pointer in it, which nothing else overlaps.
-//!    A second memory has the slots of temporaries that hold nothing between runs, likewise.
+//!    A second memory has the slots of temporaries, likewise, and only if it keeps its bytes of such that hold
+//!    something between runs.
 //!    What another plan has is where it says; what does not live between runs is behind the others'.
 //! 9. The prologue's steps read nothing that changes between runs, and no later step writes what they
 //!    wrote.

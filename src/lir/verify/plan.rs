@@ -51,7 +51,8 @@ pub(super) fn plan(module: &Module, broken: &mut Vec<String>) {
                 ranges[buffer].is_some_and(|range| range.first == 0)
             }
         };
-        if in_region && (info.kind != BufferKind::Temporary || lives_on) {
+        let keeps = plan.options.region.as_ref().is_some_and(|region| region.keeps);
+        if in_region && (info.kind != BufferKind::Temporary || lives_on && !keeps) {
             broken.push(format!("{buffer} in the second memory is not a temporary"));
         }
         if !in_region
