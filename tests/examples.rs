@@ -67,9 +67,20 @@ fn rust() {
 fn embedded() {
     let folder = folder("embedded");
     make("embedded", &folder, &[]);
-    // Nothing but the kernel is under this program.
-    let headers = output(Command::new("readelf").args(["-dl"]).arg(folder.join("xor")));
-    assert!(!headers.contains("INTERP") && !headers.contains("NEEDED"), "{headers}");
+    // Nothing but the kernel is under these programs.
+    let headers = |program: &str| {
+        let headers = output(Command::new("readelf").args(["-dlW"]).arg(folder.join(program)));
+        assert!(!headers.contains("INTERP") && !headers.contains("NEEDED"), "{headers}");
+        headers
+    };
+    headers("xor");
+    // Code and weights, the fast memory, the arena: each where the linker's script says.
+    let headers = headers("memories");
+    let loaded: Vec<&str> = headers.lines().filter(|line| line.contains("LOAD ")).collect();
+    let starts = ["0x0000000008000000", "0x0000000020000000", "0x0000000024000000"];
+    assert!(
+        loaded.len() == 3 && starts.iter().zip(loaded).all(|(start, line)| line.contains(start))
+    );
 }
 
 #[test]

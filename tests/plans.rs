@@ -176,7 +176,8 @@ fn check(graph: &Graph, seed: u64) {
     {
         let (guard, uniform) = (if seed % 3 == 0 { 100 } else { 0 }, seed % 2 == 0);
         let bytes = [100, 1000, 10_000][seed as usize % 3];
-        let region = (seed % 5 < 3).then(|| Region { name: "fast".to_owned(), bytes });
+        let region =
+            (seed % 5 < 3).then(|| Region { name: "fast".to_owned(), bytes, keeps: seed % 2 == 0 });
         let some = |n: u64| seed % n == 0;
         let outside = Outside { inputs: some(2), outputs: some(3), parameters: some(5) };
         let overwrite_inputs = some(7) || some(4);
