@@ -1,10 +1,11 @@
-//! Element-wise work on a product's result moves into the product: bias, activation, residual.
+//! Element-wise work on a product's result, or on a reshape of it, moves into the product: bias, activation,
+//! residual.
 //!
 //! Only f32: another element type would turn the product's kernel into scalar code.
 
 use super::rewrite::{Rewriter, merged};
 use crate::mir::{Expr, Graph, Op, Scalar, Value};
-use crate::types::DType;
+use crate::types::{DType, Type};
 
 /// Operands of a product and its epilogue together.
 const MOST_OPERANDS: usize = 8;
@@ -21,24 +22,63 @@ pub fn fuse(graph: Graph) -> Graph {
         // The product that comes last: the others are done by then.
         let mut products: Vec<(usize, Value)> = (node.operands.iter().enumerate())
             .filter(|&(_, &v)| uses[v] == 1 && graph.ty(v).dims == node.ty.dims)
-            .map(|(i, &v)| (i, r.get(v)))
-            .filter(|&(_, v)| matches!(r.new.nodes[v].op, Op::Contract(_) | Op::Conv(_)))
+            .filter_map(|(i, &v)| Some((i, product(&r, v, |v| uses[v] == 1)?)))
             .collect();
         products.sort_by_key(|&(_, v)| v);
-        let operands = r.operands(old);
-        let Some((at, product)) = products.pop() else {
-            r.copy(old);
-            continue;
-        };
-        let Some((op, operands)) = fused(&r.new, expr, &operands, at, product) else {
+        let found = products.pop().and_then(|(at, product)| {
+            let operands = operands_for(&mut r, old, product)?;
+            let (op, operands) = fused(&r.new, expr, &operands, at, product)?;
+            Some((op, operands, product))
+        });
+        let Some((op, operands, product)) = found else {
             r.copy(old);
             continue;
         };
         let origins = merged([&r.new.nodes[product].origins[..], &node.origins]);
-        let new = r.push(op, operands, node.ty.clone(), origins);
+        let ty = Type::new(node.ty.dtype, r.new.ty(product).dims.clone());
+        let new = r.push(op, operands, ty, origins);
+        let new = r.reshape(new, &node.ty.dims);
         r.set(old, new);
     }
     r.finish()
+}
+
+/// The product that an operand is, or is a reshape of that nobody else reads.
+fn product(r: &Rewriter<'_>, operand: Value, single: impl Fn(Value) -> bool) -> Option<Value> {
+    let mut old = operand;
+    while r.old.nodes[old].op == Op::Reshape {
+        old = r.old.nodes[old].operands[0];
+        if !single(old) {
+            return None;
+        }
+    }
+    let mut new = r.get(old);
+    // What was joined with a product is a reshape of it.
+    if r.new.nodes[new].op == Op::Reshape {
+        new = r.new.nodes[new].operands[0];
+    }
+    matches!(r.new.nodes[new].op, Op::Contract(_) | Op::Conv(_)).then_some(new)
+}
+
+/// The operands of an element-wise node with the dimensions that they have beside a product, of which one of them is a
+/// reshape; `None` where one is repeated along axes that are others there.
+fn operands_for(r: &mut Rewriter<'_>, map: Value, product: Value) -> Option<Vec<Value>> {
+    let (from, to) = (r.old.ty(map).dims.clone(), r.new.ty(product).dims.clone());
+    let operands = r.operands(map);
+    if from == to {
+        return Some(operands);
+    }
+    let shared = from.iter().rev().zip(to.iter().rev()).take_while(|(a, b)| a == b).count();
+    let dims = |&operand: &Value| {
+        let dims = &r.new.ty(operand).dims;
+        let own = &dims[dims.iter().take_while(|&&d| d == 1).count()..];
+        match dims == &from {
+            true => Some(to.clone()),
+            false => (own.len() <= shared).then(|| own.to_vec()),
+        }
+    };
+    let dims = operands.iter().map(dims).collect::<Option<Vec<Vec<usize>>>>()?;
+    Some(operands.iter().zip(&dims).map(|(&operand, dims)| r.reshape(operand, dims)).collect())
 }
 
 /// The product with `expr` at its end, and its operands.

@@ -270,6 +270,32 @@ mod tests {
         }
     }
 
+    /// A product of rows that is seen in a batch: what is added to it there, of all extents.
+    #[test]
+    fn products_are_finished_behind_reshapes() {
+        for (residual, fused) in [
+            (&[1, 6, 8][..], true),
+            (&[6, 1], true),
+            (&[8], true),
+            (&[], true),
+            (&[2, 3, 8], false),
+        ] {
+            let mut b = Builder::new("residual");
+            let x = b.input("x", Role::Input, Type::new(DType::F32, [6, 5]));
+            let r = b.input("r", Role::Input, Type::new(DType::F32, residual));
+            let w = b.constant(Tensor::noise(&[5, 8], 3));
+            let y = b.contract(x, w);
+            let dims = if fused { vec![1, 6, 8] } else { vec![2, 3, 8] };
+            let y = b.reshape(y, dims.clone());
+            let r = if fused { b.broadcast(r, dims) } else { b.reduce(Reduction::Sum, r, &[0]) };
+            let y = b.binary(Binary::Add, y, r);
+            let y = b.unary(Unary::Tanh, y);
+            let graph = optimized(b, &[y]);
+            let maps = count(&graph, |op| matches!(op, Op::Map(_)));
+            assert_eq!(maps, usize::from(!fused), "{residual:?}\n{graph}");
+        }
+    }
+
     /// Layers with a normalization between them are no attention: their weights are better in panels.
     #[test]
     fn weights_are_no_keys() {
