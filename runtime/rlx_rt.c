@@ -53,6 +53,7 @@ const char *rlx_status_string(int32_t status) {
   case RLX_E_OUTSIDE: return "the tensor is outside of the arena: bind its memory";
   case RLX_E_INSIDE: return "the tensor has its place in the arena: set it";
   case RLX_E_BOUND_ALIGN: return "the memory is not aligned to the tensor's elements";
+  case RLX_E_GUARD: return "somebody wrote behind the end of a tensor";
   case RLX_E_DATA: return "an index in the model's data is out of range";
   default: return "unknown status";
   }
@@ -73,14 +74,13 @@ static void copy(void *to, const void *from, uint64_t bytes) {
 #endif
 }
 
-/* Zeros. */
-static void clear(void *data, uint64_t bytes) {
+static void fill(void *data, unsigned char value, uint64_t bytes) {
 #ifndef RLX_RT_FREESTANDING
-  memset(data, 0, (size_t)bytes);
+  memset(data, value, (size_t)bytes);
 #else
   volatile unsigned char *target = data;
   for (uint64_t i = 0; i < bytes; i++)
-    target[i] = 0;
+    target[i] = value;
 #endif
 }
 
@@ -144,16 +144,39 @@ static bool check_states(const rlx_model *model) {
   return true;
 }
 
+/* The bytes behind a tensor that nobody uses. */
+static uint64_t guard_of(const rlx_model *model, const rlx_tensor *tensor) {
+  if (!HAS(model, guard) || tensor->bytes == 0 || (tensor->offset & RLX_OUTSIDE))
+    return 0;
+  /* An output may be a parameter as it is, and parameters have none. */
+  for (uint32_t i = 0; i < model->param_count; i++)
+    if (model->params[i].offset == tensor->offset && model->params[i].bytes != 0)
+      return 0;
+  return model->guard;
+}
+
+static bool check_guard_places(const rlx_model *model, const rlx_tensor *tensors, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    uint64_t guard = guard_of(model, &tensors[i]);
+    if (guard != 0 && !inside(tensors[i].offset + tensors[i].bytes, guard, model->arena_size))
+      return false;
+  }
+  return true;
+}
+
 static int32_t check_model(const rlx_model *model) {
   int32_t status = check_abi(model);
   if (status != RLX_OK)
     return status;
   uint64_t align = model->arena_align;
   bool right = model->run != NULL && align >= _Alignof(rlx_context) && (align & (align - 1)) == 0 &&
-               model->arena_size >= sizeof(rlx_context) && (!HAS(model, region_size) || model->region_size < SIZE_MAX / 4) && model->arena_size <= SIZE_MAX - align &&
+               model->arena_size >= sizeof(rlx_context) && model->arena_size <= SIZE_MAX - align &&
+               (!HAS(model, region_size) || model->region_size < SIZE_MAX / 4) &&
                check_tensors(model->inputs, model->input_count, model->arena_size) &&
                check_tensors(model->outputs, model->output_count, model->arena_size) &&
-               check_tensors(model->params, model->param_count, model->arena_size) && check_states(model);
+               check_tensors(model->params, model->param_count, model->arena_size) && check_states(model) &&
+               check_guard_places(model, model->inputs, model->input_count) &&
+               check_guard_places(model, model->outputs, model->output_count);
   switch (model->weights_mode) {
   case RLX_WEIGHTS_NONE:
   case RLX_WEIGHTS_EXTERNAL: break;
@@ -193,7 +216,28 @@ static void clear_states(const rlx_instance *instance) {
   const rlx_model *model = instance->model;
   for (uint32_t i = 0; HAS(model, state_count) && i < model->state_count; i++) {
     const rlx_tensor *tensor = &model->inputs[model->states[i].input];
-    clear((unsigned char *)instance->arena + tensor->offset, tensor->bytes);
+    fill((unsigned char *)instance->arena + tensor->offset, 0, tensor->bytes);
+  }
+}
+
+static void fill_guards(const rlx_instance *instance, const rlx_tensor *tensors, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    unsigned char *end = (unsigned char *)instance->arena + (tensors[i].offset & ~RLX_OUTSIDE) + tensors[i].bytes;
+    uint64_t guard = guard_of(instance->model, &tensors[i]);
+    if (guard != 0)
+      fill(end, RLX_GUARD, guard);
+  }
+}
+
+/* Behind the outputs that are no inputs: their memory was others' before they were written. */
+static void refill_guards(const rlx_instance *instance) {
+  const rlx_model *model = instance->model;
+  for (uint32_t i = 0; HAS(model, guard) && i < model->output_count; i++) {
+    uint32_t input = 0;
+    while (input < model->input_count && model->inputs[input].offset != model->outputs[i].offset)
+      input++;
+    if (input == model->input_count)
+      fill_guards(instance, &model->outputs[i], 1);
   }
 }
 
@@ -228,7 +272,7 @@ int32_t rlx_create_in(rlx_instance *instance, const rlx_model *model, void *aren
   clear_pointers(instance, model->inputs, model->input_count);
   clear_pointers(instance, model->outputs, model->output_count);
   clear_pointers(instance, model->params, model->param_count);
-  return RLX_OK;
+  return rlx_fill_guards(instance);
 }
 
 #ifndef RLX_RT_FREESTANDING
@@ -292,6 +336,13 @@ static int32_t check_weights(const rlx_instance *instance) {
 /* What was computed from the parameters and the weights is no longer theirs. */
 static void forget_prepared(const rlx_instance *instance) { ((rlx_context *)instance->arena)->prepared = 0; }
 
+/* Calls the model, which makes its outputs and has used their guards until then. */
+static int32_t call(const rlx_instance *instance, int32_t (*function)(void *arena)) {
+  int32_t status = function(instance->arena);
+  refill_guards(instance);
+  return status;
+}
+
 int32_t rlx_run(rlx_instance *instance) {
   int32_t status = check_instance(instance);
   if (status != RLX_OK)
@@ -301,14 +352,14 @@ int32_t rlx_run(rlx_instance *instance) {
     status = rlx_prepare(instance);
   else
     status = check_weights(instance);
-  return status != RLX_OK ? status : model->run(instance->arena);
+  return status != RLX_OK ? status : call(instance, model->run);
 }
 
 int32_t rlx_prepare(rlx_instance *instance) {
   int32_t status = check_instance(instance);
   if (status == RLX_OK)
     status = check_weights(instance);
-  return status == RLX_OK && HAS(instance->model, prepare) ? instance->model->prepare(instance->arena) : status;
+  return status == RLX_OK && HAS(instance->model, prepare) ? call(instance, instance->model->prepare) : status;
 }
 
 int32_t rlx_set_region(rlx_instance *instance, void *memory, uint64_t bytes) {
@@ -332,6 +383,46 @@ int32_t rlx_reset(rlx_instance *instance) {
   if (status == RLX_OK)
     clear_states(instance);
   return status;
+}
+
+/* ---- Guards ------------------------------------------------------------ */
+
+int32_t rlx_fill_guards(rlx_instance *instance) {
+  int32_t status = check_instance(instance);
+  if (status != RLX_OK)
+    return status;
+  fill_guards(instance, instance->model->inputs, instance->model->input_count);
+  fill_guards(instance, instance->model->outputs, instance->model->output_count);
+  return RLX_OK;
+}
+
+/* The first tensor with another byte behind it, or null. */
+static const rlx_tensor *overrun(const rlx_instance *instance, const rlx_tensor *tensors, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    uint64_t guard = guard_of(instance->model, &tensors[i]);
+    const unsigned char *arena = instance->arena;
+    for (uint64_t at = 0; at < guard; at++)
+      if (arena[tensors[i].offset + tensors[i].bytes + at] != RLX_GUARD)
+        return &tensors[i];
+  }
+  return NULL;
+}
+
+int32_t rlx_check_guards(const rlx_instance *instance, const rlx_tensor **tensor) {
+  int32_t status = check_instance(instance);
+  if (tensor != NULL)
+    *tensor = NULL;
+  if (status != RLX_OK)
+    return status;
+  const rlx_model *model = instance->model;
+  if (!HAS(model, guard))
+    return RLX_E_ARGUMENT;
+  const rlx_tensor *found = overrun(instance, model->inputs, model->input_count);
+  if (found == NULL)
+    found = overrun(instance, model->outputs, model->output_count);
+  if (tensor != NULL)
+    *tensor = found;
+  return found != NULL ? RLX_E_GUARD : RLX_OK;
 }
 
 /* ---- Tensors ----------------------------------------------------------- */

@@ -130,7 +130,7 @@ typedef struct rlx_model {
   int32_t (*prepare)(void *arena); /* null: a run needs no preparation */
   const rlx_state *states;
   uint32_t state_count;
-  uint32_t reserved;
+  uint32_t guard;       /* bytes behind inputs, states and outputs that nobody uses (--guard); 0: none */
   uint64_t region_size; /* bytes of a second memory, slack included; 0: there is none */
 } rlx_model;
 
@@ -176,6 +176,7 @@ RLX_STATIC_ASSERT(offsetof(rlx_model, run) == 128, "rlx_model.run");
 RLX_STATIC_ASSERT(offsetof(rlx_model, prepare) == 136, "rlx_model.prepare");
 RLX_STATIC_ASSERT(sizeof(rlx_state) == 8, "rlx_state");
 RLX_STATIC_ASSERT(offsetof(rlx_model, states) == 144, "rlx_model.states");
+RLX_STATIC_ASSERT(offsetof(rlx_model, guard) == 156, "rlx_model.guard");
 RLX_STATIC_ASSERT(offsetof(rlx_model, region_size) == 160, "rlx_model.region_size");
 RLX_STATIC_ASSERT(offsetof(rlx_context, region) == 40, "rlx_context.region");
 RLX_STATIC_ASSERT(sizeof(rlx_context) == 64, "rlx_context");
@@ -215,6 +216,7 @@ enum {
   RLX_E_OUTSIDE = 25,       /* the tensor is outside of the arena: it is bound, not set */
   RLX_E_INSIDE = 26,        /* the tensor has its place in the arena: it is set, not bound */
   RLX_E_BOUND_ALIGN = 27,   /* the memory is not aligned to the tensor's elements */
+  RLX_E_GUARD = 28,         /* somebody wrote behind a tensor */
   RLX_E_DATA = 64           /* from <prefix>_run: an index in the data is out of range */
 };
 
@@ -314,6 +316,29 @@ RLX_NODISCARD RLX_API int32_t rlx_output(const rlx_instance *instance, uint32_t 
 RLX_NODISCARD RLX_API int32_t rlx_bind_input(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes);
 RLX_NODISCARD RLX_API int32_t rlx_bind_param(rlx_instance *instance, uint32_t index, const void *data, uint64_t bytes);
 RLX_NODISCARD RLX_API int32_t rlx_bind_output(rlx_instance *instance, uint32_t index, void *data, uint64_t bytes);
+
+/* ---- Guards ----------------------------------------------------------- */
+
+/* A model that was built with --guard N has N bytes behind every input, state and
+   output in the arena that neither the model nor any other tensor uses while the
+   tensor holds something. The runtime fills them with RLX_GUARD, and a program that
+   writes behind the end of a tensor is found by looking at them: after it has set
+   the inputs, after a run, whenever it suspects itself.
+
+   rlx_create and rlx_create_in fill all of them, rlx_run and rlx_prepare those behind
+   outputs again, whose memory others use until the outputs are written. Where others
+   use the arena between runs (several models in one), or a run may overwrite its
+   inputs (--overwrite-inputs), the program fills them again. */
+#define RLX_GUARD 0xA5
+
+/* Fills all guards; RLX_OK if the model has none. Per instance. */
+RLX_API int32_t rlx_fill_guards(rlx_instance *instance);
+
+/* Looks for a byte behind a tensor that is not RLX_GUARD: RLX_E_GUARD, and `*tensor`
+   is the first tensor that was written over its end. RLX_E_ARGUMENT if the model has no
+   guards. `tensor` may be null; else fills it (with null where all is right). Per
+   instance. */
+RLX_NODISCARD RLX_API int32_t rlx_check_guards(const rlx_instance *instance, const rlx_tensor **tensor);
 
 /* ---- Weights ---------------------------------------------------------- */
 

@@ -337,7 +337,7 @@ static void test_parallel(void) {
 static void test_status_strings(void) {
   const char *unknown = rlx_status_string(-1);
   for (int32_t i = 0; i <= 255; i++) {
-    bool known = i <= RLX_E_BOUND_ALIGN || i == RLX_E_DATA;
+    bool known = i <= RLX_E_GUARD || i == RLX_E_DATA;
     EXPECT((strcmp(rlx_status_string(i), unknown) != 0) == known);
     for (int32_t k = 0; known && k < i; k++)
       EXPECT(strcmp(rlx_status_string(i), rlx_status_string(k)) != 0);

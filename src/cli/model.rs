@@ -83,7 +83,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) overwrite_inputs: bool,
     /// Keep so many bytes free behind every input, output and state: no other tensor lies there while it is
-    /// alive, and no step reads or writes them. [default: 0]
+    /// alive, and no step reads or writes them, so that a program that does is found (rlx_check_guards). [default: 0]
     #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
     guard: u64,
     /// Give every tensor at least 4 bytes for each element, whatever its type, as RLX's uniform slots do (the

@@ -104,6 +104,8 @@ pub struct Contract {
     pub weights_size: u64,
     /// Where they are in the arena, for [`WeightsMode::Arena`].
     pub weights_offset: u64,
+    /// Bytes behind each input, state and output that nobody uses while it holds something.
+    pub guard: u32,
     /// Bytes of the second memory, with slack behind it; 0 if there is none. It is aligned as the arena is.
     pub region_size: u64,
     /// Whether it may hold what is prepared, and so is the model's also between runs. (The object's descriptor does
@@ -165,6 +167,8 @@ impl Contract {
             weights_mode,
             weights_size,
             weights_offset: plan.weights_slot.unwrap_or(0),
+            // The command line allows no more than fits.
+            guard: u32::try_from(plan.options.guard).unwrap_or(u32::MAX),
             region_size: if plan.fast_size > 0 { plan.fast_size + SLACK_BYTES } else { 0 },
             region_keeps: plan.options.region.as_ref().is_some_and(|region| region.keeps),
             fingerprint,

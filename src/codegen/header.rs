@@ -64,6 +64,13 @@ pub fn text(contract: &Contract, profile: Option<usize>) -> String {
     line(&mut h, &format!("#ifdef RLX_RT_H\nextern const rlx_model {prefix}_model;\n#endif\n"));
     define(&mut h, &format!("{macros}_ARENA_SIZE"), *arena_size);
     define(&mut h, &format!("{macros}_ARENA_ALIGN"), *arena_align);
+    if contract.guard > 0 {
+        line(
+            &mut h,
+            "/* So many bytes behind each input, state and output are nobody's: rlx_check_guards looks at them. */",
+        );
+        define(&mut h, &format!("{macros}_GUARD"), u64::from(contract.guard));
+    }
     if contract.region_size > 0 {
         let whose = if contract.region_keeps {
             "and nobody else writes to it: what is prepared may lie\n   there, and is prepared again where the address changes."

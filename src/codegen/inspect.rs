@@ -155,6 +155,7 @@ impl<'a> Reader<'a> {
             weights_mode: *WeightsMode::ALL.get(mode as usize)?,
             weights_size: self.u64(at(80))?,
             weights_offset: self.u64(at(88))?,
+            guard: self.u32(at(156))?,
             region_size: self.u64(at(160))?,
             fingerprint: self.bytes(at(96), 32)?.try_into().ok()?,
             prepare: self.pointer(at(136)).is_some(),

@@ -30,6 +30,7 @@ pub fn contract(contract: &Contract) -> Value {
         "weights_mode": contract.weights_mode.to_string(),
         "weights_size": contract.weights_size,
         "weights_offset": contract.weights_offset,
+        "guard": contract.guard,
         "region_size": contract.region_size,
         "region_keeps": contract.region_keeps,
         "fingerprint": contract.fingerprint_hex(),

@@ -215,7 +215,7 @@ impl Descriptor {
         d.pointer(Pointee::Prepare);
         d.pointer(Pointee::Here(states));
         d.u32(contract.states.len() as u32);
-        d.u32(0);
+        d.u32(contract.guard);
         d.u64(contract.region_size);
         for tensor in lists.into_iter().flatten() {
             let Tensor { dtype, offset, bytes, .. } = tensor;

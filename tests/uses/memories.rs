@@ -187,3 +187,72 @@ int main(void) {
     // A state is always inside.
     assert!(manifest["inputs"][1]["offset"].is_u64() && manifest["outputs"][1]["offset"].is_u64());
 }
+
+/// A program that writes behind the end of a tensor is found, by the tensor.
+#[test]
+fn guards_find_who_writes_too_far() {
+    let folder = folder("guards");
+    write(&folder, "m.json", accumulator("m", 25, "v"));
+    let main = r#"
+#include "m.h"
+#include "rlx_rt.h"
+#include <string.h>
+extern const rlx_model m_model;
+RLX_ARENA(arena, M_ARENA_SIZE, M_ARENA_ALIGN);
+static rlx_instance m;
+/* Which tensor was written too far. */
+static int is(const char *name) {
+  const rlx_tensor *tensor;
+  int32_t status = rlx_check_guards(&m, &tensor);
+  if (name == NULL)
+    return status == RLX_OK && tensor == NULL && rlx_check_guards(&m, NULL) == RLX_OK;
+  return status == RLX_E_GUARD && tensor != NULL && strcmp(tensor->name, name) == 0;
+}
+int main(void) {
+  static const float zeros[M_INPUT_X_COUNT];
+  memset(arena, 0xff, sizeof arena);
+  if (m_model.guard != M_GUARD || rlx_create_in(&m, &m_model, arena, sizeof arena) != RLX_OK || !is(NULL))
+    return 1;
+  for (int run = 0; run < 3; run++)
+    if (rlx_set_input(&m, 0, zeros, sizeof zeros) != RLX_OK || rlx_run(&m) != RLX_OK || !is(NULL))
+      return 2;
+  const size_t ends[] = {M_INPUT_X_OFFSET + M_INPUT_X_BYTES, M_INPUT_SUM_OFFSET + M_INPUT_SUM_BYTES,
+                         M_OUTPUT_Y_OFFSET + M_OUTPUT_Y_BYTES};
+  static const char *const names[] = {"x", "sum", "y"};
+  for (int i = 0; i < 3; i++)
+    for (size_t at = 0; at < M_GUARD; at += M_GUARD - 1) {
+      arena[ends[i] + at] = 0;
+      if (!is(names[i]))
+        return 3;
+      /* A run hides nothing of what is behind inputs and states, and fills what is behind outputs. */
+      if (rlx_run(&m) != RLX_OK || !is(i < 2 ? names[i] : NULL))
+        return 4;
+      if (rlx_fill_guards(&m) != RLX_OK || !is(NULL))
+        return 5;
+    }
+  rlx_model broken = m_model;
+  broken.guard = 1u << 30;
+  if (rlx_create_in(&m, &broken, arena, sizeof arena) != RLX_E_MODEL)
+    return 6;
+  broken.guard = 0;
+  if (rlx_create_in(&m, &broken, arena, sizeof arena) != RLX_OK || rlx_check_guards(&m, NULL) != RLX_E_ARGUMENT)
+    return 7;
+  return rlx_check_guards(NULL, NULL) != RLX_E_NULL || rlx_fill_guards(NULL) != RLX_E_NULL;
+}
+"#;
+    for level in ["-O0", "-O1"] {
+        let build = ["build", "m.json", "-o", "m.o", "--guard", "20", "--state", "sum=sum1", level];
+        output(COMPILER, &[&build[..], &["-q"]].concat(), &folder);
+        run_c(&folder, main, &["m.o"]);
+        let files = ["-DRLX_RT_FREESTANDING", "-c", "rlx_rt.c", "-o", "free.o"];
+        output("cc", &[FLAGS, &files].concat(), &folder);
+    }
+    // What is not in the arena, or a parameter as it is, has no guard.
+    let header = |arguments: &[&str]| {
+        let build = ["build", "m.json", "-o", "m.h", "-q"];
+        output(COMPILER, &[&build[..], arguments].concat(), &folder);
+        std::fs::read_to_string(folder.join("m.h")).unwrap()
+    };
+    assert!(header(&["--guard", "20"]).contains("#define M_GUARD 20"));
+    assert!(!header(&[]).contains("_GUARD "));
+}
