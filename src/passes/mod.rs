@@ -296,6 +296,69 @@ mod tests {
         }
     }
 
+    /// Heads in the batch of a product, in that of the next, in its rows; masks between them.
+    #[test]
+    fn attention_is_one_node_in_other_groups() {
+        let (batch, heads, depth, keys) = (2, 3, 6, 7);
+        // Whether heads are joined to the batch, share keys, and how scores are masked.
+        let all = [(5, true, false), (5, false, true), (1, true, false), (1, false, true)];
+        for (queries, joined, shared) in all {
+            for (batch, select) in [(1, false), (1, true), (batch, true)] {
+                let mut b = Builder::new("attention");
+                let kept = if shared { 1 } else { heads };
+                let mut input = |name: &str, rows: usize, heads: usize| {
+                    let ty = Type::new(DType::F32, [batch, rows, heads * depth]);
+                    let x = b.input(name, Role::Input, ty);
+                    let x = b.reshape(x, [batch, rows, heads, depth]);
+                    let x = b.permute(x, &[0, 2, 1, 3]);
+                    let matrices = [batch * heads, rows, depth];
+                    if joined { b.reshape(x, matrices) } else { x }
+                };
+                let q = input("q", queries, heads);
+                let [k, v] = ["k", "v"].map(|name| input(name, keys, kept));
+                let rank = b.dims(k).len();
+                let swap: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+                let k = b.permute(k, &swap);
+                let scores = b.contract(q, k);
+                let slope = b.input("slope", Role::Input, Type::new(DType::F32, [heads, 1, keys]));
+                let slope = if joined && batch > 1 {
+                    let slope = b.broadcast(slope, [batch, heads, 1, keys]);
+                    b.reshape(slope, [batch * heads, 1, keys])
+                } else {
+                    slope
+                };
+                let scores = b.binary(Binary::Add, scores, slope);
+                let scores = b.reshape(scores, [batch, heads, queries, keys]);
+                let dims = [batch, 1, queries, keys];
+                let scores = if select {
+                    let lower = (0..batch * queries * keys).map(|i| f64::from(i % 3 != 1));
+                    let mask = Tensor::from_f64s(Type::new(DType::Bool, dims), lower);
+                    let (mask, lowest) = (b.constant(mask), b.scalar(DType::F32, -1e9));
+                    b.select(mask, scores, lowest)
+                } else {
+                    let mask = b.input("mask", Role::Input, Type::new(DType::F32, dims));
+                    b.binary(Binary::Add, scores, mask)
+                };
+                let weights = softmax(&mut b, scores);
+                let weights = match joined {
+                    true => b.reshape(weights, [batch * heads, queries, keys]),
+                    false => weights,
+                };
+                let y = b.contract(weights, v);
+                let y = b.reshape(y, [batch, heads, queries, depth]);
+                let y = b.permute(y, &[0, 2, 1, 3]);
+                let y = b.reshape(y, [batch, queries, heads * depth]);
+                let graph = optimized(b, &[y]);
+                let is = |op: &Op| matches!(op, Op::Attention(_));
+                assert_eq!(count(&graph, is), 1, "{graph}");
+                let other = |op: &Op| {
+                    matches!(op, Op::Contract(_) | Op::Rows(_) | Op::Map(_) | Op::Reduce { .. })
+                };
+                assert_eq!(count(&graph, other), 0, "{graph}");
+            }
+        }
+    }
+
     /// Layers with a normalization between them are no attention: their weights are better in panels.
     #[test]
     fn weights_are_no_keys() {
