@@ -57,7 +57,11 @@ pub(super) fn kernel(
     quotient.binary(Binary::Div, sum, total);
 
     let program = match softmax {
-        Some(exp) => Weights::Softmax(Body::new(exp, &[DType::F32; 2])?),
+        Some(exp) => {
+            let mut exp = Body::new(exp, &[DType::F32; 2])?;
+            exp.know_largest(|largest, of| (largest, of) == (1, 0));
+            Weights::Softmax(exp)
+        }
         None => {
             let program = Program::new(&frames[2], &attention.rows)?;
             if frame.machine.lanes > 1 && !program.fits_vectors(&frames[2]) {

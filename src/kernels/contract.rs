@@ -490,9 +490,7 @@ impl<'a> Tiling<'a> {
         let parts = nest::parts(b, columns);
         let rows: Vec<(i64, i64)> =
             (0..rows[0]).flat_map(|i| (0..rows[1]).map(move |j| (i, j))).collect();
-        let ty = expr::register(self.dtype);
-        let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
-        let mut sums = vec![zero; rows.len() * parts.len()];
+        let mut sums = vec![None; rows.len() * parts.len()];
         let last = self.last();
         if !self.empty {
             self.call_for_operands(b, p, &rows, &parts);
@@ -501,8 +499,11 @@ impl<'a> Tiling<'a> {
                 Streams { left: p[self.problem.left], right: p[self.problem.right()], ahead };
             sums = self.sum(b, &self.problem.depth, streams, sums, &rows, &parts);
         }
-        let sums: Vec<Value> =
-            sums.into_iter().map(|sum| operations::wrap(b, self.dtype, sum)).collect();
+        let sums: Vec<Value> = self
+            .or_zeros(b, sums)
+            .into_iter()
+            .map(|sum| operations::wrap(b, self.dtype, sum))
+            .collect();
         if self.is_apart() {
             for (&row, sums) in rows.iter().zip(sums.chunks(parts.len())) {
                 for (&sum, &part) in sums.iter().zip(&parts) {
@@ -581,16 +582,53 @@ impl<'a> Tiling<'a> {
         value
     }
 
+    /// Sums, of which `None` is that of nothing.
+    fn or_zeros(&self, b: &mut Builder, sums: Vec<Option<Value>>) -> Vec<Value> {
+        let zero = |b: &mut Builder| operations::zero(b, expr::register(self.dtype));
+        sums.into_iter().map(|sum| sum.unwrap_or_else(|| zero(b))).collect()
+    }
+
+    /// A loop over the depth that carries the sums.
+    fn repeat(
+        &self,
+        b: &mut Builder,
+        count: i64,
+        pointers: &[(Value, i64)],
+        sums: Vec<Option<Value>>,
+        body: impl FnOnce(&mut Builder, Streams, Vec<Option<Value>>) -> Vec<Option<Value>>,
+    ) -> Vec<Option<Value>> {
+        let start = self.or_zeros(b, sums);
+        let sums = b.fold(0, count, pointers, &start, |b, it| {
+            let sums = it.carried.iter().copied().map(Some).collect();
+            let sums = body(b, Streams::of(it.pointers), sums);
+            self.or_zeros(b, sums)
+        });
+        sums.into_iter().map(Some).collect()
+    }
+
+    /// Steps of the depth in an iteration. A tile of short vectors is done soon, and with fewer iterations
+    /// the processor foresees the last one, so that the next tile begins in time.
+    fn at_once(&self, b: &Builder, sums: usize) -> i64 {
+        const PRODUCTS: i64 = 48;
+        if self.right == Right::Squares {
+            b.lanes()
+        } else if b.machine().vector_bytes() == 32 {
+            (PRODUCTS / sums as i64).clamp(1, 4)
+        } else {
+            1
+        }
+    }
+
     /// The sums after all of the depth.
     fn sum(
         &self,
         b: &mut Builder,
         depth: &[Level],
         streams: Streams,
-        sums: Vec<Value>,
+        sums: Vec<Option<Value>>,
         rows: &[(i64, i64)],
         parts: &[Part],
-    ) -> Vec<Value> {
+    ) -> Vec<Option<Value>> {
         let Some((level, inner)) = depth.split_first() else {
             // A depth of one element.
             return self.products(b, streams, (0, 0), 1, sums, rows, parts);
@@ -605,20 +643,19 @@ impl<'a> Tiling<'a> {
                 .collect::<Vec<_>>()
         };
         if !inner.is_empty() {
-            return b.fold(0, level.extent, &moving(1), &sums, |b, it| {
-                self.sum(b, inner, Streams::of(it.pointers), it.carried.to_vec(), rows, parts)
+            return self.repeat(b, level.extent, &moving(1), sums, |b, streams, sums| {
+                self.sum(b, inner, streams, sums, rows, parts)
             });
         }
-        let at_once = if self.right == Right::Squares { b.lanes() } else { 1 };
+        let at_once = self.at_once(b, sums.len());
         let (whole, rest) = (level.extent / at_once, level.extent % at_once);
         let mut sums = sums;
         if self.right != Right::Squares && level.extent <= WRITTEN_OUT {
             return self.products(b, streams, steps, level.extent, sums, rows, parts);
         }
         if whole > 0 {
-            sums = b.fold(0, whole, &moving(at_once), &sums, |b, it| {
-                let streams = Streams::of(it.pointers);
-                self.products(b, streams, steps, at_once, it.carried.to_vec(), rows, parts)
+            sums = self.repeat(b, whole, &moving(at_once), sums, |b, streams, sums| {
+                self.products(b, streams, steps, at_once, sums, rows, parts)
             });
         }
         if rest > 0 {
@@ -637,12 +674,12 @@ impl<'a> Tiling<'a> {
         Streams { left, right, ahead }: Streams,
         (left_step, right_step): (i64, i64),
         count: i64,
-        mut sums: Vec<Value>,
+        mut sums: Vec<Option<Value>>,
         rows: &[(i64, i64)],
         parts: &[Part],
-    ) -> Vec<Value> {
+    ) -> Vec<Option<Value>> {
         if let Some((ahead, bytes)) = ahead.zip(self.ahead) {
-            (0..bytes).step_by(LINE).for_each(|line| b.prefetch(ahead, line));
+            (0..bytes * count).step_by(LINE).for_each(|line| b.prefetch(ahead, line));
         }
         let column_step = self.within_panel()[self.problem.right()];
         let squares = match self.right {
@@ -674,12 +711,7 @@ impl<'a> Tiling<'a> {
                 let at = self.place(self.problem.left, (row.0, row.1), (0, 0)) + step * left_step;
                 let element = expr::load(b, self.dtype, left, at, 1, true);
                 for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                    *sum = if self.dtype.is_float() {
-                        b.mul_add(vector, element, *sum)
-                    } else {
-                        let product = b.mul(vector, element);
-                        b.add(product, *sum)
-                    };
+                    *sum = Some(operations::add_product(b, vector, element, *sum));
                 }
             }
         }

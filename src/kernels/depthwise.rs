@@ -167,10 +167,9 @@ impl Depthwise<'_> {
     }
 
     fn tile(&self, b: &mut Builder, p: &[Value], columns: i64, lanes: u32) {
-        let ty = expr::register(self.dtype);
-        let zero = if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) };
-        let sums = vec![zero; columns as usize];
+        let sums = vec![None; columns as usize];
         let sums = self.sum(b, &self.taps, (p[0], p[1]), sums, lanes);
+        let sums: Vec<Value> = sums.into_iter().map(|sum| self.or_zero(b, sum)).collect();
         let result = p.len() - 1;
         if self.is_apart() {
             for (column, sum) in (0..columns).zip(sums) {
@@ -196,53 +195,86 @@ impl Depthwise<'_> {
         }
     }
 
-    /// The sums over these taps.
+    /// A sum, of which `None` is that of nothing.
+    fn or_zero(&self, b: &mut Builder, sum: Option<Value>) -> Value {
+        sum.unwrap_or_else(|| operations::zero(b, expr::register(self.dtype)))
+    }
+
+    /// The sums over these taps, and what they begin with.
     fn sum(
         &self,
         b: &mut Builder,
         taps: &[Level],
         (x, w): (Value, Value),
-        mut sums: Vec<Value>,
+        mut sums: Vec<Option<Value>>,
         lanes: u32,
-    ) -> Vec<Value> {
+    ) -> Vec<Option<Value>> {
         let count: i64 = taps.iter().map(|l| l.extent).product();
         if let Some((outer, inner)) = taps.split_first()
             && count > self.written_out
         {
             let steps = [(x, outer.steps[0]), (w, outer.steps[1])];
-            return b.fold(0, outer.extent, &steps, &sums, |b, it| {
+            let start: Vec<Value> = sums.into_iter().map(|sum| self.or_zero(b, sum)).collect();
+            let sums = b.fold(0, outer.extent, &steps, &start, |b, it| {
                 let pointers = (it.pointers[0], it.pointers[1]);
-                self.sum(b, inner, pointers, it.carried.to_vec(), lanes)
+                let sums = it.carried.iter().copied().map(Some).collect();
+                let sums = self.sum(b, inner, pointers, sums, lanes);
+                sums.into_iter().map(|sum| self.or_zero(b, sum)).collect()
             });
+            return sums.into_iter().map(Some).collect();
         }
-        // In the order of the input's places, each of which is loaded once: neighbouring columns have
-        // most of them in common.
-        let mut products: Vec<(i64, usize, usize)> = vec![];
+        // Each of the input's places is loaded once: neighbouring columns have most of them in common.
+        let mut products: BTreeMap<(usize, i64), Vec<Product>> = BTreeMap::new();
         let places = offsets(taps);
-        for (tap, place) in places.iter().enumerate() {
-            let columns = 0..sums.len();
-            products.extend(columns.map(|c| (place[0] + c as i64 * self.columns.steps[0], tap, c)));
-        }
-        products.sort_unstable();
-        let mut of_row: BTreeMap<usize, Value> = BTreeMap::new();
         let in_row = taps.last().map_or(1, |l| l.extent) as usize;
-        for products in products.chunk_by(|a, b| a.0 == b.0) {
-            let value = self.load(b, x, products[0].0, lanes);
-            for &(_, tap, column) in products {
-                of_row.retain(|&other, _| other / in_row == tap / in_row);
+        for (tap, place) in places.iter().enumerate() {
+            for column in 0..sums.len() {
+                let at = place[0] + column as i64 * self.columns.steps[0];
+                products.entry((tap / in_row, at)).or_default().push(Product { tap, column });
+            }
+        }
+        let order = match b.machine().keeps_order() {
+            true => spread(&products, sums.len()),
+            false => products.keys().copied().collect(),
+        };
+        let mut of_row: BTreeMap<usize, Value> = BTreeMap::new();
+        for (row, at) in order {
+            let value = self.load(b, x, at, lanes);
+            for &Product { tap, column } in &products[&(row, at)] {
+                of_row.retain(|&other, _| other / in_row == row);
                 let load = || self.load(b, w, places[tap][1], lanes);
                 let weight = *of_row.entry(tap).or_insert_with(load);
-                let sum = &mut sums[column];
-                *sum = if b.type_of(value).is_float() {
-                    b.mul_add(weight, value, *sum)
-                } else {
-                    let product = b.mul(weight, value);
-                    b.add(product, *sum)
-                };
+                sums[column] = Some(operations::add_product(b, weight, value, sums[column]));
             }
         }
         sums
     }
+}
+
+/// A product of an element and a tap, for a column's sum.
+struct Product {
+    tap: usize,
+    column: usize,
+}
+
+/// The rows of taps one after the other, and of each the places in an order in which sums rest as long as
+/// they can between two products: each waits for the one before it.
+fn spread(products: &BTreeMap<(usize, i64), Vec<Product>>, columns: usize) -> Vec<(usize, i64)> {
+    let mut order = vec![];
+    let (mut ready, mut now) = (vec![0; columns], 0);
+    let mut left: Vec<_> = products.iter().collect();
+    while let Some(&(&(row, _), _)) = left.first() {
+        let of_row = left.iter().take_while(|((other, _), _)| *other == row);
+        let last = |of: &[Product]| of.iter().map(|p| ready[p.column]).max().unwrap_or(0);
+        let best = of_row.enumerate().min_by_key(|(_, (_, of))| last(of));
+        let (key, of) = left.remove(best.map_or(0, |(at, _)| at));
+        for product in of {
+            now += 1;
+            ready[product.column] = now;
+        }
+        order.push(*key);
+    }
+    order
 }
 
 /// For every iteration of the levels, the bytes by which each pointer has moved.

@@ -5,7 +5,7 @@
 //! `I64`; `bool` as a mask.
 
 use super::elementary;
-use super::math::half;
+use super::math::{self, half};
 use super::operations::{
     as_number, binary, cast, compare, extremum, extremum_of_any, is_not_zero, select, shift,
     shift_by_constant, unary, wrap,
@@ -13,7 +13,7 @@ use super::operations::{
 use crate::error::ErrorKind;
 use crate::kir::build::Builder;
 use crate::kir::{Memory, Type, Value};
-use crate::lir::{Binary, Expr, Literal, Scalar};
+use crate::lir::{Binary, Expr, Literal, Scalar, Unary};
 use crate::machine::Machine;
 use crate::types::DType;
 
@@ -123,6 +123,8 @@ pub(super) struct Body<'a> {
     literal: Vec<bool>,
     /// Functions that only sums with 1 read.
     summed: Vec<bool>,
+    /// What is never above zero, unless it is a NaN.
+    not_positive: Vec<bool>,
 }
 
 impl<'a> Body<'a> {
@@ -163,7 +165,30 @@ impl<'a> Body<'a> {
             }
         }
         let summed = summed.iter().zip(&uses).map(|(of, all)| *of > 0 && of == all).collect();
-        Ok(Body { expr, types, fused, literal, summed })
+        let mut body = Body { expr, types, fused, literal, summed, not_positive: vec![] };
+        body.know_largest(|_, _| false);
+        Ok(body)
+    }
+
+    /// Says which operand is at least as large as which one: `is_largest(a, b)` where `a` is the largest of
+    /// elements of which `b` is one. A difference of these takes simpler functions.
+    pub(super) fn know_largest(&mut self, is_largest: impl Fn(usize, usize) -> bool) {
+        let nodes = &self.expr.nodes;
+        let node = |a: u32| nodes[a as usize];
+        let not_negative = |a: u32| match node(a) {
+            Scalar::Unary(Unary::Abs, _) => true,
+            Scalar::Binary(Binary::Mul, x, y) => x == y,
+            _ => false,
+        };
+        let not_positive = |of: &Scalar| match *of {
+            Scalar::Unary(Unary::Neg, a) => not_negative(a),
+            Scalar::Binary(Binary::Sub, x, y) => match (node(x), node(y)) {
+                (Scalar::Operand(x), Scalar::Operand(y)) => is_largest(y as usize, x as usize),
+                _ => false,
+            },
+            _ => false,
+        };
+        self.not_positive = nodes.iter().map(not_positive).collect();
     }
 
     /// Whether vectors have all types and operations that are needed.
@@ -290,6 +315,11 @@ impl<'a> Body<'a> {
         match self.expr.nodes[i] {
             Scalar::Operand(n) => operand(b, n as usize),
             Scalar::Literal(literal) => constant(b, literal),
+            Scalar::Unary(Unary::Exp, a) if self.not_positive[a as usize] && ty.is_float() => {
+                let a = arg(b, a);
+                let value = math::exp_of_small(b, a);
+                wrap(b, ty, value)
+            }
             Scalar::Unary(op, a) => {
                 let a = arg(b, a);
                 match elementary::for_sums(op) {

@@ -60,37 +60,128 @@ fn exp_limits(b: &Builder, x: Value) -> (f64, f64) {
 /// e to the power of `x`, within 2 ulp.
 pub fn exp(b: &mut Builder, x: Value) -> Value {
     let (low, high) = exp_limits(b, x);
-    let (power, n) = exp_parts(b, x, low, high);
-    scale(b, power, n)
+    if b.machine().scales {
+        let (power, n) = exp_parts(b, x, low, high);
+        return scale(b, power, n);
+    }
+    let x = limited(b, x, low, high);
+    let bias = 2 * exponent_bias(b, x);
+    let (power, digits) = exp_and_digits(b, x, bias);
+    scale_by_digits(b, power, digits)
+}
+
+/// The largest number that [`exp_of_small`] takes.
+const SMALL: f64 = 40.0;
+
+/// The same for an `x` up to [`SMALL`]: what it is for others is not defined.
+pub fn exp_of_small(b: &mut Builder, x: Value) -> Value {
+    let (power, of_one) = exp_in_proportion(b, x);
+    match of_one {
+        Some(one) => {
+            let rest = number(b, x, 1.0 / one);
+            b.mul(power, rest)
+        }
+        None => power,
+    }
+}
+
+/// e to the power of an `x` up to [`SMALL`] in proportion to the second result, which is what 1 would be: 1
+/// itself where it is `None`.
+fn exp_in_proportion(b: &mut Builder, x: Value) -> (Value, Option<f64>) {
+    let (least, _) = exp_limits(b, x);
+    let low = number(b, x, least);
+    let x = b.max(low, x); // A NaN is the second operand and passes.
+    if b.machine().scales {
+        let (n, r) = exp_split(b, x);
+        let power = exp_of_rest(b, r);
+        return (scale(b, power, n), None);
+    }
+    // 2^(n + 64) is a normal number in both types.
+    const MORE: i32 = 64;
+    let bias = exponent_bias(b, x) + MORE;
+    let (power, digits) = exp_and_digits(b, x, bias);
+    let mantissa = mantissa_digits(b, x);
+    let times = b.shift(Shift::Left, digits, mantissa);
+    let times = b.unary(Unary::FromBits, times);
+    (b.mul(power, times), Some(2f64.powi(MORE)))
+}
+
+/// The exponential of `x` without its power of two, `2^n`, and an integer whose lowest bits, as many as an
+/// exponent and a sign have, are `n + bias`.
+fn exp_and_digits(b: &mut Builder, x: Value, bias: i32) -> (Value, Value) {
+    let shifter = shifter(b, x, bias);
+    let log2_e = number(b, x, LOG2_E);
+    let shifted = b.mul_add(x, log2_e, shifter);
+    let n = b.sub(shifted, shifter);
+    let r = exp_remainder(b, x, n);
+    (exp_of_rest(b, r), b.unary(Unary::ToBits, shifted))
+}
+
+/// Bits of a float behind its exponent.
+fn mantissa_digits(b: &Builder, x: Value) -> u8 {
+    if is_long(b, x) { 52 } else { 23 }
+}
+
+/// What is added to the exponent of a float in its bits.
+fn exponent_bias(b: &Builder, x: Value) -> i32 {
+    if is_long(b, x) { 1023 } else { 127 }
+}
+
+/// A float whose last digit is one: adding it rounds to an integer, and the lowest bits of the sum are those
+/// of that integer and `bias`.
+fn shifter(b: &mut Builder, x: Value, bias: i32) -> Value {
+    let digits = mantissa_digits(b, x);
+    number(b, x, 1.5 * 2f64.powi(digits.into()) + f64::from(bias))
 }
 
 /// `p` and an integral `n`, so that the exponential of `x` is `p * 2^n`; for `x` outside of `low
 /// ..high` that of the limit.
 fn exp_parts(b: &mut Builder, x: Value, low: f64, high: f64) -> (Value, Value) {
     let (n, r) = exp_reduced(b, x, low, high);
-    if is_long(b, x) {
+    (exp_of_rest(b, r), n)
+}
+
+/// e to the power of `r`, `|r| <= ln 2 / 2`.
+fn exp_of_rest(b: &mut Builder, r: Value) -> Value {
+    if is_long(b, r) {
         let rest = exp_rest(b, r);
         let square = b.mul(r, r);
         let rest = b.mul_add(square, rest, r);
-        let one = number(b, x, 1.0);
-        return (b.add(rest, one), n);
+        let one = number(b, r, 1.0);
+        return b.add(rest, one);
     }
     // Relative minimax fit of degree 6, error 3.1e-9.
     let coefficients = [0.001381454, 0.008368745, 0.04166839, 0.16666521, 0.49999994, 1.0, 1.0];
-    (polynomial(b, r, &coefficients), n)
+    polynomial(b, r, &coefficients)
 }
 
 /// `n` and `r`, so that `x` forced into `low..high` is `n ln 2 + r`, `|r| <= ln 2 / 2`.
 fn exp_reduced(b: &mut Builder, x: Value, low: f64, high: f64) -> (Value, Value) {
-    let [low, high, log2_e] = constants(b, x, [low, high, LOG2_E]);
+    let x = limited(b, x, low, high);
+    exp_split(b, x)
+}
+
+/// `x` forced into `low..high`, or NaN.
+fn limited(b: &mut Builder, x: Value, low: f64, high: f64) -> Value {
+    let [low, high] = constants(b, x, [low, high]);
     let x = b.min(high, x); // A NaN is the second operand and passes.
-    let x = b.max(low, x);
+    b.max(low, x)
+}
+
+/// `n` and `r`, so that `x` is `n ln 2 + r`, `|r| <= ln 2 / 2`.
+fn exp_split(b: &mut Builder, x: Value) -> (Value, Value) {
+    let log2_e = number(b, x, LOG2_E);
     let n = b.mul(x, log2_e);
     let n = round_small(b, n);
+    (n, exp_remainder(b, x, n))
+}
+
+/// `x - n ln 2`
+fn exp_remainder(b: &mut Builder, x: Value, n: Value) -> Value {
     let minus = ln_2_parts(b, x).map(|part| -part);
     let [high, low] = constants(b, x, minus);
     let r = b.mul_add(n, high, x);
-    (n, b.mul_add(n, low, r))
+    b.mul_add(n, low, r)
 }
 
 /// e to the power of `x`, less 1, within 2 ulp.
@@ -136,16 +227,21 @@ pub fn scale(b: &mut Builder, a: Value, n: Value) -> Value {
     if b.machine().scales {
         return b.binary(Binary::Scale, a, n);
     }
-    // In two halves, so that both powers are normal numbers and the first product is exact.
-    let (to_integer, bias, digits) =
-        if is_long(b, a) { (Unary::ToI64, 1023, 52) } else { (Unary::ToI32, 127, 23) };
-    let n = b.unary(to_integer, n);
-    let half = b.shift(Shift::RightSigned, n, 1);
-    let rest = b.sub(n, half);
-    [half, rest].into_iter().fold(a, |a, n| {
-        let bias = b.integer(b.type_of(n), bias);
-        let exponent = b.add(n, bias);
-        let bits = b.shift(Shift::Left, exponent, digits);
+    let shifter = shifter(b, a, 2 * exponent_bias(b, a));
+    let shifted = b.add(n, shifter);
+    let digits = b.unary(Unary::ToBits, shifted);
+    scale_by_digits(b, a, digits)
+}
+
+/// The same, for an integer whose lowest bits are `n` and twice the bias of an exponent. It takes two powers,
+/// of half of `n` (downwards) and of what is left: both are normal numbers, and the first product is exact.
+fn scale_by_digits(b: &mut Builder, a: Value, digits: Value) -> Value {
+    let mantissa = mantissa_digits(b, a);
+    let half = b.shift(Shift::RightUnsigned, digits, 1);
+    let half = b.shift(Shift::Left, half, mantissa);
+    let all = b.shift(Shift::Left, digits, mantissa);
+    let rest = b.sub(all, half);
+    [half, rest].into_iter().fold(a, |a, bits| {
         let power = b.unary(Unary::FromBits, bits);
         b.mul(a, power)
     })
@@ -157,8 +253,7 @@ fn round_small(b: &mut Builder, x: Value) -> Value {
     if b.machine().rounds {
         return b.unary(Unary::Round, x);
     }
-    let digits = if is_long(b, x) { 52 } else { 23 };
-    let shifter = number(b, x, 1.5 * 2f64.powi(digits));
+    let shifter = shifter(b, x, 0);
     let sum = b.add(x, shifter);
     b.sub(sum, shifter)
 }
@@ -480,12 +575,11 @@ pub fn integer_power(b: &mut Builder, x: Value, n: i32) -> Value {
 
 /// `1 / (1 + exp(-x))`, within 3 ulp.
 pub fn sigmoid(b: &mut Builder, x: Value) -> Value {
-    let magnitude = b.abs(x);
-    let minus = b.neg(magnitude);
-    let e = exp(b, minus);
-    let [zero, one] = constants(b, x, [0.0, 1.0]);
-    let sum = b.add(one, e);
-    let negative = b.less(x, zero);
-    let numerator = b.select(negative, e, one);
-    b.div(numerator, sum)
+    // From here on it is 1.
+    let most = number(b, x, SMALL);
+    let x = b.min(most, x); // A NaN is the second operand and passes.
+    let (e, one) = exp_in_proportion(b, x);
+    let one = number(b, x, one.unwrap_or(1.0));
+    let sum = b.add(e, one);
+    b.div(e, sum)
 }

@@ -15,8 +15,24 @@ pub(super) fn is_not_zero(b: &mut Builder, value: Value) -> Value {
 }
 
 fn zero_like(b: &mut Builder, value: Value) -> Value {
-    let ty = b.type_of(value);
+    zero(b, b.type_of(value))
+}
+
+/// 0 in all lanes.
+pub(super) fn zero(b: &mut Builder, ty: Type) -> Value {
     if ty.is_float() { b.float(ty, 0.0) } else { b.integer(ty, 0) }
+}
+
+/// `x * y` added to a sum, of which `None` is that of nothing: it begins with the product.
+pub(super) fn add_product(b: &mut Builder, x: Value, y: Value, sum: Option<Value>) -> Value {
+    match sum {
+        Some(sum) if b.type_of(x).is_float() => b.mul_add(x, y, sum),
+        Some(sum) => {
+            let product = b.mul(x, y);
+            b.add(product, sum)
+        }
+        None => b.mul(x, y),
+    }
 }
 
 /// A mask as 0 and 1.

@@ -13,7 +13,7 @@ use super::{Frame, KernelPlan, Shape};
 use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
-use crate::lir::Rows;
+use crate::lir::{Reduction, Rows, Scalar};
 
 /// What is computed of a stage, above which it is worth a store and a load.
 const EXPENSIVE: i64 = 12;
@@ -58,7 +58,14 @@ impl<'a> Program<'a> {
         let mut stages: Vec<Stage<'a>> = vec![];
         let mut pass: Vec<usize> = vec![];
         for stage in &rows.stages {
-            let body = Body::new(&stage.expr, &types)?;
+            let mut body = Body::new(&stage.expr, &types)?;
+            body.know_largest(|largest, of| {
+                let stage = largest.checked_sub(operands).map(|stage| &rows.stages[stage]);
+                stage.is_some_and(|stage| {
+                    stage.reduce == Some(Reduction::Max)
+                        && matches!(stage.expr.nodes[..], [Scalar::Operand(n)] if n as usize == of)
+                })
+            });
             types.push(body.dtype());
             let after = |i: usize| match i.checked_sub(operands) {
                 Some(i) => pass[i] + usize::from(stages[i].reduce.is_some()),

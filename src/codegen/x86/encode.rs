@@ -3,7 +3,9 @@
 use super::regalloc::SAVED;
 use super::*;
 use iced_x86::{Encoder, Instruction, OpKind, Register};
-use regalloc2::{Allocation, AllocationKind, Edit, Inst as InstIndex, InstOrEdit, Output, PReg};
+use regalloc2::{
+    Allocation, AllocationKind, Edit, Inst as InstIndex, InstOrEdit, Output, PReg, SpillSlot,
+};
 
 pub(super) fn encode(program: &Program, output: &Output) -> Emitted {
     let used = |r: usize| {
@@ -143,7 +145,10 @@ impl Writer<'_> {
         for (i, argument) in inst.arguments.iter().enumerate() {
             let i = i as u32;
             match *argument {
-                Argument::Register(operand) => out.set_op_register(i, place(operand)),
+                Argument::Register(operand) => match places[operand].as_stack() {
+                    Some(slot) => spilled(&mut out, i, slot),
+                    None => out.set_op_register(i, place(operand)),
+                },
                 Argument::Small(operand) => {
                     let place = places[operand].as_reg().expect("operands are in registers");
                     out.set_op_register(i, small(place));
@@ -209,9 +214,7 @@ impl Writer<'_> {
         for (i, side) in [to, from].into_iter().enumerate() {
             match (side.as_reg(), side.as_stack()) {
                 (Some(r), _) => out.set_op_register(i as u32, register(self.program, r, false)),
-                (_, Some(slot)) => {
-                    memory(&mut out, i as u32, Register::RSP, slot.index() as i32 * 8)
-                }
+                (_, Some(slot)) => spilled(&mut out, i as u32, slot),
                 _ => unreachable!("a move is between places"),
             }
         }
@@ -237,6 +240,10 @@ impl Writer<'_> {
         self.pooled.iter().for_each(|&(at, end, offset)| patch(at, pool + offset as usize, end));
         Emitted { bytes, code, spill_slots }
     }
+}
+
+fn spilled(out: &mut Instruction, operand: u32, slot: SpillSlot) {
+    memory(out, operand, Register::RSP, slot.index() as i32 * 8);
 }
 
 fn memory(out: &mut Instruction, operand: u32, base: Register, offset: i32) {

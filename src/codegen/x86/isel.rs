@@ -203,9 +203,12 @@ impl Selector<'_> {
         }
         for &part in parts {
             arguments.push(match part {
-                Use(from) | Any(Place::Register(from)) => {
-                    Argument::Register(add(Operand::reg_use(from)))
-                }
+                Use(from) => Argument::Register(add(Operand::reg_use(from))),
+                // Where a vector may come from memory, it may come from a slot of the stack.
+                Any(Place::Register(from)) => Argument::Register(add(match from.class() {
+                    VECTOR => Operand::any_use(from),
+                    INTEGER | MASK => Operand::reg_use(from),
+                })),
                 Small(from) => Argument::Small(add(Operand::reg_use(from))),
                 Lower(from) if !self.half => Argument::Lower(add(Operand::reg_use(from))),
                 Lower(from) => Argument::Small(add(Operand::reg_use(from))),

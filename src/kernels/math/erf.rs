@@ -1,6 +1,6 @@
 //! The error function.
 
-use super::{constants, exp, number, polynomial};
+use super::{constants, exp_of_small, number, polynomial};
 use crate::kir::build::Builder;
 use crate::kir::{Type, Value};
 use std::f64::consts::FRAC_2_SQRT_PI;
@@ -25,7 +25,7 @@ pub fn erf(b: &mut Builder, x: Value) -> Value {
     });
     let minus_t = b.neg(t);
     let r = b.mul_add(r, t, minus_t);
-    let e = exp(b, r);
+    let e = exp_of_small(b, r);
     let [one, limit] = constants(b, x, [1.0, 0.921_875]);
     let far = b.sub(one, e);
     let coefficients = [
@@ -70,7 +70,7 @@ fn long_erf(b: &mut Builder, x: Value) -> Value {
     let x = b.min(most, x);
     let square = b.mul(x, x);
     let minus = b.neg(square);
-    let e = exp(b, minus);
+    let e = exp_of_small(b, minus);
     let mut term = 1.0;
     let terms = (0..60).map(|n| {
         let this = term;

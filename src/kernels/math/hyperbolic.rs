@@ -1,6 +1,6 @@
 //! Hyperbolic functions and their inverses.
 
-use super::{constants, exp, exp_m1, exp_parts, log_1p, number, polynomial, scale};
+use super::{constants, exp_m1, exp_of_small, exp_parts, log_1p, number, polynomial, scale};
 use crate::kir::build::Builder;
 use crate::kir::{Type, Value};
 use std::f64::consts::LN_2;
@@ -24,8 +24,11 @@ pub fn tanh(b: &mut Builder, x: Value) -> Value {
     let cube = b.mul(z, magnitude);
     let near = b.mul_add(cube, p, magnitude);
     let [limit, one, minus_two] = constants(b, x, [0.625, 1.0, -2.0]);
-    let twice = b.add(magnitude, magnitude);
-    let e = exp(b, twice);
+    // From here on it is 1.
+    let most = number(b, x, 10.0);
+    let some = b.min(most, magnitude);
+    let twice = b.add(some, some);
+    let e = exp_of_small(b, twice);
     let e = b.add(e, one);
     let ratio = b.div(minus_two, e);
     let far = b.add(one, ratio);
