@@ -164,6 +164,48 @@ fn api_under_thread_sanitizer() {
     expect_success("api", &run(program, &[folder.to_str().unwrap()]));
 }
 
+/// The Rust pool's own tests, where a nightly compiler with the sanitizer's runtime is installed. The standard library is not
+/// instrumented, so that only reports count that begin in this crate's code.
+#[test]
+fn rust_pool_under_thread_sanitizer() {
+    let nightly = |program: &str| {
+        Command::new("rustup").args(["run", "nightly", program, "--version"]).output()
+    };
+    if !nightly("cargo").is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let output = Command::new("rustup")
+        .args([
+            "run",
+            "nightly",
+            "cargo",
+            "test",
+            "--quiet",
+            "--offline",
+            "--lib",
+            "--target",
+            &target,
+            "pool",
+        ])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/runtime/rust"))
+        .env("CARGO_TARGET_DIR", folder("rust-tsan"))
+        .env("RUSTFLAGS", "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer")
+        .env("TSAN_OPTIONS", "exitcode=0")
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    // Another nightly may not know the flags, or have no sanitizer.
+    if !text.contains("test result") {
+        return;
+    }
+    let ours = text.lines().filter(|line| line.trim_start().starts_with("#0 rlx_aot_runtime::"));
+    assert_eq!(ours.count(), 0, "{text}");
+    assert!(output.status.success(), "{text}");
+}
+
 #[test]
 fn damaged_weights_files() {
     let folder = folder("damage");

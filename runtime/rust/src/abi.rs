@@ -75,7 +75,7 @@ pub struct Descriptor {
     pub(crate) prepare: Option<Function>,
     pub(crate) states: *const RawState,
     pub(crate) state_count: u32,
-    pub(crate) reserved: u32,
+    pub(crate) guard: u32,
     pub(crate) region_size: u64,
 }
 
@@ -120,7 +120,7 @@ mod tests {
         fields! {
             RawTensor "rlx_tensor": name dims rank dtype offset bytes;
             Descriptor "rlx_model": abi size name arena_size arena_align inputs outputs params input_count output_count
-                param_count weights_mode weights weights_size weights_offset fingerprint run prepare states state_count reserved region_size;
+                param_count weights_mode weights weights_size weights_offset fingerprint run prepare states state_count guard region_size;
             RawState "rlx_state": input output;
             Context "rlx_context": weights parallel_for parallel_argument prepared processor region reserved;
         }

@@ -67,6 +67,25 @@ pub enum Error {
         /// The length of the data.
         given: usize,
     },
+    /// The tensor is memory of the program, and is bound: [`Model::bind`](crate::Model::bind).
+    Outside {
+        /// The tensor.
+        name: String,
+    },
+    /// The tensor has its place in the arena, and is set.
+    Inside {
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor outside of the arena is not bound.
+    NotBound,
+    /// Somebody wrote behind the end of a tensor.
+    Guard {
+        /// The tensor.
+        name: String,
+    },
+    /// The model has no guards ([`Model::check_guards`](crate::Model::check_guards)).
+    NoGuards,
     /// The model waits for weights that are not bound.
     NoWeights,
     /// The model takes no weights from outside.
@@ -96,7 +115,7 @@ pub enum Error {
         /// The system's reason.
         reason: String,
     },
-    /// A thread cannot be started, for this reason; or the number of threads is 0 or above 1024.
+    /// A thread cannot be started or pinned, for this reason; or the number of threads is 0 or above 1024.
     Thread {
         /// The reason.
         reason: String,
@@ -144,6 +163,13 @@ impl fmt::Display for Error {
             Error::Length { name, elements, given } => {
                 write!(f, "{name:?} has {elements} elements, not {given}")
             }
+            Error::Outside { name } => {
+                write!(f, "{name:?} is outside of the arena: bind its memory")
+            }
+            Error::Inside { name } => write!(f, "{name:?} has its place in the arena: set it"),
+            Error::NotBound => f.write_str("a tensor outside of the arena is not bound to memory"),
+            Error::Guard { name } => write!(f, "somebody wrote behind the end of {name:?}"),
+            Error::NoGuards => f.write_str("the model was compiled without guards"),
             Error::NoWeights => f.write_str("the model waits for weights that are not bound"),
             Error::WeightsMode => f.write_str("the model takes no weights from outside"),
             Error::WeightsSize { model, given } => {
@@ -156,7 +182,7 @@ impl fmt::Display for Error {
             }
             Error::OutOfMemory { bytes } => write!(f, "out of memory: {bytes} bytes"),
             Error::Io { path, reason } => write!(f, "{path}: {reason}"),
-            Error::Thread { reason } => write!(f, "a thread cannot be started: {reason}"),
+            Error::Thread { reason } => write!(f, "a thread cannot be started or pinned: {reason}"),
             Error::Processor => {
                 f.write_str("the model was compiled for other processors than this one")
             }

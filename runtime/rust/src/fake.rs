@@ -23,7 +23,7 @@ static WEIGHTS: Aligned = {
     Aligned(weights)
 };
 
-const fn tensor(
+pub(crate) const fn tensor(
     name: &'static core::ffi::CStr,
     dims: &'static [i64],
     dtype: u32,
@@ -96,7 +96,7 @@ unsafe extern "C" fn run_arena(arena: *mut c_void) -> i32 {
     unsafe { run(arena, arena.byte_add(384)) }
 }
 
-fn descriptor(mode: u32) -> Descriptor {
+pub(crate) fn descriptor(mode: u32) -> Descriptor {
     Descriptor {
         abi: 1,
         size: size_of::<Descriptor>() as u32,
@@ -122,12 +122,12 @@ fn descriptor(mode: u32) -> Descriptor {
         prepare: None,
         states: null(),
         state_count: 0,
-        reserved: 0,
+        guard: 0,
         region_size: 0,
     }
 }
 
-fn leak(descriptor: Descriptor) -> &'static Descriptor {
+pub(crate) fn leak(descriptor: Descriptor) -> &'static Descriptor {
     Box::leak(Box::new(descriptor))
 }
 

@@ -21,6 +21,17 @@
 //! # Ok::<(), rlx_aot_runtime::Error>(())
 //! ```
 //!
+//! Tensors that were compiled to be memory of the program (`--outside`) are bound, for as long as a [`Binding`] lives:
+//!
+//! ```no_run
+//! # fn bound(model: &mut rlx_aot_runtime::Model) -> Result<(), rlx_aot_runtime::Error> {
+//! let (x, mut y) = ([1.0f32, 2.0, 3.0, 4.0], [0.0f32; 2]);
+//! model.bind().input("x", &x)?.output("y", &mut y)?.run()?;
+//! println!("{y:?}");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A [`Model`] is `Send` and `Sync`; to run one model in several threads, give each its own `Model`. They share the code
 //! and the [`Weights`]. With the feature `std` (on by default) there is a thread [`Pool`] and weights can be read from a
 //! file; without it the crate needs only `alloc`.
@@ -31,7 +42,9 @@ extern crate alloc;
 
 mod abi;
 mod arena;
+mod binding;
 mod error;
+mod guard;
 mod model;
 #[cfg(feature = "std")]
 mod pool;
@@ -39,6 +52,7 @@ mod tensor;
 mod weights;
 
 pub use abi::{ABI_VERSION, Descriptor};
+pub use binding::Binding;
 pub use error::{Error, Role};
 pub use model::Model;
 #[cfg(feature = "std")]

@@ -2,11 +2,15 @@
 
 use crate::abi::{Context, Descriptor, Function, RawState, RawTensor, weights_mode};
 use crate::arena::Memory;
+use crate::guard::guard_of;
 use crate::tensor::{Element, Key, Tensor};
-use crate::{ABI_VERSION, Error, Role, Weights};
+use crate::{ABI_VERSION, Binding, Error, Role, Weights};
+use alloc::boxed::Box;
 use alloc::string::ToString;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ffi::CStr;
+use core::any::Any;
+use core::ffi::{CStr, c_void};
 
 /// A compiled model with an arena of its own.
 ///
@@ -22,6 +26,12 @@ pub struct Model {
     /// Indices of the inputs whose next value each run leaves behind.
     states: Vec<usize>,
     bound: bool,
+    /// What the pointers to tensors outside point to that nobody else binds, by the pointers' places.
+    shared: Vec<(usize, Box<dyn Any + Send + Sync>)>,
+    /// What a [`Binding`] points to, by the places: written there while it runs the model, and at no other time.
+    pub(crate) borrowed: Vec<(usize, *mut c_void)>,
+    /// Whether parameters that were borrowed are what was prepared.
+    pub(crate) stale: bool,
     /// What the arena's context points to.
     weights: Option<Weights>,
     #[cfg(feature = "std")]
@@ -105,6 +115,9 @@ impl Model {
             params,
             states,
             bound: false,
+            shared: Vec::new(),
+            borrowed: Vec::new(),
+            stale: false,
             weights: None,
             #[cfg(feature = "std")]
             pool: None,
@@ -114,6 +127,10 @@ impl Model {
             let first = model.arena.bytes_mut()[region..].as_mut_ptr();
             model.context().region = first.cast();
         }
+        if !model.guarded().all(|tensor| guard_of(&model, tensor).is_some()) {
+            return Err(wrong("a guard lies outside the arena"));
+        }
+        model.fill_guards();
         Ok(model)
     }
 
@@ -281,6 +298,31 @@ impl Model {
         self.set(tensor, data)
     }
 
+    /// Gives an input that is outside of the arena its memory, which the model keeps until the input is given another.
+    ///
+    /// # Errors
+    /// [`Error::Inside`], [`Error::Length`], and as [`Model::input_mut`].
+    pub fn share_input<T: Element>(&mut self, key: impl Key, data: Arc<[T]>) -> Result<(), Error> {
+        let tensor = *key.find(Role::Input, &self.inputs)?;
+        self.share(tensor, data)
+    }
+
+    /// Gives a parameter that is outside of the arena its memory, as [`Model::share_input`]. Models can share it.
+    ///
+    /// # Errors
+    /// As [`Model::share_input`].
+    pub fn share_param<T: Element>(&mut self, key: impl Key, data: Arc<[T]>) -> Result<(), Error> {
+        let tensor = *key.find(Role::Parameter, &self.params)?;
+        self.share(tensor, data)?;
+        self.context().prepared = 0;
+        Ok(())
+    }
+
+    /// Binds tensors that are outside of the arena to memory that is borrowed.
+    pub fn bind(&mut self) -> Binding<'_> {
+        Binding::new(self)
+    }
+
     /// Binds the weights of a model that was compiled without them. Models can share one `Weights`.
     ///
     /// # Errors
@@ -328,10 +370,16 @@ impl Model {
     /// One inference. It does not allocate. After weights or a parameter were set, [`Model::prepare`] is called first.
     ///
     /// # Errors
-    /// [`Error::NoWeights`], [`Error::Processor`], [`Error::Data`] and [`Error::Status`].
+    /// [`Error::NoWeights`], [`Error::NotBound`], [`Error::Processor`], [`Error::Data`] and [`Error::Status`].
     pub fn run(&mut self) -> Result<(), Error> {
+        self.forget_borrowed();
+        self.run_bound()
+    }
+
+    /// A run with the pointers as they are.
+    pub(crate) fn run_bound(&mut self) -> Result<(), Error> {
         if self.context().prepared == 0 {
-            self.prepare()?;
+            self.prepare_bound()?;
         }
         self.call(self.run)
     }
@@ -342,10 +390,23 @@ impl Model {
     /// # Errors
     /// As [`Model::run`].
     pub fn prepare(&mut self) -> Result<(), Error> {
+        self.forget_borrowed();
+        self.prepare_bound()
+    }
+
+    pub(crate) fn prepare_bound(&mut self) -> Result<(), Error> {
         if self.needs_weights() {
             return Err(Error::NoWeights);
         }
         self.descriptor.prepare.map_or(Ok(()), |prepare| self.call(prepare))
+    }
+
+    /// What was prepared from parameters of a binding is not the parameters' that are there now.
+    pub(crate) fn forget_borrowed(&mut self) {
+        self.borrowed.clear();
+        if core::mem::take(&mut self.stale) {
+            self.context().prepared = 0;
+        }
     }
 
     /// Sets all states to zero: the next run is the first of a new sequence.
@@ -367,8 +428,11 @@ impl Model {
     fn call(&mut self, function: Function) -> Result<(), Error> {
         // SAFETY: the function is the descriptor's, the arena is as long and as aligned as the descriptor asks, its context is
         // either zero or was set above, and nobody else borrows it.
-        match unsafe { function(self.arena.pointer().as_ptr().cast()) } {
+        let status = unsafe { function(self.arena.pointer().as_ptr().cast()) };
+        self.refill_guards();
+        match status {
             0 => Ok(()),
+            24 => Err(Error::NotBound),
             20 => Err(Error::Processor),
             64 => Err(Error::Data),
             status => Err(Error::Status(status)),
@@ -381,13 +445,43 @@ impl Model {
         (self.arena.pointer().as_ptr() as usize, self.context().region as usize)
     }
 
-    fn context(&mut self) -> &mut Context {
+    pub(crate) fn guard(&self) -> usize {
+        self.descriptor.guard as usize
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.arena.bytes()
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.arena.bytes_mut()
+    }
+
+    pub(crate) fn context(&mut self) -> &mut Context {
         // SAFETY: the arena begins with a context, is aligned for it (`new` checks), and all its bits are zero or were
         // written through this reference.
         unsafe { self.arena.pointer().cast::<Context>().as_mut() }
     }
 
+    /// The pointer to a tensor outside of the arena.
+    pub(crate) fn pointer_mut(&mut self, place: usize) -> &mut *mut c_void {
+        // SAFETY: `Tensor::new` has checked that a pointer fits there, aligned; all bits are zero or were written through
+        // this reference.
+        unsafe { self.arena.pointer().add(place).cast().as_mut() }
+    }
+
+    fn share<T: Element>(&mut self, tensor: Tensor, data: Arc<[T]>) -> Result<(), Error> {
+        check_outside::<T>(tensor, data.len())?;
+        *self.pointer_mut(tensor.offset) = data.as_ptr().cast_mut().cast();
+        self.shared.retain(|(place, _)| *place != tensor.offset);
+        self.shared.push((tensor.offset, Box::new(data)));
+        Ok(())
+    }
+
     fn check_type<T: Element>(tensor: Tensor) -> Result<(), Error> {
+        if tensor.outside {
+            return Err(Error::Outside { name: tensor.name.to_string() });
+        }
         if T::accepts(tensor.dtype) {
             return Ok(());
         }
@@ -422,6 +516,18 @@ impl Model {
     }
 }
 
+/// Whether memory of so many elements can be a tensor's that is outside of the arena.
+pub(crate) fn check_outside<T: Element>(tensor: Tensor, elements: usize) -> Result<(), Error> {
+    let name = || tensor.name.to_string();
+    if !tensor.outside {
+        return Err(Error::Inside { name: name() });
+    }
+    if !T::accepts(tensor.dtype) {
+        return Err(Error::Type { name: name(), dtype: tensor.dtype, asked: T::NAME });
+    }
+    if elements == tensor.elements() { Ok(()) } else { Err(wrong_length(tensor, elements)) }
+}
+
 fn wrong_length(tensor: Tensor, given: usize) -> Error {
     Error::Length { name: tensor.name.to_string(), elements: tensor.elements(), given }
 }
@@ -444,7 +550,8 @@ fn states(
         unsafe { core::slice::from_raw_parts(descriptor.states, descriptor.state_count as usize) };
     let input = |state: &RawState| {
         let (input, output) = (state.input as usize, state.output as usize);
-        (input < inputs.len() && output < outputs.len()).then_some(input)
+        let inside = inputs.get(input).is_some_and(|input| !input.outside);
+        (inside && output < outputs.len()).then_some(input)
     };
     raw.iter().map(input).collect::<Option<_>>().ok_or(wrong)
 }

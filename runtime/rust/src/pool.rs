@@ -111,6 +111,15 @@ impl Pool {
         self.inner.shared.lanes.len()
     }
 
+    /// Pins every thread, the calling one too, to a processor of its own: the first ones of those that the calling thread may run
+    /// on. On Linux only.
+    ///
+    /// # Errors
+    /// [`Error::Thread`] if there are fewer processors than threads, or the system does not allow it.
+    pub fn pin(&self) -> Result<(), Error> {
+        affinity::pin(&self.inner.workers)
+    }
+
     /// Good as long as a clone of the pool lives.
     pub(crate) fn argument(&self) -> *mut c_void {
         Arc::as_ptr(&self.inner.shared).cast_mut().cast()
@@ -273,6 +282,67 @@ unsafe extern "C" fn parallel_for(
     shared.busy.store(false, Ordering::Release);
 }
 
+#[cfg(not(target_os = "linux"))]
+mod affinity {
+    use super::{Error, JoinHandle};
+
+    pub(super) fn pin(_: &[JoinHandle<()>]) -> Result<(), Error> {
+        Err(Error::Thread { reason: "there is no call for it on this system".into() })
+    }
+}
+
+/// Which processors threads run on.
+#[cfg(target_os = "linux")]
+mod affinity {
+    use super::{Error, JoinHandle};
+    use std::os::unix::thread::{JoinHandleExt, RawPthread};
+
+    /// `cpu_set_t`: a bit for each of 1024 processors.
+    type Set = [usize; 1024 / usize::BITS as usize];
+
+    unsafe extern "C" {
+        safe fn pthread_self() -> RawPthread;
+        fn pthread_getaffinity_np(thread: RawPthread, bytes: usize, set: *mut Set) -> i32;
+        fn pthread_setaffinity_np(thread: RawPthread, bytes: usize, set: *const Set) -> i32;
+    }
+
+    /// The words and bits of the processors in a set.
+    fn processors(set: &Set) -> impl Iterator<Item = (usize, usize)> {
+        let bits =
+            (0..set.len()).flat_map(|word| (0..usize::BITS).map(move |bit| (word, 1 << bit)));
+        bits.filter(|&(word, bit)| set[word] & bit != 0)
+    }
+
+    /// Pins the calling thread to the first processor that it may run on, the others to the next ones.
+    pub(super) fn pin(workers: &[JoinHandle<()>]) -> Result<(), Error> {
+        let failed = |code: i32| match code {
+            0 => Ok(()),
+            code => {
+                Err(Error::Thread { reason: std::io::Error::from_raw_os_error(code).to_string() })
+            }
+        };
+        let mut allowed: Set = Default::default();
+        // SAFETY: the set is as long as is said.
+        failed(unsafe {
+            pthread_getaffinity_np(pthread_self(), size_of::<Set>(), &raw mut allowed)
+        })?;
+        let (threads, count) = (workers.len() + 1, processors(&allowed).count());
+        if count < threads {
+            return Err(Error::Thread {
+                reason: format!("{count} processors for {threads} threads"),
+            });
+        }
+        let threads = [pthread_self()].into_iter().chain(workers.iter().map(|w| w.as_pthread_t()));
+        for (thread, (word, bit)) in threads.zip(processors(&allowed)) {
+            let mut one: Set = Default::default();
+            one[word] = bit;
+            // SAFETY: the calling thread lives, and a worker is joined only when the pool is gone.
+            failed(unsafe { pthread_setaffinity_np(thread, size_of::<Set>(), &raw const one) })?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,6 +385,55 @@ mod tests {
                 hammer(&pool);
             });
         }
+    }
+
+    /// Adds 1 to numbers that are not atomic.
+    unsafe extern "C" fn add(table: *const *const c_void, begin: i64, end: i64) {
+        // SAFETY: the test's table begins with a pointer to as many numbers as the extent, and no two calls have one in common.
+        let numbers = unsafe { (*table).cast_mut().cast::<u64>() };
+        for i in begin..end {
+            // SAFETY: as above.
+            unsafe { *numbers.add(i as usize) += 1 };
+        }
+    }
+
+    /// What one loop wrote, the next one and the caller see, whichever threads they are. (Under a race detector this is the test of
+    /// the order of all that the pool loads and stores.)
+    #[test]
+    fn loops_see_what_loops_before_them_wrote() {
+        let pool = Pool::new(3).unwrap();
+        let mut numbers = [0u64; 64];
+        for round in 1..=2000 {
+            let table = [numbers.as_mut_ptr().cast_const().cast::<c_void>()];
+            // SAFETY: `add` is made for this table.
+            unsafe { parallel_for(pool.argument(), add, table.as_ptr(), 64, 1 + round % 9) };
+            assert!(numbers.iter().all(|&n| n == round as u64), "{numbers:?}");
+            // Sometimes the workers sleep in between.
+            if round % 500 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// In a thread of its own, since the calling thread stays pinned.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn pinned_threads() {
+        let allowed = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            line.unwrap().trim().to_owned()
+        };
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let test = move || {
+            let too_many = Pool::new(processors + 1).unwrap();
+            assert!(matches!(too_many.pin(), Err(Error::Thread { .. })));
+            let pool = Pool::new(processors).unwrap();
+            pool.pin().unwrap();
+            assert!(allowed().parse::<usize>().is_ok(), "{}", allowed());
+            hammer(&pool);
+        };
+        std::thread::spawn(test).join().unwrap();
     }
 
     #[test]

@@ -65,13 +65,15 @@ dtypes! {
     Bf16 = 16, "bf16", 2;
 }
 
-/// An input, output or parameter: dense, row-major, at a fixed place of the arena.
+/// An input, output or parameter: dense, row-major, at a fixed place of the arena, or in memory of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
     pub(crate) name: &'static str,
     pub(crate) shape: &'static [i64],
     pub(crate) dtype: Dtype,
+    /// Where in the arena it is, or the pointer to it.
     pub(crate) offset: usize,
+    pub(crate) outside: bool,
     pub(crate) bytes: usize,
 }
 
@@ -96,9 +98,15 @@ impl Tensor {
         self.bytes / self.dtype.bytes()
     }
 
-    /// The place in the arena.
-    pub fn offset(&self) -> usize {
-        self.offset
+    /// The place in the arena; `None` for a tensor outside of it.
+    pub fn offset(&self) -> Option<usize> {
+        (!self.outside).then_some(self.offset)
+    }
+
+    /// Whether it is memory of the program (`--outside`), which is bound and not set:
+    /// [`Model::bind`](crate::Model::bind).
+    pub fn is_outside(&self) -> bool {
+        self.outside
     }
 
     /// The size in bytes.
@@ -106,8 +114,8 @@ impl Tensor {
         self.bytes
     }
 
-    /// Checks a tensor of a descriptor. Its memory lies in `0..arena_size`, behind the context, and is aligned for its elements
-    /// when the arena is.
+    /// Checks a tensor of a descriptor. Its memory, or the pointer to it, lies in `0..arena_size`, behind the context, and is
+    /// aligned for its elements when the arena is.
     ///
     /// # Safety
     /// The pointers in `raw` are null, or point to a string that ends and to `rank` numbers, for ever.
@@ -132,26 +140,30 @@ impl Tensor {
                 product.checked_mul(u64::try_from(dim).ok()?)
             })
             .ok_or(wrong("a shape is out of range"))?;
-        if raw.offset & OUTSIDE != 0 {
-            return Err(wrong("a tensor is outside of the arena, which only the C runtime binds"));
-        }
-        let end =
-            raw.offset.checked_add(raw.bytes).ok_or(wrong("a tensor lies outside the arena"))?;
+        let outside = raw.offset & OUTSIDE != 0;
+        let offset = raw.offset & !OUTSIDE;
+        let (size, align) =
+            if outside { (POINTER, POINTER) } else { (raw.bytes, dtype.bytes() as u64) };
+        let end = offset.checked_add(size).ok_or(wrong("a tensor lies outside the arena"))?;
         if bytes != raw.bytes {
             return Err(wrong("a tensor's size is not that of its shape"));
         }
-        if raw.offset < 64 || end > arena_size as u64 {
+        if offset < 64 || end > arena_size as u64 {
             return Err(wrong("a tensor lies outside the arena"));
         }
-        if !raw.offset.is_multiple_of(dtype.bytes() as u64) {
+        if !offset.is_multiple_of(align) {
             return Err(wrong("a tensor is misaligned"));
         }
-        Ok(Tensor { name, shape, dtype, offset: raw.offset as usize, bytes: raw.bytes as usize })
+        let bytes = usize::try_from(bytes).map_err(|_| wrong("a shape is out of range"))?;
+        Ok(Tensor { name, shape, dtype, offset: offset as usize, outside, bytes })
     }
 }
 
 /// `RLX_OUTSIDE`.
 const OUTSIDE: u64 = 1 << 63;
+
+/// Bytes of a pointer in the arena, on every target.
+const POINTER: u64 = 8;
 
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
