@@ -4,6 +4,7 @@
 
 mod bands;
 mod memories;
+mod rust;
 mod states;
 mod together;
 

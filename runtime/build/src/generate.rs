@@ -82,7 +82,9 @@ impl Default for Names {
         let taken = [
             "new",
             "run",
+            "prepare",
             "reset",
+            "bind",
             "inner",
             "inner_mut",
             "name",
@@ -101,12 +103,12 @@ impl Names {
         let with_role = format!("{base}_{}", role.word());
         let numbered = (2..).map(|number| format!("{with_role}_{number}"));
         for candidate in [base, with_role.clone()].into_iter().chain(numbered) {
-            let setter = format!("{candidate}_mut");
+            let others = [format!("{candidate}_mut"), format!("share_{candidate}")];
             if !is_keyword(&candidate)
                 && !self.taken.contains(&candidate)
-                && !self.taken.contains(&setter)
+                && others.iter().all(|other| !self.taken.contains(other))
             {
-                self.taken.insert(setter);
+                self.taken.extend(others);
                 self.taken.insert(candidate.clone());
                 return candidate;
             }
@@ -250,14 +252,80 @@ fn write_module(
         out,
         "        pub fn inner_mut(&mut self) -> &mut ::rlx_aot_runtime::Model {{\n            &mut self.inner\n        }}"
     )?;
-    for port in ports {
+    let (outside, inside): (Vec<&Port>, Vec<&Port>) =
+        ports.iter().partition(|port| port.tensor.outside);
+    for port in inside {
         write_methods(out, port)?;
     }
-    writeln!(out, "    }}\n}}")
+    if outside.is_empty() {
+        return writeln!(out, "    }}\n}}");
+    }
+    for port in outside.iter().filter(|port| port.role != Role::Output) {
+        write_share(out, port)?;
+    }
+    writeln!(
+        out,
+        "\n        /// Binds tensors that are memory of the program, as long as what is returned lives."
+    )?;
+    writeln!(out, "        pub fn bind(&mut self) -> Binding<'_> {{")?;
+    writeln!(out, "            Binding {{ inner: self.inner.bind() }}\n        }}\n    }}\n")?;
+    write_binding(out, &outside)?;
+    writeln!(out, "}}")
 }
 
+/// How a tensor is called in comments.
+fn described(port: &Port) -> String {
+    let tensor = &port.tensor;
+    let raw = match tensor.dtype == tensor.element {
+        true => String::new(),
+        false => format!(", as {}", tensor.element),
+    };
+    format!("{}: {}{:?}{raw}, row-major", quoted(&tensor.name), tensor.dtype, tensor.shape)
+}
+
+/// An input or parameter that is memory of the program, kept by the model.
+fn write_share(out: &mut String, port: &Port) -> std::fmt::Result {
+    let Port { role, index, method, tensor } = port;
+    let (word, what) = (role.word(), described(port));
+    writeln!(out, "\n        /// Gives the {word} its memory: {what}.")?;
+    writeln!(
+        out,
+        "        pub fn share_{method}(&mut self, data: ::std::sync::Arc<[{}]>) -> Result<(), Error> {{",
+        tensor.element
+    )?;
+    writeln!(out, "            self.inner.share_{word}({index}, data)\n        }}")
+}
+
+/// The tensors that are memory of the program, borrowed.
+fn write_binding(out: &mut String, ports: &[&Port]) -> std::fmt::Result {
+    writeln!(
+        out,
+        "    /// The model with memory of the program for the tensors that are outside of its arena."
+    )?;
+    writeln!(out, "    #[derive(Debug)]\n    pub struct Binding<'a> {{")?;
+    writeln!(out, "        inner: ::rlx_aot_runtime::Binding<'a>,\n    }}\n")?;
+    writeln!(out, "    impl<'a> Binding<'a> {{")?;
+    writeln!(out, "        /// One inference, for which all of them have to be bound.")?;
+    writeln!(out, "        pub fn run(&mut self) -> Result<(), Error> {{")?;
+    writeln!(out, "            self.inner.run()\n        }}")?;
+    for port in ports {
+        let Port { role, index, method, .. } = port;
+        let (word, array) = (role.word(), port.array());
+        let mutable = if *role == Role::Output { "mut " } else { "" };
+        writeln!(out, "\n        /// Binds the {word} {}.", described(port))?;
+        writeln!(
+            out,
+            "        pub fn {method}(&mut self, data: &'a {mutable}{array}) -> &mut Self {{"
+        )?;
+        writeln!(out, "            self.inner.{word}({index}, data).map(|_| ()){CHECKED};")?;
+        writeln!(out, "            self\n        }}")?;
+    }
+    writeln!(out, "    }}")
+}
+
+const CHECKED: &str = ".expect(\"the fingerprint is checked\")";
+
 fn write_methods(out: &mut String, port: &Port) -> std::fmt::Result {
-    const CHECKED: &str = ".expect(\"the fingerprint is checked\")";
     let Port { role, index, method, tensor } = port;
     let (word, array) = (role.word(), port.array());
     let what = match role {
@@ -265,18 +333,7 @@ fn write_methods(out: &mut String, port: &Port) -> std::fmt::Result {
         Role::Param => "The parameter",
         Role::Output => "The last run's output",
     };
-    let raw = if tensor.dtype == tensor.element {
-        String::new()
-    } else {
-        format!(", as {}", tensor.element)
-    };
-    writeln!(
-        out,
-        "\n        /// {what} {}: {}{:?}{raw}, row-major.",
-        quoted(&tensor.name),
-        tensor.dtype,
-        tensor.shape
-    )?;
+    writeln!(out, "\n        /// {what} {}.", described(port))?;
     writeln!(out, "        pub fn {method}(&self) -> &{array} {{")?;
     writeln!(out, "            self.inner.{word}_array({index}){CHECKED}\n        }}")?;
     if *role != Role::Output {

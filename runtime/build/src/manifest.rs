@@ -25,6 +25,8 @@ pub(crate) struct Tensor {
     pub(crate) element: &'static str,
     pub(crate) shape: Vec<u64>,
     pub(crate) elements: u64,
+    /// Whether it is memory of the program.
+    pub(crate) outside: bool,
 }
 
 /// The only version of the ABI that generated modules are written for.
@@ -92,6 +94,8 @@ impl Tensor {
             element,
             shape,
             elements,
+            // Older compilers know of none.
+            outside: value.get("pointer").is_ok_and(|pointer| pointer.number().is_ok()),
         })
     }
 }
