@@ -7,9 +7,10 @@
 //! that some user asks for. The place that leads to the fewest copied bytes wins.
 
 use super::accepts::{accepts, accepts_result, accepts_window};
+use super::orders::{in_order_of, is_whole, outermost, unit_axis};
 use super::state::{Link, Reader, readers};
-use super::storage::{operand_dims, step_op};
-use super::views::{has_interior, shows_once, unview, view, window};
+use super::storage::{Windows, operand_dims, step_op};
+use super::views::{has_interior, is_block, shows_once, unslice, unview, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Op, Options};
 use crate::mir::{self, Graph, Role, Value};
 use crate::tensor::Tensor;
@@ -20,6 +21,9 @@ use std::collections::BTreeMap;
 
 /// So many places are weighed for one root, at most.
 const CANDIDATES: usize = 12;
+
+/// Where more is written to a buffer, it is not looked at.
+const WRITTEN: usize = 600;
 
 /// A copy of a constant that is made when the model is compiled has at most so many bytes.
 const CONSTANT_COPY: usize = 1 << 26;
@@ -33,8 +37,7 @@ pub(super) struct Homes<'a> {
     states: Vec<(Buffer, Vec<Reader>)>,
     /// What is computed once. It lies nowhere where something else is written in every run.
     invariant: SecondaryMap<Value, bool>,
-    /// A window is written at most so long before its user.
-    reach: usize,
+    windows: Windows,
     /// All buffers; their order means nothing yet.
     pub(super) buffers: PrimaryMap<Buffer, BufferInfo>,
     /// The kind of step that computes each value, if one does.
@@ -42,6 +45,10 @@ pub(super) struct Homes<'a> {
     places: SecondaryMap<Value, Option<Place>>,
     /// The step already works in place of one of its operands; it has room for no other.
     taken: SecondaryMap<Value, bool>,
+    /// What is written to each buffer: roots and copied views.
+    written: SecondaryMap<Buffer, Vec<Value>>,
+    /// A value lies there in more than the room of the user that works in its place.
+    is_spread: SecondaryMap<Buffer, bool>,
     /// Who reads each value.
     users: SecondaryMap<Value, Vec<User>>,
     position: SecondaryMap<Value, usize>,
@@ -74,6 +81,8 @@ struct Candidate {
     until: usize,
     /// The user that then works in place.
     in_place: Option<Value>,
+    /// That user reads only a slice of it: others take the place of the rest, by and by.
+    spread: bool,
     /// What the buffer is to hold, if it is to be made.
     fresh: Option<(BufferKind, String)>,
 }
@@ -86,7 +95,7 @@ impl<'a> Homes<'a> {
         links: &'a [Link],
         invariant: SecondaryMap<Value, bool>,
         options: &'a Options,
-        reach: usize,
+        windows: Windows,
     ) -> Homes<'a> {
         let mut homes = Homes {
             graph,
@@ -94,11 +103,13 @@ impl<'a> Homes<'a> {
             states: vec![],
             invariant,
             options,
-            reach,
+            windows,
             buffers: PrimaryMap::new(),
             ops: SecondaryMap::with_capacity(graph.nodes.len()),
             places: SecondaryMap::with_capacity(graph.nodes.len()),
             taken: SecondaryMap::with_capacity(graph.nodes.len()),
+            written: SecondaryMap::new(),
+            is_spread: SecondaryMap::new(),
             users: SecondaryMap::with_capacity(graph.nodes.len()),
             position: SecondaryMap::with_capacity(graph.nodes.len()),
             constants: BTreeMap::new(),
@@ -251,6 +262,9 @@ impl<'a> Homes<'a> {
                 };
                 open.push((user, next));
             }
+            if value == root || place.copied {
+                self.written[place.access.buffer].push(value);
+            }
             self.places[value] = Some(place);
         }
     }
@@ -285,6 +299,9 @@ impl<'a> Homes<'a> {
             self.taken[user] = true;
         }
         let mut access = best.access;
+        if best.spread {
+            self.is_spread[access.buffer] = true;
+        }
         if let Some((kind, name)) = best.fresh {
             let bytes = self.graph.ty(root).bytes() as u64;
             access.buffer = self.buffers.push(BufferInfo { name, bytes, kind });
@@ -294,7 +311,8 @@ impl<'a> Homes<'a> {
 
     /// A buffer that does not exist yet.
     fn fresh(&self, access: Access, kind: BufferKind, name: String) -> Candidate {
-        Candidate { access, until: usize::MAX, in_place: None, fresh: Some((kind, name)) }
+        let fresh = Some((kind, name));
+        Candidate { access, until: usize::MAX, in_place: None, spread: false, fresh }
     }
 
     /// A dense buffer for this root alone.
@@ -309,13 +327,14 @@ impl<'a> Homes<'a> {
         let dense = |value: Value| Access::dense(next, self.graph.ty(value));
         let output = |index: usize| self.graph.outputs[index].name.clone();
         let (mut outputs, mut windows, mut in_place, mut orders) = (vec![], vec![], vec![], vec![]);
-        let mut open = vec![root];
-        while let Some(value) = open.pop() {
+        let mut open = vec![(root, false)];
+        while let Some((value, is_slice)) = open.pop() {
             for &user in &self.users[value] {
                 if outputs.len() + windows.len() + in_place.len() + orders.len() >= CANDIDATES {
                     break;
                 }
                 let (user, index) = match user {
+                    User::Output(_) | User::State(_) if is_slice => continue,
                     User::Output(index) => {
                         let access = self.pull_back(root, value, dense(value));
                         outputs.extend(
@@ -327,7 +346,8 @@ impl<'a> Homes<'a> {
                         let whole = Access::dense(self.states[state].0, self.graph.ty(value));
                         let access = self.pull_back(root, value, whole);
                         outputs.extend(access.filter(|_| self.options.alias).map(|access| {
-                            Candidate { access, until: usize::MAX, in_place: None, fresh: None }
+                            let until = usize::MAX;
+                            Candidate { access, until, in_place: None, spread: false, fresh: None }
                         }));
                         continue;
                     }
@@ -338,13 +358,18 @@ impl<'a> Homes<'a> {
                     continue;
                 }
                 if node.op.is_view() {
-                    if shows_once(self.graph, user) {
-                        let order = self.pull_back(root, user, dense(user));
-                        orders.extend(order.filter(|order| !order.is_dense()).map(|order| {
-                            self.fresh(order, BufferKind::Temporary, self.name(root))
-                        }));
-                        open.push(user);
+                    if !shows_once(self.graph, user) {
+                        open.extend(is_block(node).then_some((user, true)));
+                        continue;
                     }
+                    let order = (!is_slice).then(|| self.pull_back(root, user, dense(user)));
+                    orders.extend(
+                        order
+                            .flatten()
+                            .filter(|order| !order.is_dense())
+                            .map(|order| self.fresh(order, BufferKind::Temporary, self.name(root))),
+                    );
+                    open.push((user, is_slice));
                     continue;
                 }
                 if self.invariant[root] && !self.invariant[user] {
@@ -352,22 +377,31 @@ impl<'a> Homes<'a> {
                 }
                 let Some(place) = &self.places[user] else { continue };
                 let (access, until, user) = match &self.ops[user] {
-                    Some(op) if self.has_room(user, op, index, &place.access) => {
+                    Some(op) if self.has_room(root, user, op, index, &place.access) => {
                         (self.unbroadcast(value, &place.access), self.position[user], Some(user))
                     }
                     Some(_) => continue,
+                    None if is_slice => continue,
                     None if has_interior(node, self.graph) => continue,
                     // It is there to wait in less room than that.
                     None if self.graph.nodes[root].is_copy() => continue,
                     // It would keep room for all of its neighbours meanwhile.
-                    None if self.position[user] - self.position[root] > self.reach => continue,
+                    None if self.position[user] - self.position[root] > self.windows.reach => {
+                        continue;
+                    }
                     None => (window(self.graph, user, index, &place.access), place.until, None),
                 };
                 let Some(access) = access.and_then(|a| self.pull_back(root, value, a)) else {
                     continue;
                 };
                 let list = if user.is_some() { &mut in_place } else { &mut windows };
-                list.push(Candidate { access, until, in_place: user, fresh: None });
+                list.push(Candidate {
+                    access,
+                    until,
+                    in_place: user,
+                    spread: is_slice,
+                    fresh: None,
+                });
             }
         }
         if self.options.alias {
@@ -425,7 +459,8 @@ impl<'a> Homes<'a> {
         while value != root {
             let node = &self.graph.nodes[value];
             let operand = node.operands[0];
-            access = unview(node, &self.graph.ty(operand).dims, &access)?;
+            let dims = &self.graph.ty(operand).dims;
+            access = unview(node, dims, &access).or_else(|| unslice(node, dims, &access))?;
             value = operand;
         }
         Some(access)
@@ -439,11 +474,13 @@ impl<'a> Homes<'a> {
     }
 
     /// Whether a step that writes there may still work in place of operand `index`.
-    fn has_room(&self, user: Value, op: &Op, index: usize, access: &Access) -> bool {
-        let mut axes: Vec<usize> = (0..access.dims.len()).collect();
-        axes.sort_by_key(|&axis| std::cmp::Reverse(access.strides[axis]));
-        let whole = is_whole(&access.permuted(&axes), self.buffers[access.buffer].bytes);
-        whole && op.in_place(index) && !self.taken[user]
+    /// There has to be room for the whole root, and not for much more: it is kept as long.
+    fn has_room(&self, root: Value, user: Value, op: &Op, index: usize, access: &Access) -> bool {
+        let bytes = self.graph.ty(root).bytes() as u64;
+        let all = self.buffers[access.buffer].bytes;
+        let most = if self.windows.wait { bytes / 2 } else { 0 };
+        let fits = all.checked_sub(bytes).is_some_and(|beside| beside <= most);
+        fits && op.in_place(index) && !self.taken[user]
     }
 
     /// Whether what computes a root may write there.
@@ -479,6 +516,42 @@ impl<'a> Homes<'a> {
         !self.invariant[root] && readers.iter().all(|r| r.at < now || in_place(r))
     }
 
+    /// Whether a place in a buffer that is there already is inside of it, and nothing is written over it before
+    /// the step that works in place, or who composes the whole.
+    fn is_free(&self, root: Value, candidate: &Candidate) -> bool {
+        let access = &candidate.access;
+        let Some((low, high)) = access.span() else { return true };
+        let end = (high + 1) as u64 * access.dtype.bytes() as u64;
+        if low < 0 || end > self.buffers[access.buffer].bytes {
+            return false;
+        }
+        let now = self.position[root];
+        let between = |&&value: &&Value| {
+            let at = self.position[value];
+            self.ops[value].is_some() && now < at && at < candidate.until
+        };
+        let mut others = self.written[access.buffer].iter().filter(between);
+        candidate.spread
+            || !self.is_spread[access.buffer]
+            || !others.any(|&value| self.access(value).is_some_and(|a| a.overlaps(access)))
+    }
+
+    /// Whether something is written over what a user reads of a root before it has read it, or by that user in
+    /// another order.
+    fn is_overwritten(&self, root: Value, user: Value, read: &Access) -> bool {
+        let written = &self.written[read.buffer];
+        let (now, then) = (self.position[root], self.position[user]);
+        written.len() > WRITTEN
+            || written.iter().any(|&value| {
+                let at = self.position[value];
+                let before = now < at && (at < then || value == user);
+                before
+                    && self.access(value).is_some_and(|access| {
+                        access.overlaps(read) && !(value == user && access.same(read))
+                    })
+            })
+    }
+
     /// Bytes of the operands of a concatenation or border that their producers cannot write straight
     /// into windows of `access`, twice: they are scattered there one by one.
     fn refused_windows(&self, root: Value, access: &Access) -> u64 {
@@ -506,7 +579,13 @@ impl<'a> Homes<'a> {
             // Who works in place takes it away again.
             None => candidate.until == usize::MAX && self.is_port(access),
         };
-        let readable = |user: Value| self.position[user] < candidate.until;
+        if candidate.fresh.is_none() && !self.is_free(root, candidate) {
+            return None;
+        }
+        let readable = |user: Value, access: &Access| {
+            self.position[user] < candidate.until
+                || candidate.spread && !self.is_overwritten(root, user, access)
+        };
         let mut cost = self.refused_windows(root, &candidate.access)
             + self.reordered_windows(root, &candidate.access);
         let mut open = vec![(root, candidate.access.clone())];
@@ -541,7 +620,7 @@ impl<'a> Homes<'a> {
                 if node.op.is_view() {
                     match view(node, &access).filter(|_| self.options.alias) {
                         Some(access) => open.push((user, access)),
-                        None if readable(user) => cost += bytes(user),
+                        None if readable(user, &access) => cost += bytes(user),
                         None => return None,
                     }
                     continue;
@@ -553,20 +632,20 @@ impl<'a> Homes<'a> {
                     if window.is_some_and(|w| w.same(&access)) {
                         continue;
                     }
-                    if !readable(user) {
+                    if !readable(user, &access) {
                         return None;
                     }
                     cost += bytes(value);
                     continue;
                 };
                 let read = access.broadcast(&operand_dims(self.graph, user, index));
-                let works_in_place = candidate.in_place == Some(user)
+                let works_in_place = (candidate.in_place == Some(user) || candidate.spread)
                     && op.in_place(index)
                     && read.same(&place.access);
-                if works_in_place {
+                if works_in_place && !candidate.spread {
                     continue;
                 }
-                if !readable(user) {
+                if !readable(user, &read) {
                     return None;
                 }
                 refused |= !accepts(op, index, &read);
@@ -577,37 +656,4 @@ impl<'a> Homes<'a> {
         }
         Some(cost)
     }
-}
-
-/// The axis along which neighbours lie one behind the other.
-fn unit_axis(access: &Access) -> Option<usize> {
-    (0..access.dims.len()).rev().find(|&axis| access.dims[axis] > 1 && access.strides[axis] == 1)
-}
-
-/// A dense tensor as `access`, with its axes in the order of those of `like`.
-fn in_order_of(like: &Access, access: Access) -> Access {
-    let mut axes: Vec<usize> = (0..access.dims.len()).collect();
-    axes.sort_by_key(|&axis| std::cmp::Reverse(like.strides[axis].abs()));
-    let (mut strides, mut next) = (vec![0; axes.len()], 1);
-    for &axis in axes.iter().rev() {
-        strides[axis] = next;
-        next *= access.dims[axis] as i64;
-    }
-    Access { strides, ..access }
-}
-
-/// A dense tensor with one of its axes outermost.
-fn outermost(axis: usize, access: Access) -> Access {
-    let mut perm: Vec<usize> = (0..access.dims.len()).collect();
-    perm[..=axis].rotate_right(1);
-    let dims: Vec<usize> = perm.iter().map(|&p| access.dims[p]).collect();
-    let mut strides = vec![0; dims.len()];
-    perm.iter().zip(crate::types::strides(&dims)).for_each(|(&p, stride)| strides[p] = stride);
-    Access { strides, ..access }
-}
-
-/// Whether an access is dense and all of its buffer.
-fn is_whole(access: &Access, bytes: u64) -> bool {
-    let all = (access.elements() * access.dtype.bytes()) as u64 == bytes;
-    all && (access.is_empty() || access.offset == 0 && access.is_dense())
 }

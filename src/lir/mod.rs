@@ -14,6 +14,7 @@ pub mod fingerprint;
 mod homes;
 pub mod json;
 pub mod liveness;
+mod orders;
 pub mod permanent;
 pub mod phase;
 pub mod place;
@@ -38,6 +39,7 @@ use crate::types::Type;
 use cranelift_entity::{PrimaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use storage::Windows;
 
 /// Bytes at the arena's start that hold the context: weights, threads. No buffer lies there.
 pub const CONTEXT_BYTES: u64 = 64;
@@ -444,7 +446,7 @@ pub fn order(
 ) -> Result<Vec<mir::Value>, crate::error::ErrorKind> {
     let links = state::links(graph, options)?;
     let bound = |order: &Vec<mir::Value>| {
-        place::bound(&storage::assign(graph, order, &links, options, usize::MAX))
+        place::bound(&storage::assign(graph, order, &links, options, Windows::ALL))
     };
     let best = schedule::orders(graph).into_iter().min_by_key(bound);
     best.ok_or_else(|| crate::error::ErrorKind::bug("no schedule"))
@@ -458,17 +460,23 @@ fn stored(
 ) -> Result<(Module, storage::Traces), crate::error::ErrorKind> {
     let links = state::links(graph, options)?;
     // The first of the lowest, so that the model's own order wins where it is as good.
-    let lowest = |reach: usize| {
-        let stored = |order| storage::traced(graph, order, &links, options, reach);
+    let lowest = |windows: Windows| {
+        let stored = |order| storage::traced(graph, order, &links, options, windows);
         let all = orders.iter().map(|order| stored(order));
         let lowest = all.map(|stored| (place::bound(&stored.0), stored));
         let no_order = || crate::error::ErrorKind::bug("no schedule");
         lowest.min_by_key(|(bound, _)| *bound).ok_or_else(no_order)
     };
-    let (bound, (mut module, mut traces)) = lowest(usize::MAX)?;
-    if options.alias {
+    let (mut bound, (mut module, mut traces)) = lowest(Windows::ALL)?;
+    let has_windows =
+        |node: &mir::Node| matches!(node.op, mir::Op::Concat { .. } | mir::Op::Pad { .. });
+    if options.alias && graph.nodes.values().any(has_windows) {
+        let (late_bound, late) = lowest(Windows { wait: false, ..Windows::ALL })?;
+        if late_bound < bound {
+            (bound, (module, traces)) = (late_bound, late);
+        }
         // Copies into windows that wait for long are paid for by a good deal of memory only.
-        let (near_bound, near) = lowest(NEAR)?;
+        let (near_bound, near) = lowest(Windows { reach: NEAR, ..Windows::ALL })?;
         if near_bound < bound - bound / 16 {
             (module, traces) = near;
         }
@@ -490,7 +498,7 @@ pub fn lower_kept(
     // Its slots are for one run from the first step to the last.
     let options = Options { alias: false, prepare: false, ..options };
     let links = state::links(graph, &options)?;
-    let mut module = storage::assign(graph, &order, &links, &options, usize::MAX);
+    let mut module = storage::assign(graph, &order, &links, &options, Windows::ALL);
     place::keep(&mut module, kept)?;
     match verify::verify(&module) {
         Ok(()) => Ok(module),
@@ -526,7 +534,8 @@ mod tests {
         let graph = mir.finish(vec![Output { name: "y".into(), value: sum }]);
         let order: Vec<_> = graph.nodes.keys().collect();
         let bound = |reach: usize| {
-            place::bound(&storage::assign(&graph, &order, &[], &Options::default(), reach))
+            let windows = Windows { reach, wait: true };
+            place::bound(&storage::assign(&graph, &order, &[], &Options::default(), windows))
         };
         let module = lower(&graph, Options::default()).expect("it is small");
         assert!(bound(NEAR) < bound(usize::MAX));
@@ -564,6 +573,39 @@ mod tests {
         let mut steps = module.steps.values();
         let step = steps.find(|step| matches!(step.op, Op::Attention(_))).expect("there is one");
         assert!(step.operands[0].same(&step.result), "{module}");
+    }
+
+    /// Bands of a result, inside of a border, lie where the residual's were; what reads a row of another band
+    /// beforehand takes that away.
+    #[test]
+    fn residuals_wait_inside_borders() {
+        let buffers = |crosses: bool| {
+            let mut mir = Builder::new("m");
+            let x = mir.input("x", Role::Input, Type::new(DType::F32, [8, 6]));
+            let residual = mir.unary(Unary::Exp, x);
+            let bands: Vec<_> = (0..4usize)
+                .map(|band| {
+                    let from = 2 * if crosses { 3 - band } else { band };
+                    let rows = mir.slice(residual, &[2 * band, 0], &[2, 6], &[1, 1]);
+                    let other = mir.slice(residual, &[from, 0], &[2, 6], &[1, 1]);
+                    mir.binary(Binary::Sub, rows, other)
+                })
+                .collect();
+            let all = mir.concat(&bands, 0);
+            let wide = mir.pad(all, &[0, 1], &[1, 0], 0.0);
+            let y = mir.reduce(Reduction::Sum, wide, &[1]);
+            let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
+            let module = lower(&graph, Options::default()).expect("it is small");
+            assert_eq!(module.plan.arena_size, module.plan.bound);
+            let wide = 9 * 7 * 4;
+            module
+                .buffers
+                .values()
+                .filter(|info| info.bytes >= 8 * 6 * 4 && info.bytes <= wide)
+                .count()
+        };
+        // The input and one more.
+        assert_eq!((buffers(false), buffers(true)), (2, 3));
     }
 
     /// Channels in the second place of an input stay there: the convolution reads them in place, and

@@ -19,17 +19,30 @@ use crate::types::{DType, Type};
 use cranelift_entity::{PrimaryMap, SecondaryMap};
 use std::collections::BTreeMap;
 
-/// Steps over buffers for the values in this order, without places for the buffers. A value is written
-/// straight into a concatenation or border when at most `reach` values lie between in the order: from
-/// then on there is room for all of it.
+/// Which windows of concatenations and borders are written before their time: from then on there is room for all
+/// of the whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Windows {
+    /// A value is written straight into the window of its user when at most so many values lie between.
+    pub reach: usize,
+    /// A value is also written where another one will be in its place.
+    pub wait: bool,
+}
+
+impl Windows {
+    /// All of them.
+    pub const ALL: Windows = Windows { reach: usize::MAX, wait: true };
+}
+
+/// Steps over buffers for the values in this order, without places for the buffers.
 pub fn assign(
     graph: &Graph,
     order: &[Value],
     links: &[Link],
     options: &Options,
-    reach: usize,
+    windows: Windows,
 ) -> Module {
-    traced(graph, order, links, options, reach).0
+    traced(graph, order, links, options, windows).0
 }
 
 /// The buffer in which each value lies, if something needs it.
@@ -41,11 +54,11 @@ pub fn traced(
     order: &[Value],
     links: &[Link],
     options: &Options,
-    reach: usize,
+    windows: Windows,
 ) -> (Module, Traces) {
     let invariant = phase::invariants(graph, options);
     let order = &phase::invariants_first(order, &invariant);
-    let homes = Homes::new(graph, order, links, invariant, options, reach);
+    let homes = Homes::new(graph, order, links, invariant, options, windows);
     let mut writer = Writer {
         graph,
         links,

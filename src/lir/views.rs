@@ -43,6 +43,24 @@ pub fn shows_once(graph: &Graph, view: Value) -> bool {
     }
 }
 
+/// Whether a view is a slice without steps.
+pub fn is_block(node: &Node) -> bool {
+    matches!(&node.op, Op::Slice { steps, .. } if steps.iter().all(|&step| step == 1))
+}
+
+/// The access to the operand of such a slice for which the slice is `result`, wherever that reaches; `None` when
+/// the slice does not say how it lies along an axis.
+pub fn unslice(node: &Node, operand: &[usize], result: &Access) -> Option<Access> {
+    let Op::Slice { starts, .. } = &node.op else { return None };
+    let axes = || operand.iter().zip(&result.dims);
+    if !is_block(node) || axes().any(|(&whole, &part)| whole > 1 && part == 1) {
+        return None;
+    }
+    let before = starts.iter().zip(&result.strides).map(|(&start, stride)| start as i64 * stride);
+    let offset = result.offset - before.sum::<i64>();
+    Some(Access { dims: operand.to_vec(), offset, ..result.clone() })
+}
+
 /// Where in the result of a concatenation or border the operand `index` lies; `None` for other nodes.
 pub fn window(graph: &Graph, user: Value, index: usize, whole: &Access) -> Option<Access> {
     let node = &graph.nodes[user];
