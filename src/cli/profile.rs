@@ -1,7 +1,7 @@
 //! What each step of a model costs, in operations and bytes, and the table of where the time goes.
 
 use super::calibrate::{Demand, Peaks};
-use rlx_aot::lir::{Access, BufferKind, Module, Op, StepInfo};
+use rlx_aot::lir::{Access, BufferKind, Module, Op, Side, StepInfo};
 use rlx_aot::types::printable;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -32,7 +32,17 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
         }
         Op::Reduce { .. } | Op::ArgReduce { .. } => of(0),
         // Both passes of a transformation, a few operations an element each.
-        Op::Winograd(_) => 4 * elements.max(of(0)),
+        Op::Winograd(w) => match w.side {
+            Side::Input { .. } | Side::Output { .. } => 4 * elements.max(of(0)),
+            Side::Both { parts, .. } => {
+                let last = |a: &Access| a.dims.last().copied().unwrap_or(0) as u64;
+                let channels: u64 = step.operands[..parts].iter().map(last).sum();
+                let [n, height, width] = [0, 1, 2].map(|axis| step.result.dims[axis]);
+                let tiles = n * height.div_ceil(w.tile) * width.div_ceil(w.tile);
+                let (points, outputs) = ((tiles * w.points().pow(2)) as u64, last(&step.result));
+                points * (2 * channels * outputs + 4 * (channels + outputs))
+            }
+        },
         Op::Pool(p) => elements * p.window.iter().product::<usize>() as u64,
         Op::Gather { .. } | Op::Move | Op::Fill(_) => 0,
     }

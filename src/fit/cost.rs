@@ -1,7 +1,7 @@
 //! What a graph costs in time, roughly: enough to choose between ways of computing the same.
 
 use crate::machine::Machine;
-use crate::mir::{Graph, Node, Op, Weights};
+use crate::mir::{Graph, Node, Op, Side, Weights};
 
 /// Cycles that it takes to call a kernel, and to get it going.
 const CALL: f64 = 250.0;
@@ -49,7 +49,19 @@ fn step(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
             let domain = results.max(read(0));
             domain * each as f64 / lanes
         }
-        Op::Winograd(w) => (results + read(0)) * (w.tile as f64 + 3.0) / lanes,
+        Op::Winograd(w) => {
+            let sides = |inputs: f64| (results + inputs) * (w.tile as f64 + 3.0) / lanes;
+            match w.side {
+                Side::Input { .. } | Side::Output { .. } => sides(read(0)),
+                Side::Both { parts, .. } => {
+                    let inputs: f64 = (0..parts).map(read).sum();
+                    let outputs = *node.ty.dims.last().unwrap_or(&1);
+                    let points = (w.points() as f64 / w.tile as f64).powi(2);
+                    let products = inputs * points * outputs as f64 / lanes;
+                    sides(inputs) * points + products + moved(read(parts))
+                }
+            }
+        }
         Op::Reduce { .. } | Op::ArgReduce { .. } => moved(read(0)),
         Op::Gather { .. } => moved(2.0 * results),
         Op::Pad { .. } => moved(results - read(0)),

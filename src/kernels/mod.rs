@@ -11,6 +11,7 @@ mod contract;
 mod depthwise;
 mod elementary;
 mod expr;
+mod filtered;
 mod finish;
 pub mod math;
 mod moves;
@@ -71,7 +72,10 @@ fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, Error
         Op::Attention(attention) => attention::kernel(frame, attention),
         Op::Conv(conv) if depthwise::is_one(frame, conv) => depthwise::kernel(frame, conv),
         Op::Conv(conv) => contract::convolution(frame, conv),
-        Op::Winograd(side) => winograd::kernel(frame, side),
+        Op::Winograd(winograd) => match filtered::is_one(winograd) {
+            true => filtered::kernel(frame, winograd),
+            false => winograd::kernel(frame, winograd),
+        },
         Op::Pool(pool) => reduce::windows(frame, pool),
         Op::Gather { axis } => moves::gather(frame, *axis),
         Op::Move => Ok(moves::copy(frame)),

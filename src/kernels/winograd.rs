@@ -28,43 +28,56 @@ pub(super) fn kernel(
     let (identity, extra) = (Expr::identity(), vec![DType::F32; frame.inputs().len()]);
     let epilogue = match &winograd.side {
         Side::Input { .. } => None,
-        Side::Output { epilogue } => epilogue.as_ref(),
+        Side::Output { epilogue } | Side::Both { epilogue, .. } => epilogue.as_ref(),
     };
     let body = Body::new(epilogue.unwrap_or(&identity), &extra)?;
-    let channel = |shape: &super::Shape| shape.stride(-1);
+    if !is_for_lanes(frame, &body) {
+        return Ok(None);
+    }
+    let matrices = Matrices::new(winograd.tile);
+    let tile = winograd.tile as i64;
+    Ok(Some(match &winograd.side {
+        Side::Input { before, tiles } => {
+            let before = before.map(|n| n as i64);
+            let side = Input { frame, matrix: &matrices.input, tile, before };
+            let work = 4 * frame.result().dims.iter().product::<i64>();
+            loops(frame, &side.axes(tiles.map(|n| n as i64)), work, &mut |b, p, parts| {
+                side.points_of(b, p, parts);
+            })
+        }
+        Side::Output { .. } => {
+            let side = Output { frame, matrix: &matrices.output, tile, body };
+            let work = 4 * frame.inputs()[0].dims.iter().product::<i64>();
+            loops(frame, &side.axes(), work, &mut |b, p, parts| side.results_of(b, p, parts))
+        }
+        Side::Both { .. } => return Err(ErrorKind::bug("both sides are a kernel of their own")),
+    }))
+}
+
+/// Whether the channels lie one behind the other, or there is but one lane.
+pub(super) fn is_for_lanes(frame: &Frame<'_>, body: &Body<'_>) -> bool {
     let last = frame.inputs().len();
+    let channel = |shape: &super::Shape| shape.stride(-1);
     let mut shapes = frame.shapes().enumerate();
     let unit = shapes.all(|(i, shape)| {
         shape.dims.last() == Some(&1)
             || channel(shape) == 4
             || channel(shape) == 0 && i > 0 && i < last
     });
-    if frame.machine.lanes > 1 && !(unit && body.in_vectors(&frame.machine)) {
-        return Ok(None);
-    }
-    let matrices = Matrices::new(winograd.tile);
-    let tile = winograd.tile as i64;
-    let plan = match &winograd.side {
-        Side::Input { before, tiles } => {
-            let before = before.map(|n| n as i64);
-            input(&Input { frame, matrix: &matrices.input, tile, before }, tiles.map(|n| n as i64))
-        }
-        Side::Output { .. } => output(&Output { frame, matrix: &matrices.output, tile, body }),
-    };
-    Ok(Some(plan))
+    frame.machine.lanes == 1 || unit && body.in_vectors(&frame.machine)
 }
 
 /// A loop whose iterations fall into segments of equal work.
-struct Axis {
+pub(super) struct Axis {
     /// Bytes from an iteration to the next, for every pointer.
-    steps: Vec<i64>,
-    segments: Vec<Segment>,
+    pub(super) steps: Vec<i64>,
+    pub(super) segments: Vec<Segment>,
 }
 
 /// Neighbouring iterations of which each takes the same `part` of what belongs to it.
-struct Segment {
-    iterations: Range<i64>,
-    part: Range<i64>,
+pub(super) struct Segment {
+    pub(super) iterations: Range<i64>,
+    pub(super) part: Range<i64>,
 }
 
 impl Axis {
@@ -93,7 +106,7 @@ impl Axis {
 }
 
 /// What is inside the loops: it gets the pointers and the part of every axis.
-type Inside<'a> = dyn FnMut(&mut Builder, &[Value], &[Range<i64>]) + 'a;
+pub(super) type Inside<'a> = dyn FnMut(&mut Builder, &[Value], &[Range<i64>]) + 'a;
 
 /// Writes loops over the axes around `body`, once for each combination of segments.
 fn loops(frame: &Frame<'_>, axes: &[Axis], work: i64, body: &mut Inside<'_>) -> KernelPlan {
@@ -106,7 +119,7 @@ fn loops(frame: &Frame<'_>, axes: &[Axis], work: i64, body: &mut Inside<'_>) -> 
 }
 
 /// The loop over the axis behind those of which there are parts.
-fn descend(
+pub(super) fn descend(
     b: &mut Builder,
     axes: &[Axis],
     span: Option<Span>,
@@ -176,32 +189,39 @@ fn dot(b: &mut Builder, terms: &[(f64, Value)]) -> Option<Value> {
 }
 
 /// Tiles of inputs.
-struct Input<'a> {
-    frame: &'a Frame<'a>,
-    matrix: &'a [Vec<f64>],
-    tile: i64,
-    before: [i64; 2],
+pub(super) struct Input<'a> {
+    pub(super) frame: &'a Frame<'a>,
+    pub(super) matrix: &'a [Vec<f64>],
+    pub(super) tile: i64,
+    /// Zeros above the first row and left of the first column.
+    pub(super) before: [i64; 2],
 }
 
-fn input(side: &Input<'_>, tiles: [i64; 2]) -> KernelPlan {
-    let (frame, m) = (side.frame, side.tile);
-    let (x, v) = (&frame.inputs()[0], frame.result());
-    let points = m + 2;
-    let inside = |axis: usize| {
-        let (before, extent) = (side.before[axis], x.dims[axis + 1]);
-        move |tile: i64| {
-            let first = tile * m - before;
-            (-first).clamp(0, points)..(extent - first).clamp(0, points)
-        }
-    };
-    let axes = [
-        Axis::new(x.dims[0], vec![x.strides[0], tiles[0] * tiles[1] * v.strides[1]], |_| 0..1),
-        Axis::new(tiles[0], vec![m * x.strides[1], tiles[1] * v.strides[1]], inside(0)),
-        Axis::new(tiles[1], vec![m * x.strides[2], v.strides[1]], inside(1)),
-        Axis::vectors(frame, [x.strides[3], v.strides[2]].into_iter()),
-    ];
-    let work = 4 * v.dims.iter().product::<i64>();
-    loops(frame, &axes, work, &mut |b, p, parts| {
+impl Input<'_> {
+    /// The loops around a tile, over images, tiles and channels.
+    pub(super) fn axes(&self, tiles: [i64; 2]) -> [Axis; 4] {
+        let (frame, m) = (self.frame, self.tile);
+        let (x, v) = (&frame.inputs()[0], frame.result());
+        let points = m + 2;
+        let inside = |axis: usize| {
+            let (before, extent) = (self.before[axis], x.dims[axis + 1]);
+            move |tile: i64| {
+                let first = tile * m - before;
+                (-first).clamp(0, points)..(extent - first).clamp(0, points)
+            }
+        };
+        [
+            Axis::new(x.dims[0], vec![x.strides[0], tiles[0] * tiles[1] * v.strides[1]], |_| 0..1),
+            Axis::new(tiles[0], vec![m * x.strides[1], tiles[1] * v.strides[1]], inside(0)),
+            Axis::new(tiles[1], vec![m * x.strides[2], v.strides[1]], inside(1)),
+            Axis::vectors(frame, [x.strides[3], v.strides[2]].into_iter()),
+        ]
+    }
+
+    /// All points of a tile, from those of its parts that are there.
+    pub(super) fn points_of(&self, b: &mut Builder, p: &[Value], parts: &[Range<i64>]) {
+        let (x, v) = (&self.frame.inputs()[0], self.frame.result());
+        let points = self.tile + 2;
         let lanes = parts[3].end as u32;
         // Points and their opposites together.
         let pairs = (1..points as usize - 1).step_by(2).map(|i| i..i + 2);
@@ -210,24 +230,24 @@ fn input(side: &Input<'_>, tiles: [i64; 2]) -> KernelPlan {
                 let values: Vec<Option<Value>> = (0..points)
                     .map(|row| {
                         let is_inside = parts[1].contains(&row) && parts[2].contains(&column);
-                        let at = (row - side.before[0]) * x.strides[1]
-                            + (column - side.before[1]) * x.strides[2];
+                        let at = (row - self.before[0]) * x.strides[1]
+                            + (column - self.before[1]) * x.strides[2];
                         is_inside.then_some(at)
                     })
                     .enumerate()
                     .map(|(row, at)| {
-                        let used = rows.clone().any(|r| side.matrix[r][row] != 0.0);
+                        let used = rows.clone().any(|r| self.matrix[r][row] != 0.0);
                         at.filter(|_| used)
                             .map(|at| expr::load(b, DType::F32, p[0], at, lanes, false))
                     })
                     .collect();
-                side.points(b, rows.clone(), &values)
+                self.points(b, rows.clone(), &values)
             });
             let columns: Vec<Vec<Option<Value>>> = columns.collect();
             for (i, row) in rows.clone().enumerate() {
                 let values: Vec<Option<Value>> = columns.iter().map(|column| column[i]).collect();
                 let all = 0..points as usize;
-                for (column, value) in all.clone().zip(side.all_points(b, all, &values)) {
+                for (column, value) in all.clone().zip(self.all_points(b, all, &values)) {
                     let value = match value {
                         Some(value) => value,
                         None => b.f32(0.0),
@@ -237,10 +257,8 @@ fn input(side: &Input<'_>, tiles: [i64; 2]) -> KernelPlan {
                 }
             }
         }
-    })
-}
+    }
 
-impl Input<'_> {
     /// These points of a row or column: one, or two that are opposite. `None` is zero.
     fn points(
         &self,
@@ -283,39 +301,47 @@ impl Input<'_> {
 }
 
 /// Tiles of products.
-struct Output<'a> {
-    frame: &'a Frame<'a>,
-    matrix: &'a [Vec<f64>],
-    tile: i64,
-    body: Body<'a>,
+pub(super) struct Output<'a> {
+    pub(super) frame: &'a Frame<'a>,
+    pub(super) matrix: &'a [Vec<f64>],
+    pub(super) tile: i64,
+    pub(super) body: Body<'a>,
 }
 
-fn output(side: &Output<'_>) -> KernelPlan {
-    let (frame, m) = (side.frame, side.tile);
-    let (products, y) = (&frame.inputs()[0], frame.result());
-    let points = (m + 2) as usize;
-    let extents = [y.dims[1], y.dims[2]];
-    let tiles = extents.map(|extent| (extent + m - 1) / m);
-    let steps = |of_products: i64, axis: usize, times: i64| {
-        let rest = frame.shapes[1..].iter().map(|shape| shape.strides[axis] * times);
-        std::iter::once(of_products).chain(rest).collect::<Vec<i64>>()
-    };
-    let tile = products.strides[1];
-    let inside = |axis: usize| move |tile: i64| 0..m.min(extents[axis] - tile * m);
-    let axes = [
-        Axis::new(y.dims[0], steps(tiles[0] * tiles[1] * tile, 0, 1), |_| 0..1),
-        Axis::new(tiles[0], steps(tiles[1] * tile, 1, m), inside(0)),
-        Axis::new(tiles[1], steps(tile, 2, m), inside(1)),
-        Axis::vectors(frame, steps(products.strides[2], 3, 1).into_iter()),
-    ];
-    // All rows at once if they stay in registers, else the even and the odd ones.
-    let at_once = points as i64 * m + 8 <= i64::from(frame.machine.registers);
-    let groups: &[(usize, usize)] = if at_once { &[(0, 1)] } else { &[(0, 2), (1, 2)] };
-    let work = 4 * products.dims.iter().product::<i64>();
-    let channels: Vec<i64> = frame.shapes().map(|shape| shape.stride(-1)).collect();
-    let finish = Finish { frame, body: &side.body, first: 0, columns: &channels };
-    let apart = finish.is_apart();
-    loops(frame, &axes, work, &mut |b, p, parts| {
+impl Output<'_> {
+    /// The loops around a tile, over images, tiles and channels.
+    pub(super) fn axes(&self) -> [Axis; 4] {
+        let (frame, m) = (self.frame, self.tile);
+        let (products, y) = (&frame.inputs()[0], frame.result());
+        let extents = [y.dims[1], y.dims[2]];
+        let tiles = extents.map(|extent| (extent + m - 1) / m);
+        let tile = products.strides[1];
+        let inside = |axis: usize| move |tile: i64| 0..m.min(extents[axis] - tile * m);
+        [
+            Axis::new(y.dims[0], self.steps(tiles[0] * tiles[1] * tile, 0, 1), |_| 0..1),
+            Axis::new(tiles[0], self.steps(tiles[1] * tile, 1, m), inside(0)),
+            Axis::new(tiles[1], self.steps(tile, 2, m), inside(1)),
+            Axis::vectors(frame, self.steps(products.strides[2], 3, 1).into_iter()),
+        ]
+    }
+
+    /// Bytes from an element along an axis of the result to the one `times` further, for all pointers.
+    fn steps(&self, of_products: i64, axis: usize, times: i64) -> Vec<i64> {
+        let rest = self.frame.shapes[1..].iter().map(|shape| shape.strides[axis] * times);
+        std::iter::once(of_products).chain(rest).collect()
+    }
+
+    /// The results of a tile.
+    pub(super) fn results_of(&self, b: &mut Builder, p: &[Value], parts: &[Range<i64>]) {
+        let (frame, m) = (self.frame, self.tile);
+        let products = &frame.inputs()[0];
+        let points = (m + 2) as usize;
+        // All rows at once if they stay in registers, else the even and the odd ones.
+        let at_once = points as i64 * m + 8 <= i64::from(frame.machine.registers);
+        let groups: &[(usize, usize)] = if at_once { &[(0, 1)] } else { &[(0, 2), (1, 2)] };
+        let channels: Vec<i64> = frame.shapes().map(|shape| shape.stride(-1)).collect();
+        let finish = Finish { frame, body: &self.body, first: 0, columns: &channels };
+        let apart = finish.is_apart();
         let lanes = parts[3].end as u32;
         let (height, width) = (parts[1].end as usize, parts[2].end as usize);
         let mut loaded = vec![];
@@ -324,34 +350,33 @@ fn output(side: &Output<'_>) -> KernelPlan {
             let columns = (0..points).map(|column| {
                 let values: Vec<Option<Value>> = (0..points)
                     .map(|row| {
-                        let used = rows.iter().any(|&r| side.matrix[r][row] != 0.0);
+                        let used = rows.iter().any(|&r| self.matrix[r][row] != 0.0);
                         let at = (row * points + column) as i64 * products.strides[0];
                         used.then(|| expr::load(b, DType::F32, p[0], at, lanes, false))
                     })
                     .collect();
-                side.results(b, &rows, &values)
+                self.results(b, &rows, &values)
             });
             let columns: Vec<Vec<Value>> = columns.collect();
             for (i, &row) in rows.iter().enumerate() {
                 let values: Vec<Option<Value>> = columns.iter().map(|c| Some(c[i])).collect();
                 let all: Vec<usize> = (0..width).collect();
-                for (column, sum) in all.iter().zip(side.results(b, &all, &values)) {
+                for (column, sum) in all.iter().zip(self.results(b, &all, &values)) {
                     let place = (row as i64, *column as i64);
                     match apart {
-                        true => side.store(b, p, place, lanes, sum),
-                        false => side.finish(b, p, place, lanes, sum, &mut loaded),
+                        true => self.store(b, p, place, lanes, sum),
+                        false => self.finish(b, p, place, lanes, sum, &mut loaded),
                     }
                 }
             }
         }
         if apart {
-            let level = |extent: usize, axis: usize| Level::axis(extent as i64, steps(0, axis, 1));
+            let level =
+                |extent: usize, axis: usize| Level::axis(extent as i64, self.steps(0, axis, 1));
             finish.write(b, p, &[level(height, 1), level(width, 2)], &[(0, lanes)]);
         }
-    })
-}
+    }
 
-impl Output<'_> {
     /// These results of a row or column of products, of which `None` is not needed for them.
     fn results(&self, b: &mut Builder, rows: &[usize], values: &[Option<Value>]) -> Vec<Value> {
         let last = values.len() - 1;

@@ -30,7 +30,7 @@ pub mod views;
 pub use access::Access;
 
 use crate::mir;
-pub use crate::mir::winograd::{Matrices, Side, Winograd};
+pub use crate::mir::winograd::{Bands, Matrices, Side, Winograd};
 pub use crate::mir::{Attention, Shares};
 pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Stage, Weights};
@@ -252,7 +252,8 @@ pub enum Op {
     Attention(Attention),
     /// Convolution.
     Conv(Conv),
-    /// See [`mir::Op::Winograd`].
+    /// See [`mir::Op::Winograd`]. The scratch of both sides has a row for each share of their
+    /// [`Bands`].
     Winograd(Winograd),
     /// Reduction over windows.
     Pool(Pool),
@@ -285,6 +286,32 @@ impl Op {
         }
     }
 
+    /// The dimensions of the working memory that a step of this kind needs, with operands and a
+    /// result of these dimensions: a row of elements for each share of the work.
+    pub fn scratch(&self, operands: &[&[usize]], result: &[usize]) -> Option<[usize; 2]> {
+        match self {
+            Op::Attention(_) => {
+                let shares = Shares::of(operands.first()?, operands.get(1)?);
+                Some([shares.count, shares.elements()])
+            }
+            Op::Winograd(w) => {
+                let parts = operands.get(..w.first_extra() - 1)?;
+                let channels = parts.iter().filter_map(|dims| dims.last()).sum();
+                let bands = w.bands(channels, result)?;
+                Some([bands.shares, bands.elements()])
+            }
+            Op::Rows(_)
+            | Op::Reduce { .. }
+            | Op::ArgReduce { .. }
+            | Op::Contract(_)
+            | Op::Conv(_)
+            | Op::Pool(_)
+            | Op::Gather { .. }
+            | Op::Move
+            | Op::Fill(_) => None,
+        }
+    }
+
     /// Whether the result may lie exactly where operand `operand` lies: every element of the result
     /// is written after all reads of the operand that are needed for it and for later ones.
     pub fn in_place(&self, operand: usize) -> bool {
@@ -295,7 +322,7 @@ impl Op {
             Op::Contract(_) | Op::Conv(_) => operand >= 2,
             // A block of queries is read before its results are stored.
             Op::Attention(_) => operand == 0,
-            Op::Winograd(w) => matches!(w.side, Side::Output { .. }) && operand >= 1,
+            Op::Winograd(w) => operand >= w.first_extra(),
             Op::Reduce { .. }
             | Op::ArgReduce { .. }
             | Op::Pool(_)

@@ -12,7 +12,7 @@ use super::phase;
 use super::state::{Link, State};
 use super::views::{borders, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Io, Module, Op, Options, Plan, Port, Step};
-use super::{Rows, Shares, StepInfo};
+use super::{Rows, StepInfo};
 use crate::mir::Stage;
 use crate::mir::{self, Graph, Role, Value};
 use crate::types::{DType, Type};
@@ -133,7 +133,7 @@ pub(super) fn operand_dims(graph: &Graph, user: Value, index: usize) -> Vec<usiz
             }
             dims
         }
-        mir::Op::Winograd(_) if index >= 1 => node.ty.dims.clone(),
+        mir::Op::Winograd(w) if index >= w.first_extra() => node.ty.dims.clone(),
         _ => graph.ty(node.operands[index]).dims.clone(),
     }
 }
@@ -192,10 +192,10 @@ impl Writer<'_> {
 
     /// Working memory for a step.
     fn scratch(&mut self, value: Value, op: &Op) -> Option<Access> {
-        let Op::Attention(_) = op else { return None };
-        let operand = |index: usize| &self.graph.ty(self.graph.nodes[value].operands[index]).dims;
-        let shares = Shares::of(operand(0), operand(1));
-        let ty = Type::new(DType::F32, [shares.count, shares.elements()]);
+        let node = &self.graph.nodes[value];
+        let operands: Vec<&[usize]> =
+            node.operands.iter().map(|&operand| &self.graph.ty(operand).dims[..]).collect();
+        let ty = Type::new(DType::F32, op.scratch(&operands, &node.ty.dims)?);
         let (name, bytes, kind) =
             (self.homes.name(value), ty.bytes() as u64, BufferKind::Temporary);
         let buffer = self.homes.buffers.push(BufferInfo { name, bytes, kind });

@@ -126,7 +126,7 @@ pub enum Op {
     Attention(Attention),
     /// Convolution, channels last.
     Conv(Conv),
-    /// One side of a convolution by minimal filtering. Made by passes.
+    /// A convolution by minimal filtering, or one side of it. Made by passes.
     Winograd(Winograd),
     /// Reduction over windows, channels last. One operand `[N, spatial.., C]`.
     Pool(Pool),

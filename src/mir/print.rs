@@ -74,6 +74,13 @@ impl Display for Op {
                     write!(f, "winograd {tile} of output")?;
                     epilogue(f, expr.as_ref())
                 }
+                Side::Both { before, parts, rows, width, epilogue: expr } => {
+                    write!(
+                        f,
+                        "winograd {tile} before {before:?} parts {parts} rows {rows} panels of {width}"
+                    )?;
+                    epilogue(f, expr.as_ref())
+                }
             },
             Op::Pool(Pool { op, window, strides, dilations }) => {
                 write!(f, "pool {op:?} {window:?} by {strides:?} dilated {dilations:?}")

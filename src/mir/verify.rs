@@ -66,7 +66,7 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
         Op::Map(_) | Op::Rows(_) | Op::Contract(_) | Op::Conv(_) | Op::Concat { .. } => None,
         Op::Attention(_) => None,
         Op::Winograd(Winograd { side: Side::Input { .. }, .. }) => Some(1),
-        Op::Winograd(Winograd { side: Side::Output { .. }, .. }) => None,
+        Op::Winograd(Winograd { side: Side::Output { .. } | Side::Both { .. }, .. }) => None,
         Op::Gather { .. } => Some(2),
         Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Pool(_) | Op::Pad { .. } => Some(1),
         Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast => Some(1),
@@ -271,6 +271,24 @@ fn filtered(w: &Winograd, operands: &[&Type], declared: &Type) -> Result<Type, S
             let count = n * h.div_ceil(w.tile) * width.div_ceil(w.tile);
             ensure(first.dims == [w.points() * w.points(), count, k], "tiles")?;
             finished(epilogue.as_ref(), first.with_dims(declared.dims.clone()), extra)
+        }
+        Side::Both { before, parts, rows, width, epilogue } => {
+            ensure(*parts > 0 && operands.len() > *parts, "parts")?;
+            ensure(*rows > 0 && *width > 0 && declared.rank() == 4, "bands")?;
+            ensure(before.iter().all(|&n| n < w.points()), "a tile of zeros")?;
+            let (inputs, rest) = operands.split_at(*parts);
+            let fits = |x: &&Type| {
+                x.dtype == DType::F32
+                    && x.rank() == 4
+                    && x.dims[0] == declared.dims[0]
+                    && x.dims[1..3] == first.dims[1..3]
+            };
+            ensure(inputs.iter().all(fits), "inputs")?;
+            let channels = inputs.iter().map(|x| x.dims[3]).sum();
+            let panels = declared.dims[3].div_ceil(*width);
+            let expected = [w.points() * w.points(), panels, channels, *width];
+            ensure(rest[0].dtype == DType::F32 && rest[0].dims == expected, "weights")?;
+            finished(epilogue.as_ref(), first.with_dims(declared.dims.clone()), &rest[1..])
         }
     }
 }

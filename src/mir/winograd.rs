@@ -24,13 +24,13 @@
 //!
 //! Infinities in the input make NaN of all results of their tile.
 
-use super::Expr;
+use super::{Contract, Expr, Op, Weights};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use serde::{Deserialize, Serialize};
 
-/// One side of a convolution by F(m, 3) along two spatial axes; the products between both sides are
-/// an [`Op::Contract`](super::Op::Contract). Only f32.
+/// A convolution by F(m, 3) along two spatial axes, or one side of it; the products between both sides
+/// are an [`Op::Contract`](super::Op::Contract) then. Only f32.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Winograd {
     /// m, the extent of a tile of results along both axes: 2, 4 or 6.
@@ -39,7 +39,7 @@ pub struct Winograd {
     pub side: Side,
 }
 
-/// Which side of the products.
+/// Which side of the products, or all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Side {
     /// One operand X `[N, H, W, C]`; result `[(m + 2)^2, N * tiles, C]`. Tile (i, j) is made of rows
@@ -57,12 +57,86 @@ pub enum Side {
         /// As in [`Contract`](super::Contract).
         epilogue: Option<Expr>,
     },
+    /// Operands: the parts of X by its channels, `[N, H, W, C_i]` each; the transformed weights in panels,
+    /// `[(m + 2)^2, K / width, C, width]`, rounded up; then those of the epilogue. Result
+    /// `[N, H', W', K]`: tiles as for [`Side::Input`], as many as cover it. What lies between the sides
+    /// is in working memory, a band of rows of tiles at a time.
+    Both {
+        /// As for [`Side::Input`].
+        before: [usize; 2],
+        /// How many parts X has.
+        parts: usize,
+        /// Rows of tiles in a band (the last one of an image may have fewer).
+        rows: usize,
+        /// Columns of a panel.
+        width: usize,
+        /// As in [`Contract`](super::Contract).
+        epilogue: Option<Expr>,
+    },
 }
 
 impl Winograd {
     /// Extent of a tile of inputs, which is the number of points: m + 2.
     pub fn points(&self) -> usize {
         self.tile + 2
+    }
+
+    /// The first operand that belongs to the epilogue.
+    pub fn first_extra(&self) -> usize {
+        match self.side {
+            Side::Input { .. } | Side::Output { .. } => 1,
+            Side::Both { parts, .. } => parts + 1,
+        }
+    }
+
+    /// How [`Side::Both`] is cut, for inputs with so many channels in all and a result of these four
+    /// dimensions; `None` for one side.
+    pub fn bands(&self, channels: usize, result: &[usize]) -> Option<Bands> {
+        let (&Side::Both { rows, .. }, &[images, height, width, outputs]) = (&self.side, result)
+        else {
+            return None;
+        };
+        let tiles = [height, width].map(|extent| extent.div_ceil(self.tile));
+        let rows = rows.clamp(1, tiles[0].max(1));
+        let of_image = tiles[0].div_ceil(rows);
+        // What belongs to one point, with a line between: points that lie a power of two apart
+        // meet in the same lines of the cache.
+        const LINE: usize = 16;
+        let point = |channels: usize| (rows * tiles[1] * channels).next_multiple_of(LINE) + LINE;
+        Some(Bands {
+            tiles,
+            of_image,
+            shares: (images * of_image).min(SHARES),
+            points: [channels, outputs].map(point),
+            all: self.points().pow(2),
+        })
+    }
+}
+
+/// At most so many shares: more would take more working memory, fewer would leave threads idle.
+const SHARES: usize = 8;
+
+/// How a convolution is cut into bands, and those into shares, each with working memory of its own.
+/// It follows from the dimensions alone: the arena's size depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bands {
+    /// Rows and columns of tiles in an image.
+    pub tiles: [usize; 2],
+    /// Bands of an image.
+    pub of_image: usize,
+    /// How many shares there are, of which each has its part of all bands; they may be computed side by
+    /// side.
+    pub shares: usize,
+    /// Elements from one point of a band to the next, of inputs and of products.
+    pub points: [usize; 2],
+    /// Points of a tile.
+    pub all: usize,
+}
+
+impl Bands {
+    /// Elements of working memory for a share: the inputs of all points, then the products.
+    pub fn elements(&self) -> usize {
+        self.points.iter().fold(0, |sum, point| sum.saturating_add(self.all.saturating_mul(*point)))
     }
 }
 
@@ -129,6 +203,28 @@ pub fn both_axes(matrix: &[Vec<f64>], block: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let rows = matrix.iter().map(|row| (0..block[0].len()).map(|j| along(row, j)).collect());
     let rows: Vec<Vec<f64>> = rows.collect();
     rows.iter().map(|r| matrix.iter().map(|row| dot(row, &|j| r[j])).collect()).collect()
+}
+
+/// All of it by its definition, without the epilogue.
+pub(super) fn both(w: &Winograd, operands: &[&Tensor], ty: &Type) -> Tensor {
+    let Side::Both { before, parts, width, .. } = w.side else {
+        unreachable!("one side has a definition of its own")
+    };
+    let [n, height, columns, outputs] = [0, 1, 2, 3].map(|axis| ty.dims[axis]);
+    let tiles = [height, columns].map(|extent| extent.div_ceil(w.tile));
+    let points = w.points().pow(2);
+    let of = |channels: usize| Type::new(DType::F32, [points, n * tiles[0] * tiles[1], channels]);
+    let transformed: Vec<Tensor> = operands[..parts]
+        .iter()
+        .map(|x| input(w.tile, before, tiles, x, &of(x.dims()[3])))
+        .collect();
+    let transformed: Vec<&Tensor> = transformed.iter().collect();
+    let channels = transformed.iter().map(|x| x.dims()[2]).sum();
+    let transformed = super::eval::op(&Op::Concat { axis: 2 }, &transformed, &of(channels));
+    let weights = Weights::Panels { width, columns: outputs };
+    let products = Op::Contract(Contract { weights, epilogue: None, backwards: false });
+    let products = super::eval::op(&products, &[&transformed, operands[parts]], &of(outputs));
+    output(w.tile, &products, ty)
 }
 
 /// The input's side by its definition.

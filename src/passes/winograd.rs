@@ -4,7 +4,11 @@
 //!
 //! Weights are transformed here, in 64 bits, and rounded once. A zero border around the input is left to
 //! the transformation. The image is cut into bands of rows of tiles, one after the other, so that what lies
-//! between the three steps stays in the cache, and needs no room that the model does not need elsewhere.
+//! between the three stays in the cache, and needs no room that the model does not need elsewhere.
+//!
+//! All three are one step ([`Side::Both`]) where the weights stay in the cache for all bands: threads
+//! share bands, and each reads what it wrote itself. Else they are three steps, and threads share the
+//! weights.
 //!
 //! Which tiles and bands, and whether any, is decided by what the steps cost on the machine
 //! ([`Case::cost`]): fewer products and more of everything else, weights above all.
@@ -12,7 +16,7 @@
 use super::pack::panels_of;
 use super::rewrite::Rewriter;
 use crate::machine::Machine;
-use crate::mir::winograd::{Matrices, Side, Winograd};
+use crate::mir::winograd::{Bands, Matrices, Side, Winograd};
 use crate::mir::{Contract, Conv, Graph, Node, Op, Value, Weights};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
@@ -33,9 +37,8 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
             continue;
         };
         let weights = node.operands[1];
-        let rows = case.images * plan.height * case.tiles(plan.tile)[1];
-        let width =
-            machine.tile(rows, case.outputs, case.distance()).vectors * machine.lanes as usize;
+        let tile = machine.tile(case.rows(plan), case.outputs, case.distance());
+        let width = tile.vectors * machine.lanes as usize;
         let key = (weights, plan.tile, width);
         let constant = match (transformed.get(&key), graph.constant(weights)) {
             (Some(&known), _) => known,
@@ -93,6 +96,9 @@ fn transform(weights: &Tensor, m: usize) -> Tensor {
     Tensor::from_f32s([points * points, inputs, outputs], &out)
 }
 
+/// How much longer steps may take on one thread than one step that threads share better.
+const EXCHANGED: f64 = 1.15;
+
 /// How one convolution is done.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
@@ -100,6 +106,8 @@ struct Plan {
     tile: usize,
     /// Rows of tiles in a band.
     height: usize,
+    /// Whether it is one step, else three for each band.
+    whole: bool,
 }
 
 /// A convolution for which there is a plan.
@@ -178,28 +186,60 @@ impl<'a> Case<'a> {
         let mut best: Option<(f64, Plan)> = None;
         for tile in [4, 2, 6] {
             let rows = self.tiles(tile)[0];
-            for bands in 1..=rows {
-                let plan = Plan { tile, height: rows.div_ceil(bands) };
+            let plans = (1..=rows).flat_map(|bands| {
+                let height = rows.div_ceil(bands);
+                [true, false].map(|whole| Plan { tile, height, whole })
+            });
+            for plan in plans {
                 // The lowest bands must do if nothing fits.
-                if plan.height > 1 && self.between(plan) > room {
-                    continue;
-                }
+                let fits = self.between(plan) <= room || plan.height == 1 && !plan.whole;
+                let cost = match plan.whole {
+                    _ if !fits => continue,
+                    true => self.cost_as_one(machine, plan),
+                    // Much of what a thread reads then another has written.
+                    false => Some(EXCHANGED * self.cost(machine, plan)),
+                };
                 // The larger the tile, the more is lost by rounding.
                 let worth = if tile == 6 { 0.85 } else { 1.0 };
-                let cost = self.cost(machine, plan);
-                if best.is_none_or(|(least, _)| cost < least * worth) {
+                if let Some(cost) = cost
+                    && best.is_none_or(|(least, _)| cost < least * worth)
+                {
                     best = Some((cost, plan));
                 }
             }
         }
-        best.filter(|(cost, _)| *cost < 0.92 * self.direct(machine)).map(|(_, plan)| plan)
+        let worth = |(cost, plan): &(f64, Plan)| {
+            let cost = if plan.whole { *cost } else { cost / EXCHANGED };
+            cost < 0.92 * self.direct(machine)
+        };
+        best.filter(worth).map(|(_, plan)| plan)
     }
 
-    /// Bytes that are kept between the steps of a band.
+    /// Bytes that are kept between the transformations, at a time.
     fn between(&self, plan: Plan) -> u64 {
         let points = (plan.tile + 2).pow(2);
-        let tiles = self.images * plan.height * self.tiles(plan.tile)[1];
-        (points * tiles * (self.channels + self.outputs) * 4) as u64
+        let one = points * self.rows(plan) * (self.channels + self.outputs) * 4;
+        let bands = self.bands(plan);
+        bands.map_or(one, |bands| bands.shares * bands.elements() * 4) as u64
+    }
+
+    /// How it is cut as one step.
+    fn bands(&self, plan: Plan) -> Option<Bands> {
+        let side = self.both(plan, 1).filter(|_| plan.whole)?;
+        Winograd { tile: plan.tile, side }.bands(self.channels, &self.node.ty.dims)
+    }
+
+    /// It as one step, with panels of so many columns.
+    fn both(&self, plan: Plan, width: usize) -> Option<Side> {
+        let (before, parts, rows) = (self.before, self.inputs.len(), plan.height);
+        let epilogue = self.conv.epilogue.clone();
+        plan.whole.then_some(Side::Both { before, parts, rows, width, epilogue })
+    }
+
+    /// Tiles of a band: rows of the products.
+    fn rows(&self, plan: Plan) -> usize {
+        let images = if plan.whole { 1 } else { self.images };
+        images * plan.height * self.tiles(plan.tile)[1]
     }
 
     /// Bytes from one row of the product's first operand to the next.
@@ -221,7 +261,7 @@ impl<'a> Case<'a> {
         let points = (plan.tile + 2).pow(2) as f64;
         let tiles = self.tiles(plan.tile);
         let bands = tiles[0].div_ceil(plan.height) as f64;
-        let rows = self.images * plan.height * tiles[1];
+        let rows = self.rows(plan);
         let vectors = |channels: usize| channels.div_ceil(machine.lanes as usize) as f64;
         // A point of a tile: its share of the sums along both axes, a load, a store.
         let each = rows as f64 * points * (plan.tile as f64 + 3.0);
@@ -240,6 +280,45 @@ impl<'a> Case<'a> {
         bands * band + loads * products.max(loading) + (bands - loads) * products
     }
 
+    /// Cycles that a plan of one step takes; `None` where there are too few bands to share, or each
+    /// would wait for the weights.
+    fn cost_as_one(&self, machine: &Machine, plan: Plan) -> Option<f64> {
+        let bands = self.bands(plan)?;
+        let count = self.images * bands.of_image;
+        let points = bands.all as f64;
+        let vectors = |channels: usize| channels.div_ceil(machine.lanes as usize) as f64;
+        let kinds = vectors(self.channels) + vectors(self.outputs);
+        let band = |rows: usize| {
+            let tiles = rows * bands.tiles[1];
+            let transformations = tiles as f64 * points * (plan.tile as f64 + 3.0) * kinds;
+            let products = machine.product(tiles, self.outputs, self.distance());
+            (transformations, points * products * self.channels as f64)
+        };
+        let (whole, rest) = (bands.tiles[0] / plan.height, bands.tiles[0] % plan.height);
+        let weights = points * 4.0 * (self.channels * self.outputs) as f64;
+        let working = bands.elements() as f64 * 4.0;
+        let l2 = machine.l2 as f64;
+        let loading = weights / machine.stream();
+        let far = weights + working > 0.9 * l2;
+        let (transformed, multiplied) = band(plan.height);
+        if count < 4 || far && multiplied < 2.0 * loading {
+            return None;
+        }
+        let (last, last_products) = if rest > 0 { band(rest) } else { (0.0, 0.0) };
+        const BAND: f64 = 100.0;
+        let all = |whole: f64, rest: f64, times: usize| {
+            self.images as f64 * (whole * times as f64 + rest)
+        };
+        let cost = all(transformed, last, whole)
+            + all(multiplied, last_products, whole)
+            + BAND * count as f64
+            + if far { 0.0 } else { loading };
+        // Two threads have as many bands each, and each share has working memory of its own.
+        let uneven = (count.div_ceil(2) * 2) as f64 / count as f64 - 1.0;
+        let memory = self.between(plan) as f64 / l2;
+        Some(cost * (1.0 + uneven / 4.0 + memory / 256.0))
+    }
+
     /// The steps in the place of node `old`.
     fn write(
         &self,
@@ -254,6 +333,11 @@ impl<'a> Case<'a> {
         let origins = &self.node.origins;
         let inputs: Vec<Value> = self.inputs.iter().map(|&v| r.get(v)).collect();
         let extra: Vec<Value> = r.operands(old).split_off(2);
+        if let Some(side) = self.both(plan, width) {
+            let op = Op::Winograd(Winograd { tile: m, side });
+            let operands = [inputs, vec![weights], extra].concat();
+            return r.push(op, operands, self.node.ty.clone(), origins.clone());
+        }
         let f32 = |dims: &[usize]| Type::new(DType::F32, dims.to_vec());
         let mut bands = vec![];
         for first in (0..tiles[0]).step_by(plan.height) {

@@ -22,11 +22,11 @@
 mod plan;
 mod shapes;
 
+use super::Attention;
 use super::StepInfo;
 use super::liveness::ranges;
 use super::room::room;
 use super::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, POINTER_BYTES, Port, Step};
-use super::{Attention, Shares};
 use crate::mir::{Contract, Conv, Pool, Rows, Side, Weights, Winograd, windows};
 use crate::types::{DType, Type};
 use cranelift_entity::{EntityRef, SecondaryMap};

@@ -12,9 +12,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
     let holds = |what: bool, text: &str| {
         if what { Ok(()) } else { Err(format!("{text}: {} to {result}", list(operands))) }
     };
-    if !matches!(op, Op::Attention(_)) {
-        holds(scratch.is_none(), "a scratch")?;
-    }
+    let dims: Vec<&[usize]> = operands.iter().map(|operand| &operand.dims[..]).collect();
     let all_of_one_type = |list: &[Access]| list.iter().all(|a| a.dtype == result.dtype);
     match op {
         Op::Rows(rows) => rows_shapes(rows, operands, result),
@@ -51,13 +49,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
         Op::Attention(attention) => {
             holds(operands.len() >= 3 && result.dims.len() >= 2, "attention")?;
             let scores = attention_shapes(attention, operands, result)?;
-            let shares = Shares::of(&operands[0].dims, &operands[1].dims);
-            let fits = |scratch: &Access| {
-                scratch.dims == [shares.count, shares.elements()]
-                    && scratch.is_dense()
-                    && scratch.dtype == DType::F32
-            };
-            holds(scores && scratch.as_ref().is_some_and(fits), "attention with its scratch")
+            holds(scores, "attention")
         }
         Op::Conv(conv) => conv_shapes(conv, operands, result),
         Op::Winograd(w) => winograd_shapes(w, operands, result),
@@ -91,7 +83,15 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
             count(0)?;
             holds(literal.dtype == result.dtype, "the value's type")
         }
-    }
+    }?;
+    // What it is made of is right by now.
+    let fits = match (op.scratch(&dims, &result.dims), scratch) {
+        (Some(needed), Some(scratch)) => {
+            scratch.dims == needed && scratch.is_dense() && scratch.dtype == DType::F32
+        }
+        (needed, scratch) => needed.is_none() && scratch.is_none(),
+    };
+    holds(fits, "its scratch")
 }
 
 pub(super) fn rows_shapes(rows: &Rows, operands: &[Access], result: &Access) -> Result<(), String> {
@@ -201,6 +201,28 @@ pub(super) fn winograd_shapes(
         return Err(format!("tiles of {} in {first}", w.tile));
     }
     let points = w.points();
+    if let Side::Both { before, parts, rows, width, epilogue } = &w.side {
+        let (Some(inputs), Some(weights), [n, _, _, k]) =
+            (operands.get(..*parts), operands.get(*parts), &result.dims[..])
+        else {
+            return Err(format!("{} operands for {parts} parts to {result}", operands.len()));
+        };
+        let alike = inputs.iter().all(|x| {
+            x.dtype == DType::F32
+                && x.dims.len() == 4
+                && x.dims[0] == *n
+                && x.dims[1..3] == first.dims[1..3]
+        });
+        if !alike || *parts == 0 || *rows == 0 || before.iter().any(|&n| n >= points) {
+            return Err(format!("{before:?} before, bands of {rows}: {}", list(inputs)));
+        }
+        let channels = inputs.iter().map(|x| x.dims[3]).sum();
+        let fits = |w: usize| weights.dims == [points * points, k.div_ceil(w), channels, w];
+        if *width == 0 || !fits(*width) || weights.dtype != DType::F32 {
+            return Err(format!("weights {weights} in panels of {width}"));
+        }
+        return finished_shapes(epilogue.as_ref(), DType::F32, &operands[parts + 1..], result);
+    }
     let (transformed, image, tiles) = match &w.side {
         Side::Input { before, tiles } => {
             if !extra.is_empty() || before.iter().any(|&n| n >= points) {
@@ -208,7 +230,7 @@ pub(super) fn winograd_shapes(
             }
             (result, first, Some(*tiles))
         }
-        Side::Output { .. } => (first, result, None),
+        Side::Output { .. } | Side::Both { .. } => (first, result, None),
     };
     let [n, h, width, c] = image.dims[..] else {
         return Err(format!("{image} has no two spatial axes"));
@@ -219,7 +241,7 @@ pub(super) fn winograd_shapes(
     }
     let epilogue = match &w.side {
         Side::Input { .. } => None,
-        Side::Output { epilogue } => epilogue.as_ref(),
+        Side::Output { epilogue } | Side::Both { epilogue, .. } => epilogue.as_ref(),
     };
     finished_shapes(epilogue, first.dtype, extra, result)
 }

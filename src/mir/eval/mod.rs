@@ -66,6 +66,10 @@ pub fn op(op: &Op, operands: &[&Tensor], ty: &Type) -> Tensor {
                 let sums = winograd::output(w.tile, operands[0], ty);
                 epilogue(expr.as_ref(), sums, &operands[1..], ty)
             }
+            Side::Both { parts, epilogue: expr, .. } => {
+                let sums = winograd::both(w, operands, ty);
+                epilogue(expr.as_ref(), sums, &operands[parts + 1..], ty)
+            }
         },
         Op::Pool(p) => pool(p, operands[0], ty),
         Op::Gather { axis } => gather(*axis, operands[0], operands[1], ty),

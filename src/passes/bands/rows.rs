@@ -142,6 +142,19 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
                 let window = Window { stride: w.tile as i64, first, last, ..Window::SAME };
                 vec![Source::Rows(Axis { axis: 1, unit: 1 }, window)]
             }
+            Side::Both { before, parts, .. } => {
+                let x = match axis {
+                    0 => same(0),
+                    1 if unit == 1 => {
+                        let first = -(before[0] as i64);
+                        let window = Window { first, last: first + 2, ..Window::SAME };
+                        Source::Rows(Axis { axis: 1, unit: 1 }, window)
+                    }
+                    _ => return None,
+                };
+                let weights = broadcast(parts + 1, dims);
+                [vec![x; *parts], vec![Source::Whole], weights].concat()
+            }
             Side::Output { .. } => {
                 if axis != 1 || unit != 1 || dims[0] != 1 {
                     return None;
@@ -220,7 +233,7 @@ pub(super) fn computed(
     let node = &graph.nodes[value];
     let count = rows.count(&node.ty);
     if let Op::Winograd(w) = &node.op
-        && let Side::Output { .. } = w.side
+        && let Side::Output { .. } | Side::Both { .. } = w.side
     {
         return need.start / w.tile * w.tile..need.end.next_multiple_of(w.tile).min(count);
     }

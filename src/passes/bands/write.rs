@@ -253,6 +253,9 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
             before[0] = before[0].saturating_sub(rows.start * *tile);
             tiles[0] = rows.len();
         }
+        Op::Winograd(Winograd { side: Side::Both { before, .. }, .. }) => {
+            before[0] = before[0].saturating_sub(rows.start);
+        }
         Op::Input { .. }
         | Op::Constant(_)
         | Op::Map(_)

@@ -14,7 +14,7 @@ use rlx_aot::lir::{Access, Buffer, Op, StepInfo};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::expr::{Binary, Comparison, Expr, Literal, Unary};
 use rlx_aot::mir::{self, Contract, Conv, Pool, Reduction, Rows, Stage, Weights, windows};
-use rlx_aot::mir::{Attention, Scalar, Shares, Side, Winograd};
+use rlx_aot::mir::{Attention, Scalar, Side, Winograd};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 
@@ -326,12 +326,10 @@ fn case(seed: u64) -> Case {
             spread(&placed.access, Some(&full))
         })
         .collect();
-    let scratch = matches!(trial.op, Op::Attention(_)).then(|| {
-        let [q, k] = [0, 1].map(|i| &trial.operands[i].access.dims);
-        let shares = Shares::of(q, k);
-        let ty = Type::new(DType::F32, [shares.count, shares.elements()]);
-        Access::dense(Buffer::new(count + 1), &ty)
-    });
+    let dims: Vec<&[usize]> = trial.operands.iter().map(|o| &o.access.dims[..]).collect();
+    let scratch = trial.op.scratch(&dims, &trial.ty.dims);
+    let scratch =
+        scratch.map(|dims| Access::dense(Buffer::new(count + 1), &Type::new(DType::F32, dims)));
     let working = scratch.iter().map(|access| spread(access, None));
     let data: Vec<Data> = data.into_iter().chain(working).collect();
     let step = StepInfo {
