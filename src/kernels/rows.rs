@@ -4,7 +4,9 @@
 //! other goes over each row in passes: a reduced stage ends the pass that computes it, and what
 //! comes after is a pass of its own, in which cheap expressions are computed again. An expensive one
 //! is computed once and kept in the row of the result until that is written. Short rows are kept in
-//! registers instead.
+//! registers instead, and those of a vector or two lie side by side in lanes (`short`).
+
+mod short;
 
 use super::combine::Combine;
 use super::expr::{self, Body};
@@ -29,7 +31,7 @@ pub(super) fn kernel(frame: &Frame<'_>, rows: &Rows) -> Result<Option<KernelPlan
     {
         return Ok(Some(map(frame, &program)));
     }
-    Ok(Some(program.passes(frame)))
+    Ok(Some(short::kernel(frame, &program).unwrap_or_else(|| program.passes(frame))))
 }
 
 /// A program, ready to be written for rows.

@@ -191,6 +191,53 @@ impl Expr {
         Expr { nodes: vec![Scalar::Operand(0)] }
     }
 
+    /// `log(1 + exp(x))` of operand 0, without overflow: `max(x, 0) + log(1 + t)` with `t = exp(-|x|)`, and the
+    /// logarithm by Kahan's correction for what `1 + t` loses.
+    pub fn softplus(dtype: DType) -> Expr {
+        let mut e = Expr::new();
+        let x = e.operand(0);
+        let size = e.unary(Unary::Abs, x);
+        let turned = e.unary(Unary::Neg, size);
+        let t = e.unary(Unary::Exp, turned);
+        let tail = e.log_one_plus(dtype, t);
+        let zero = e.literal(dtype, 0.0);
+        let high = e.binary(Binary::Max, x, zero);
+        e.binary(Binary::Add, high, tail);
+        e
+    }
+
+    /// `log(1 + t)`, exact where `t` is small.
+    pub fn log_one_plus(&mut self, dtype: DType, t: Ref) -> Ref {
+        let one = self.literal(dtype, 1.0);
+        let sum = self.binary(Binary::Add, one, t);
+        let log = self.unary(Unary::Log, sum);
+        let rounded = self.binary(Binary::Sub, sum, one);
+        let product = self.binary(Binary::Mul, log, t);
+        let quotient = self.binary(Binary::Div, product, rounded);
+        let tiny = self.compare(Comparison::Equal, sum, one);
+        self.select(tiny, t, quotient)
+    }
+
+    /// The node that stands for operand 0 of `pattern`, where `at` computes that.
+    pub fn matches(&self, at: Ref, pattern: &Expr) -> Option<Ref> {
+        let mut operand = None;
+        let mut open = vec![(at, u32::try_from(pattern.nodes.len()).ok()?.checked_sub(1)?)];
+        while let Some((at, of)) = open.pop() {
+            let (own, wanted) = (self.nodes[at as usize], pattern.nodes[of as usize]);
+            if wanted == Scalar::Operand(0) {
+                if *operand.get_or_insert(at) != at {
+                    return None;
+                }
+                continue;
+            }
+            if own.with_args(|_| 0) != wanted.with_args(|_| 0) {
+                return None;
+            }
+            open.extend(own.args().into_iter().zip(wanted.args()));
+        }
+        operand
+    }
+
     /// Appends a node (or finds an equal one).
     pub fn push(&mut self, node: Scalar) -> Ref {
         let found = self.nodes.iter().position(|n| *n == node);

@@ -119,13 +119,12 @@ impl Formula {
     /// `log(1 + t)` for `t` from 0 to 1: what 1 + t loses by rounding, a factor t / ((1 + t) - 1) gives
     /// back (Kahan; in Higham, Accuracy and Stability of Numerical Algorithms, 1.14.1).
     pub fn log_one_plus(&mut self, t: Ref) -> Ref {
-        let one = self.lit(1.0);
-        let sum = self.add(one, t);
-        let (log, rounded) = (self.log(sum), self.sub(sum, one));
-        let product = self.mul(log, t);
-        let quotient = self.div(product, rounded);
-        let tiny = self.equal(sum, one);
-        self.select(tiny, t, quotient)
+        self.expr.log_one_plus(self.dtype, t)
+    }
+
+    /// `log(1 + exp(x))`, without overflow.
+    pub fn softplus(&mut self, x: Ref) -> Ref {
+        self.expr.inline(&Expr::softplus(self.dtype), &[x])
     }
 
     /// The expression with this result.

@@ -122,13 +122,7 @@ unary! {
         f.mul(x, gate)
     };
     /// log(1 + exp(x)), without overflow.
-    Softplus FLOATS, Tolerance::Relative(1e-6), |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), FLOATS_ONLY, |f, x| {
-        let magnitude = f.abs(x);
-        let negative = f.neg(magnitude);
-        let (t, zero) = (f.exp(negative), f.lit(0.0));
-        let (low, high) = (f.log_one_plus(t), f.max(x, zero));
-        f.add(high, low)
-    };
+    Softplus FLOATS, Tolerance::Relative(1e-6), |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), FLOATS_ONLY, Formula::softplus;
     /// x / (1 + |x|); of infinities, NaN.
     Softsign FLOATS, Tolerance::Ulps(4), |x| x / (1.0 + x.abs()), FLOATS_ONLY, |f, x| {
         let magnitude = f.abs(x);

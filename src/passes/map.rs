@@ -1,6 +1,7 @@
-//! Chains of element-wise nodes become one.
+//! Chains of element-wise nodes become one, in the simplest form that is known for them.
 
 use super::epilogue::is_f32;
+use super::identities::simpler;
 use super::rewrite::{Rewriter, merged};
 use crate::mir::{Expr, Graph, Op, Value};
 use crate::types::DType;
@@ -59,7 +60,7 @@ fn joined(
     let outer: Vec<u32> =
         operands.iter().map(|&v| if v == before { made } else { place(&mut out, v) }).collect();
     let result = out.inline(expr, &outer);
-    let out = out.returning(result);
+    let out = simpler(out.returning(result), graph.ty(before).dtype);
     let dtypes = |list: &[Value]| list.iter().map(|&v| graph.ty(v).dtype).collect::<Vec<DType>>();
     // Vector code stays vector code.
     let same = is_f32(first, &dtypes(&producer.operands)) == is_f32(expr, &dtypes(operands));

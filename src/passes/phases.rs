@@ -2,18 +2,23 @@
 //! phases: results that lie `s` apart, `s - 1` being the number of zeros, meet elements under the same
 //! taps, every s-th, and zeros under the others. So there are `s` convolutions along an axis, each with
 //! its taps, over the elements themselves, and their results interleave.
+//!
+//! Along the last axis they may be one convolution with `s` times as many channels, over the elements that
+//! any of the phases meets, whose results lie where they belong: where that is no slower, as with few
+//! channels.
 
-use super::rewrite::Rewriter;
-use crate::mir::{Conv, Graph, Node, Op, Value, Weights};
+use super::rewrite::{Rewriter, is_repeatable};
+use crate::machine::Machine;
+use crate::mir::{Conv, Graph, Literal, Node, Op, Value, Weights};
 use crate::tensor::Tensor;
 use crate::types::Type;
 use bytes::Bytes;
 
 /// See the module's text.
-pub fn split(graph: Graph) -> Graph {
+pub fn split(graph: Graph, machine: &Machine) -> Graph {
     let mut r = Rewriter::new(&graph);
     for (old, node) in &graph.nodes {
-        let Some(case) = Case::new(&graph, node) else {
+        let Some(case) = Case::new(&graph, node, machine) else {
             r.copy(old);
             continue;
         };
@@ -48,7 +53,21 @@ struct Phase {
     start: usize,
 }
 
+/// What all phases of an axis meet.
+#[derive(Clone, Copy, Debug)]
+struct Union {
+    /// The first bordered element that one of them meets.
+    start: usize,
+    taps: usize,
+}
+
 impl Axis {
+    fn union(&self) -> Option<Union> {
+        let start = self.phases.iter().map(|phase| phase.start).min()?;
+        let end = self.phases.iter().map(|phase| phase.start + phase.taps).max()?;
+        Some(Union { start, taps: end - start })
+    }
+
     /// `elements`, with `low` zeros before them; `None` where a phase meets none.
     fn new(elements: usize, step: usize, low: usize, taps: usize, results: usize) -> Option<Axis> {
         let each = results.div_ceil(step);
@@ -74,27 +93,41 @@ impl Axis {
     }
 }
 
+/// A list about axes in another order of these.
+fn reordered(list: &[usize], order: &[usize]) -> Vec<usize> {
+    order.iter().map(|&axis| list[axis]).collect()
+}
+
 struct Case<'a> {
     node: &'a Node,
     conv: &'a Conv,
     weights: &'a Tensor,
     /// Without the zeros.
     input: Value,
+    /// The order of its axes in which it is read.
+    order: Vec<usize>,
     axes: Vec<Axis>,
+    /// Of the last axis, where its phases are one convolution.
+    union: Option<Union>,
 }
 
 impl<'a> Case<'a> {
-    fn new(graph: &'a Graph, node: &'a Node) -> Option<Case<'a>> {
+    fn new(graph: &'a Graph, node: &'a Node, machine: &Machine) -> Option<Case<'a>> {
         let Op::Conv(conv) = &node.op else { return None };
-        let outer = &graph.nodes[node.operands[0]];
-        let Op::Pad { low, high: _, interior, value } = &outer.op else { return None };
+        let mut outer = &graph.nodes[node.operands[0]];
+        let mut order: Vec<usize> = (0..outer.ty.rank()).collect();
+        if let Op::Permute(perm) = &outer.op {
+            (order, outer) = (perm.clone(), &graph.nodes[outer.operands[0]]);
+        }
+        let Op::Pad { low, high, interior, value } = &outer.op else { return None };
+        let [low, high, interior] = [low, high, interior].map(|list| reordered(list, &order));
         let (input, last) = (outer.operands[0], interior.len() - 1);
-        let dims = &graph.ty(input).dims;
+        let dims = reordered(&graph.ty(input).dims, &order);
         let plain = conv.strides.iter().chain(&conv.dilations).all(|&n| n == 1)
             && conv.weights == Weights::Plain
             && value.f64() == 0.0
             && interior.iter().any(|&n| n > 0)
-            && [0, last].iter().all(|&i| interior[i] == 0 && outer.ty.dims[i] == dims[i])
+            && [0, last].iter().all(|&i| [low[i], high[i], interior[i]] == [0; 3])
             && !dims.contains(&0)
             && node.ty.elements() > 0;
         if !plain {
@@ -112,12 +145,29 @@ impl<'a> Case<'a> {
             let extents = dims.iter().rev().skip(1).zip(axes.iter().rev());
             extents.into_iter().all(|(&extent, axis)| axis.step == 1 || extent == 1)
         });
-        uniform.then_some(Case { node, conv, weights, input, axes })
+        let mut case = Case { node, conv, weights, input, order, axes, union: None };
+        let repeatable =
+            conv.groups == 1 && node.operands[2..].iter().all(|&v| is_repeatable(graph, v));
+        case.union = case.best_union(machine).filter(|_| repeatable);
+        uniform.then_some(case)
+    }
+
+    /// What the phases of the last axis meet, if one convolution over that is no slower than theirs.
+    fn best_union(&self, machine: &Machine) -> Option<Union> {
+        let axis = self.axes.last().filter(|axis| axis.phases.len() > 1)?;
+        let union = axis.union()?;
+        let [.., channels, columns] = *self.weights.dims() else { return None };
+        let time = |columns: usize, taps: usize| {
+            taps as f64 * machine.product(axis.each, columns, channels as u64 * 4)
+        };
+        let apart: f64 = axis.phases.iter().map(|phase| time(columns, phase.taps)).sum();
+        (time(columns * axis.phases.len(), union.taps) <= apart).then_some(union)
     }
 
     fn write(&self, r: &mut Rewriter<'_>, old: Value) -> Value {
         let operands = r.operands(old);
-        let mut input = r.get(self.input);
+        let input = r.get(self.input);
+        let mut input = r.permute(input, &self.order);
         if self.axes.iter().any(|axis| axis.border != [0, 0]) {
             let side = |end: usize| -> Vec<usize> {
                 let spatial = self.axes.iter().map(|axis| axis.border[end]);
@@ -128,10 +178,8 @@ impl<'a> Case<'a> {
             for (i, extent) in ty.dims.iter_mut().enumerate() {
                 *extent += low[i] + high[i];
             }
-            let Op::Pad { value, .. } = r.old.nodes[self.node.operands[0]].op else {
-                unreachable!("the operand is a pad");
-            };
             let interior = vec![0; low.len()];
+            let value = Literal::from_f64(ty.dtype, 0.0);
             let op = Op::Pad { low, high, interior, value };
             input = r.push(op, vec![input], ty, self.node.origins.clone());
         }
@@ -152,8 +200,18 @@ impl<'a> Case<'a> {
     ) -> Value {
         let at = chosen.len();
         let Some(axis) = self.axes.get(at) else {
-            return self.convolution(r, input, operands, chosen);
+            return self.convolution(r, input, operands, chosen, None);
         };
+        if let Some(union) = self.union
+            && at + 1 == self.axes.len()
+        {
+            let x = r.narrow(input, at + 1, union.start, axis.each + union.taps - 1);
+            let all = self.convolution(r, x, operands, chosen, Some(union));
+            let mut dims = r.new.ty(all).dims.clone();
+            dims[at + 1] *= axis.phases.len();
+            dims[at + 2] /= axis.phases.len();
+            return r.reshape(all, &dims);
+        }
         let mut parts: Vec<Value> = vec![];
         for (i, phase) in axis.phases.iter().enumerate() {
             let x = r.narrow(input, at + 1, phase.start, axis.each + phase.taps - 1);
@@ -182,11 +240,13 @@ impl<'a> Case<'a> {
         input: Value,
         operands: &[Value],
         chosen: &[usize],
+        union: Option<Union>,
     ) -> Value {
         let phases: Vec<&Phase> =
             self.axes.iter().zip(chosen).map(|(axis, &phase)| &axis.phases[phase]).collect();
-        let weights = self.taps(&phases);
-        let taps = phases.iter().map(|phase| phase.taps).collect();
+        let weights = self.taps(&phases, union);
+        let taps = phases.iter().map(|phase| phase.taps);
+        let taps = taps.chain(union.map(|union| union.taps)).collect();
         let origins = self.node.origins.clone();
         let constant = r.push(
             Op::Constant(weights.clone()),
@@ -198,16 +258,26 @@ impl<'a> Case<'a> {
         for (i, axis) in self.axes.iter().enumerate() {
             dims[i + 1] = axis.each;
         }
-        let all = [&[input, constant], &operands[2..]].concat();
+        let mut all = vec![input, constant];
+        let times = self.axes.last().filter(|_| union.is_some()).map_or(1, |a| a.phases.len());
+        for &operand in &operands[2..] {
+            all.push(r.repeated(operand, times));
+        }
+        if let Some(channels) = dims.last_mut() {
+            *channels *= times;
+        }
         let ty = self.node.ty.with_dims(dims);
         r.push(Op::Conv(Conv { taps, ..self.conv.clone() }), all, ty, origins)
     }
 
-    /// The weights of the taps that meet elements.
-    fn taps(&self, phases: &[&Phase]) -> Tensor {
+    /// The weights of the taps that meet elements, those of all phases of the last axis side by side where
+    /// it has a union.
+    fn taps(&self, phases: &[&Phase], union: Option<Union>) -> Tensor {
         let spatial = self.axes.len();
         let dims = self.weights.dims();
-        let size = dims[spatial..].iter().product::<usize>() * self.weights.ty().dtype.bytes();
+        let element = self.weights.ty().dtype.bytes();
+        let row = dims[spatial + 1] * element;
+        let size = dims[spatial] * row;
         let mut places = vec![0];
         for (axis, phase) in self.axes.iter().zip(phases) {
             let tap = |i: usize| phase.first + i * axis.step;
@@ -216,10 +286,36 @@ impl<'a> Case<'a> {
                 .collect();
         }
         let bytes = self.weights.bytes();
-        let data: Vec<u8> =
-            places.iter().flat_map(|&place| &bytes[place * size..][..size]).copied().collect();
         let taps = phases.iter().map(|phase| phase.taps);
-        let dims: Vec<usize> = taps.chain(dims[spatial..].iter().copied()).collect();
+        let (data, dims): (Vec<u8>, Vec<usize>) = match union.zip(self.axes.last()) {
+            None => (
+                places.iter().flat_map(|&place| &bytes[place * size..][..size]).copied().collect(),
+                taps.chain(dims[spatial..].iter().copied()).collect(),
+            ),
+            Some((union, axis)) => {
+                let mut data = vec![];
+                for place in places {
+                    for (tap, channel) in
+                        (0..union.taps).flat_map(|t| (0..dims[spatial]).map(move |c| (t, c)))
+                    {
+                        for phase in &axis.phases {
+                            let own = (union.start + tap).checked_sub(phase.start);
+                            match own.filter(|&own| own < phase.taps) {
+                                Some(own) => {
+                                    let at = place * axis.taps + phase.first + own * axis.step;
+                                    data.extend_from_slice(
+                                        &bytes[at * size + channel * row..][..row],
+                                    );
+                                }
+                                None => data.resize(data.len() + row, 0),
+                            }
+                        }
+                    }
+                }
+                let columns = dims[spatial + 1] * axis.phases.len();
+                (data, taps.chain([union.taps, dims[spatial], columns]).collect())
+            }
+        };
         let ty = Type::new(self.weights.ty().dtype, dims);
         Tensor::from_bytes(ty, Bytes::from(data)).expect("as many taps as there are places")
     }

@@ -1,7 +1,9 @@
 //! Rebuilding a graph node by node, with a map from old values to new ones.
 
 use crate::mir::{Graph, Node, Op, Origin, Output, Value};
+use crate::tensor::Tensor;
 use crate::types::Type;
+use bytes::Bytes;
 use cranelift_entity::SecondaryMap;
 
 /// A graph under reconstruction.
@@ -92,6 +94,22 @@ impl<'a> Rewriter<'a> {
         self.push(Op::Slice { starts, steps: vec![1; rank] }, vec![value], ty, origins)
     }
 
+    /// An operand of an epilogue ([`is_repeatable`]) for the channels of so many neighbouring results, one
+    /// behind the other.
+    pub(super) fn repeated(&mut self, value: Value, times: usize) -> Value {
+        let Node { op: Op::Constant(tensor), ty, origins, .. } = &self.new.nodes[value] else {
+            return value;
+        };
+        let Some(&channels) = ty.dims.last().filter(|&&d| d > 1 && times > 1) else { return value };
+        let row = channels * ty.dtype.bytes();
+        let data: Vec<u8> = tensor.bytes().chunks(row).flat_map(|row| row.repeat(times)).collect();
+        let mut dims = ty.dims.clone();
+        dims.iter_mut().next_back().into_iter().for_each(|channels| *channels *= times);
+        let (ty, origins) = (ty.with_dims(dims), origins.clone());
+        let tensor = Tensor::from_bytes(ty.clone(), Bytes::from(data)).expect("it has these bytes");
+        self.push(Op::Constant(tensor), vec![], ty, origins)
+    }
+
     /// The new graph.
     pub(super) fn finish(self) -> Graph {
         let get = |v: Value| self.values[v].expect("inputs and outputs are rewritten");
@@ -101,6 +119,15 @@ impl<'a> Rewriter<'a> {
             .collect();
         Graph { inputs, outputs, ..self.new }
     }
+}
+
+/// Whether an operand of an epilogue is the same for all results of a channel, and known or the same for all
+/// channels.
+pub(super) fn is_repeatable(graph: &Graph, operand: Value) -> bool {
+    let ty = graph.ty(operand);
+    let uniform = ty.dims.iter().rev().skip(1).all(|&d| d == 1);
+    let one = ty.dims.last().is_none_or(|&d| d == 1);
+    uniform && (one || graph.constant(operand).is_some())
 }
 
 /// The origins of several nodes, in order and without repetition.

@@ -144,6 +144,43 @@ impl Builder {
         rows
     }
 
+    /// The first `wanted` columns of a square whose first rows these are: element `i` of row `j` becomes
+    /// element `j` of column `i`. The other rows are zeros.
+    pub fn columns(&mut self, rows: &[Value], wanted: usize) -> Vec<Value> {
+        let lanes = self.lanes() as usize;
+        assert!(rows.len() <= lanes && wanted <= lanes && !rows.is_empty(), "they are of a square");
+        let zero = match self.type_of(rows[0]).is_float() {
+            true => self.f32(0.0),
+            false => self.i32(0),
+        };
+        let mut all: Vec<Option<Value>> = rows.iter().copied().map(Some).collect();
+        all.resize(lanes, None);
+        // The steps of a transposition that lead to what is wanted.
+        let mut needed = vec![vec![false; lanes]];
+        needed[0][..wanted].fill(true);
+        let mut distance = 1;
+        while distance < lanes {
+            let behind = &needed[needed.len() - 1];
+            needed.push((0..lanes).map(|i| behind[i] || behind[i ^ distance]).collect());
+            distance *= 2;
+        }
+        needed.pop();
+        while let Some(needed) = needed.pop() {
+            distance /= 2;
+            for i in (0..lanes).filter(|i| i & distance == 0) {
+                let pair = [all[i], all[i + distance]];
+                let [a, b] = pair.map(|row| row.unwrap_or(zero));
+                for (odd, to) in [(false, i), (true, i + distance)] {
+                    all[to] = (needed[to] && pair != [None; 2]).then(|| {
+                        let op = Op::Weave { a, b, distance: distance as u32, odd };
+                        self.define(self.type_of(a), op)
+                    });
+                }
+            }
+        }
+        all.into_iter().take(wanted).map(|column| column.unwrap_or(zero)).collect()
+    }
+
     /// The elements of `rows` in turn: element `i` of row `j` becomes element `i * rows + j` of all that is
     /// returned. There are a power of two of them.
     pub fn interleave(&mut self, rows: &[Value]) -> Vec<Value> {

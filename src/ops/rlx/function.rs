@@ -36,18 +36,12 @@ fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// `log(1 + exp(-|x|))`, by which softplus and its relatives do not overflow.
+/// `log(1 + exp(-|x|))`, by which a relative of softplus does not overflow.
 fn tail(f: &mut Formula, x: Ref) -> Ref {
     let size = f.abs(x);
     let turned = f.neg(size);
     let power = f.exp(turned);
     f.log_one_plus(power)
-}
-
-fn expand_softplus(f: &mut Formula, x: Ref) -> Ref {
-    let (zero, tail) = (f.lit(0.0), tail(f, x));
-    let high = f.max(x, zero);
-    f.add(high, tail)
 }
 
 /// `clamp(x / 6 + 1 / 2, 0, 1)`.
@@ -110,7 +104,7 @@ functions! {
     Floor f64::floor, |f, x| f.floor(x);
     Ceil f64::ceil, |f, x| f.unary(Unary::Ceil, x);
     Sign |x| if x == 0.0 || x.is_nan() { x } else { x.signum() }, |f, x| f.unary(Unary::Sign, x);
-    Softplus softplus, expand_softplus;
+    Softplus softplus, Formula::softplus;
     Elu |x| if x < 0.0 { x.exp_m1() } else { x }, |f, x| {
         let zero = f.lit(0.0);
         let low = f.min(x, zero);
@@ -122,7 +116,7 @@ functions! {
     HardSwish |x| x * hard_sigmoid(x), |f, x| { let gate = expand_hard_sigmoid(f, x); f.mul(x, gate) };
     HardSigmoid hard_sigmoid, expand_hard_sigmoid;
     Mish |x| x * softplus(x).tanh(), |f, x| {
-        let plus = expand_softplus(f, x);
+        let plus = f.softplus(x);
         let gate = f.tanh(plus);
         f.mul(x, gate)
     };

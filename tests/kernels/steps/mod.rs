@@ -76,6 +76,9 @@ fn rows(r: &mut Random) -> Trial {
     let mut dims = r.dims(rank, 2000);
     if r.chance(30) {
         dims[rank - 1] = r.pick(&[100, 127, 384]);
+    } else if rank > 1 && r.chance(40) {
+        // Many short rows.
+        (dims[rank - 2], dims[rank - 1]) = (5 + r.below(60), 1 + r.below(33));
     }
     let others = [DType::F64, DType::F64, DType::I32, DType::I64];
     let ty = if r.chance(75) { DType::F32 } else { r.pick(&others) };
