@@ -1,15 +1,24 @@
-//! Recurrent operators in MIR: unrolled over time. The products with W are one contraction over all
-//! steps; a step is a contraction with R and element-wise expressions, the same nodes every time, so
-//! that one kernel serves all steps.
+//! Recurrent operators in MIR: unrolled over time. The products with W are contractions over bands of
+//! steps, each just before its first step: a band is long enough to be computed as fast as the whole. A step is a
+//! contraction with R and element-wise expressions, the same nodes every time, so that one kernel serves all steps.
 
 use super::*;
 use crate::mir::expr::Ref;
 use crate::mir::{Binary, Builder, Comparison, Expr, Value};
 
+/// Rows of a band, at least, for a W that stays in a cache, and for one that has to come from farther away in each
+/// band: fewer would take longer.
+const BANDS: [usize; 2] = [8, 64];
+
+/// Elements of a W that stays in a cache.
+const CACHED: usize = 1 << 18;
+
 /// What the steps of one direction read.
 struct Direction {
-    /// `[steps, batch, gates * hidden]`: products with W, and biases.
-    x: Value,
+    /// `[inputs, gates * hidden]`.
+    w: Value,
+    /// Biases of the products with W, and of those with R that are added to the same: `[gates * hidden]`.
+    bias: Option<Value>,
     /// `[hidden, gates * hidden]`.
     r: Value,
     /// Biases of the products with R that have to be added to them alone: `[hidden]`.
@@ -41,7 +50,11 @@ impl Recurrent {
         let time_axis = state_axis;
         let (mut all, mut last) = (vec![], [vec![], vec![]]);
         for (d, &backward) in self.backward.iter().enumerate() {
-            let direction = self.direction(mir, d, s, x, [w, r], [operand(B), operand(PEEPHOLES)]);
+            let direction = self.direction(mir, d, s, [w, r], [operand(B), operand(PEEPHOLES)]);
+            let cached = s.inputs * self.cell.gates() * s.hidden <= CACHED;
+            let least = BANDS[usize::from(!cached)];
+            let band = s.steps.div_ceil((s.steps * s.batch / least).max(1)).max(1);
+            let mut products: Option<(usize, Value)> = None;
             let mut initial = |i: usize| match operand(i) {
                 Some(v) => {
                     let own = mir.narrow(v, state_axis, d, 1);
@@ -53,7 +66,17 @@ impl Recurrent {
             let mut results = vec![];
             for i in 0..s.steps {
                 let t = if backward { s.steps - 1 - i } else { i };
-                let (new_h, new_c) = self.step_in_mir(mir, d, &direction, t, h, c);
+                let first = t / band * band;
+                let (_, rows) = match products {
+                    Some(known) if known.0 == first => known,
+                    _ => {
+                        let own = mir.narrow(x, 0, first, band.min(s.steps - first));
+                        *products.insert((first, direction.inputs(mir, own)))
+                    }
+                };
+                let row = mir.narrow(rows, 0, t - first, 1);
+                let row = mir.reshape(row, [s.batch, self.cell.gates() * s.hidden]);
+                let (new_h, new_c) = self.step_in_mir(mir, d, &direction, row, h, c);
                 let mut result = new_h;
                 (h, c) = match valid {
                     Some(valid) => {
@@ -94,7 +117,6 @@ impl Recurrent {
         mir: &mut Builder,
         d: usize,
         s: Sizes,
-        x: Value,
         [w, r]: [Value; 2],
         [biases, peepholes]: [Option<Value>; 2],
     ) -> Direction {
@@ -106,10 +128,8 @@ impl Recurrent {
         };
         let w = turned(mir, w, s.inputs);
         let r = turned(mir, r, s.hidden);
-        let x = mir.reshape(x, [s.steps * s.batch, s.inputs]);
-        let mut x = mir.contract(x, w);
         let mut own_bias = None;
-        if let Some(biases) = biases {
+        let bias = biases.map(|biases| {
             let part = |mir: &mut Builder, start: usize, count: usize| {
                 let own = mir.narrow(biases, 0, d, 1);
                 let own = mir.narrow(own, 1, start, count);
@@ -125,10 +145,8 @@ impl Recurrent {
             } else {
                 of_r
             };
-            let bias = mir.binary(Binary::Add, of_w, of_r);
-            x = mir.binary(Binary::Add, x, bias);
-        }
-        let x = mir.reshape(x, [s.steps, s.batch, rows]);
+            mir.binary(Binary::Add, of_w, of_r)
+        });
         let peepholes = peepholes.map(|p| {
             [0, 1, 2].map(|g| {
                 let own = mir.narrow(p, 0, d, 1);
@@ -136,23 +154,20 @@ impl Recurrent {
                 mir.reshape(own, [s.hidden])
             })
         });
-        Direction { x, r, own_bias, peepholes }
+        Direction { w, bias, r, own_bias, peepholes }
     }
 
-    /// One step: the new state, and the new cell state (the old one where the cell has none).
+    /// One step, whose inputs are `x`: the new state, and the new cell state (the old one where the cell has none).
     fn step_in_mir(
         &self,
         mir: &mut Builder,
         d: usize,
         direction: &Direction,
-        t: usize,
+        x: Value,
         h: Value,
         c: Value,
     ) -> (Value, Value) {
-        let [batch, hidden] = [mir.dims(h)[0], mir.dims(h)[1]];
-        let rows = self.cell.gates() * hidden;
-        let x = mir.narrow(direction.x, 0, t, 1);
-        let x = mir.reshape(x, [batch, rows]);
+        let hidden = mir.dims(h)[1];
         let gate = |mir: &mut Builder, v: Value, g: usize| mir.narrow(v, 1, g * hidden, hidden);
         let mut f = Formula { op: self, d, dtype: mir.ty(h).dtype, e: Expr::new(), operands: vec![] };
         match self.cell {
@@ -225,6 +240,20 @@ impl Recurrent {
                 (f.finish(mir, result), c)
             }
         }
+    }
+}
+
+impl Direction {
+    /// The products of some steps with W, and biases: `[steps, batch, gates * hidden]` of `[steps, batch, inputs]`.
+    fn inputs(&self, mir: &mut Builder, x: Value) -> Value {
+        let [steps, batch, inputs] = [0, 1, 2].map(|axis| mir.dims(x)[axis]);
+        let rows = mir.dims(self.w)[1];
+        let x = mir.reshape(x, [steps * batch, inputs]);
+        let mut x = mir.contract(x, self.w);
+        if let Some(bias) = self.bias {
+            x = mir.binary(Binary::Add, x, bias);
+        }
+        mir.reshape(x, [steps, batch, rows])
     }
 }
 

@@ -287,6 +287,11 @@ fn recurrences() -> Vec<Case> {
             }
         }
     }
+    // More than a band of steps.
+    for steps in [9, 13, 20] {
+        let (x, node) = (format!("f32[{steps},2,3]"), "LSTM direction=bidirectional hidden_size=5");
+        cases.push(read(node, &[&x, "f32[2,20,3]", "f32[2,20,5]", "f32[2,40]"]));
+    }
     let operands = operands(1, 1, false);
     let operands: Vec<_> = operands.iter().map(String::as_str).collect();
     for name in [
