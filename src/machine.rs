@@ -53,7 +53,7 @@ impl Machine {
         l2: 512 << 10,
     };
 
-    /// AVX2, FMA and F16C, which every processor with AVX2 has.
+    /// AVX2, FMA and F16C, which every processor with AVX2 has. Those of today have 1 MB of L2 or more.
     pub const AVX2: Machine = Machine {
         name: "avx2",
         lanes: 8,
@@ -61,6 +61,7 @@ impl Machine {
         fuses: true,
         rounds: true,
         half_floats: true,
+        l2: 1 << 20,
         ..Machine::CLIF
     };
 

@@ -129,14 +129,17 @@ impl Depthwise<'_> {
         // What neighbouring columns read is read at once: all channels, unless threads get too little.
         let lanes = frame.lanes();
         let each = self.channels.extent / (PLENTY / rows).max(1) / lanes * lanes;
-        levels.push(self.channels.clone().in_pieces(each.max(lanes)));
-        let last = levels.len() - 1;
-        let shares = Shares::of(&levels);
+        let near = self.near(taps);
+        let channels = self.channels.clone().in_pieces(each.min(near.unwrap_or(each)).max(lanes));
+        let channels_at = if near.is_some() { 0 } else { levels.len() };
+        levels.insert(channels_at, channels);
+        let rows = (0..levels.len()).filter(|&level| level != channels_at);
+        let shares = Shares::counting(&levels, rows.chain([channels_at]));
         let elements: i64 = frame.result().dims.iter().product();
         let work = elements * (taps + self.body.cost() + 1);
         let (mut b, pointers) = frame.open(shares.extent());
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
-            let channels = Level { extent: sizes[last], ..self.channels.clone() };
+            let channels = Level { extent: sizes[channels_at], ..self.channels.clone() };
             let channels = channels.in_pieces(lanes);
             let inner = [self.columns.clone().in_even_pieces(self.most), channels.clone()];
             nest(b, &inner, None, p, &mut |b, p, sizes| {
@@ -150,6 +153,25 @@ impl Depthwise<'_> {
             }
         });
         frame.close(b, work)
+    }
+
+    /// Channels of which so few are done before the next ones that their rows stay in the first-level cache,
+    /// where the operands fit into the second one; `None` where they would not stay, or do anyhow. (Vectors
+    /// shorter than a line wait for every line that comes, and then for none.)
+    fn near(&self, taps: i64) -> Option<i64> {
+        const LINE: i64 = 64;
+        let machine = &self.frame.machine;
+        let (l1, l2) = (machine.l1 as i64, machine.l2 as i64);
+        let (x, result) = (&self.frame.inputs()[0], self.frame.result());
+        let fits = x.bytes + result.bytes <= l2;
+        // Places in a row of the input, rows of the window, a row of results, and the weights.
+        let in_row = self.taps.last().map_or(1, |l| l.extent);
+        let row = x.dims[x.dims.len() - 2] + in_row;
+        let places = taps / in_row * row + self.columns.extent + taps;
+        let size = expr::size(self.dtype);
+        let line = LINE / size;
+        let channels = (l1 * 3 / 4 / (places * size) / line * line).max(line);
+        (machine.keeps_order() && fits && channels < self.channels.extent).then_some(channels)
     }
 
     fn finish(&self) -> Finish<'_> {
