@@ -3,7 +3,7 @@
 use crate::codegen::program::KernelInfo;
 use crate::codegen::{self, EmitOptions, Object, Program, Target, WeightsMode};
 use crate::error::{ErrorKind, Errors};
-use crate::fit::{self, Fitted, Price};
+use crate::fit::{self, Bands, Fitted, Price};
 use crate::front::Source;
 use crate::front::rlx::{Plan, Slot};
 use crate::hir::{self, Checked};
@@ -22,6 +22,8 @@ pub struct Options {
     pub level: Level,
     /// Which convolutions are done by minimal filtering.
     pub filtering: Filtering,
+    /// Where chains of steps are computed in bands of rows.
+    pub bands: Bands,
     /// Values of symbolic dimensions.
     pub dims: BTreeMap<String, usize>,
     /// What may be spent on constants.
@@ -56,6 +58,7 @@ impl Default for Options {
         Options {
             level: Level::Speed,
             filtering: Filtering::default(),
+            bands: Bands::default(),
             dims: BTreeMap::new(),
             limits: hir::Limits::default(),
             windows: vec![],
@@ -201,10 +204,8 @@ fn lowered(
     // Of the arena as the program sees it.
     let limit = options.max_arena.map(|bytes| bytes.saturating_sub(lir::SLACK_BYTES));
     let module = match plan {
-        None => match limit.filter(|_| level != Level::None) {
-            Some(limit) => return fit::fit(mir, &options.plan(), machine, limit),
-            None => lir::lower(&mir, options.plan())?,
-        },
+        None if level == Level::None => lir::lower(&mir, options.plan())?,
+        None => return fit::fit(mir, &options.plan(), machine, options.bands, limit),
         Some(plan) if plan.alignment < 16 => {
             let found = plan.alignment;
             let kind = ErrorKind::unsupported(format!("the plan in the file aligns to {found}"));
@@ -250,10 +251,10 @@ impl Options {
 
     /// What changes the object besides the module.
     fn context(&self, target: &Target) -> String {
-        let Options { prefix, filtering, weights, profile, .. } = self;
+        let Options { prefix, filtering, bands, weights, profile, .. } = self;
         let version = env!("CARGO_PKG_VERSION");
         format!(
-            "rlx-aot {version} {} {prefix} {filtering:?} {weights} {profile}",
+            "rlx-aot {version} {} {prefix} {filtering:?} {bands:?} {weights} {profile}",
             target.describe()
         )
     }

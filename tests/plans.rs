@@ -1,7 +1,7 @@
 //! Random graphs: what a planned program computes over one arena, in every way of planning, is bit for
 //! bit what the graph means.
 
-use rlx_aot::fit::fit;
+use rlx_aot::fit::{Bands, fit};
 use rlx_aot::interp::arena::Session;
 use rlx_aot::lir::region::Region;
 use rlx_aot::lir::{self, Options, Outside};
@@ -221,7 +221,8 @@ fn random_graphs_in_bands() {
         let plain = lir::lower(&graph, options.clone()).expect("it is small");
         for part in [4, 3, 2] {
             let limit = plain.plan.arena_size * part / 5;
-            let Ok(found) = fit(graph.clone(), &options, &Machine::AVX2, limit) else { break };
+            let found = fit(graph.clone(), &options, &Machine::AVX2, Bands::Off, Some(limit));
+            let Ok(found) = found else { break };
             let context = || format!("seed {seed}, {limit}\n{graph}\n{}", found.module);
             assert!(found.module.plan.arena_size <= limit, "{}", context());
             assert_eq!(lir::verify::verify(&found.module), Ok(()), "{}", context());

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use rlx_aot::codegen::WeightsMode;
 use rlx_aot::compile::{self, Compiled, Options};
 use rlx_aot::error::{ErrorKind, Errors};
+use rlx_aot::fit;
 use rlx_aot::front::{self, ReadOptions, Source};
 use rlx_aot::lir;
 use rlx_aot::lir::region::Region;
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// Minimal filtering (Winograd) of 3 x 3 convolutions: where it is faster, or nowhere.
     #[arg(long, value_enum, default_value_t = Winograd::Auto, value_name = "WHERE")]
     winograd: Winograd,
+    /// Chains of steps that are computed in bands of rows, so that what lies between them is never there whole.
+    #[arg(long, value_enum, default_value_t = Bands::Auto, value_name = "WHERE")]
+    bands: Bands,
     /// The machine to compile for, as a target triple. [default: this one]
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
@@ -147,6 +151,14 @@ enum Winograd {
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Bands {
+    /// Where the arena is smaller for it and the run takes no longer.
+    Auto,
+    /// Only where --max-arena asks for it.
+    Off,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Plan {
     New,
     Keep,
@@ -189,6 +201,10 @@ impl Args {
         options.filtering = match self.winograd {
             Winograd::Auto => Filtering::Auto,
             Winograd::Off => Filtering::Off,
+        };
+        options.bands = match self.bands {
+            Bands::Auto => fit::Bands::Auto,
+            Bands::Off => fit::Bands::Off,
         };
         options.dims = self.bindings()?;
         options.plan.alignment = self.align;

@@ -1,27 +1,36 @@
 //! Regions around the peak, and what each would need and cost.
 
-use super::{Peak, Turn, cost};
-use crate::lir::{Buffer, schedule};
+use super::sketch::Sketcher;
+use super::{Aim, Peak, Turn};
+use crate::lir::Buffer;
 use crate::machine::Machine;
 use crate::mir::{Graph, Op, Role, Value};
-use crate::passes::bands::{Axis, Cut, Overlap, Region, alone, split};
+use crate::passes::bands::{Axis, Cut, Overlap, Region};
 use cranelift_entity::SecondaryMap;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// So many nodes behind the peak's are tried as sinks.
-const BEHIND: usize = 120;
+/// How far is looked for regions.
+struct Reach {
+    /// So many nodes behind the peak's are tried as sinks.
+    behind: usize,
+    /// So many sinks are tried even if less is needed with one before.
+    near: usize,
+    /// A region begins at most so many nodes before the peak's.
+    before: u32,
+    /// So many nodes are in a region at most.
+    nodes: usize,
+    /// So many regions are measured at each time.
+    measured: usize,
+    /// So many regions that fit are compared.
+    fitting: usize,
+}
 
-/// So many sinks are tried even if less is needed with one before.
-const NEAR: usize = 4;
+/// For an arena that was asked for.
+const FAR: Reach =
+    Reach { behind: 120, near: 4, before: 200, nodes: 400, measured: 40, fitting: 8 };
 
-/// A region begins at most so many nodes before the peak's.
-const BEFORE: u32 = 200;
-
-/// So many regions are measured at each turn.
-const MEASURED: usize = 40;
-
-/// So many regions that fit are compared.
-const FITTING: usize = 8;
+/// For one that is as small as it can be for nothing.
+const NEAR: Reach = Reach { behind: 40, near: 4, before: 80, nodes: 140, measured: 10, fitting: 4 };
 
 /// Numbers of bands that are tried.
 const BANDS: [usize; 17] = [2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192];
@@ -48,6 +57,8 @@ pub(super) struct Scene<'a> {
     uses: SecondaryMap<Value, u32>,
     /// The buffers in which a node of the model's graph lies, in one piece or several.
     buffers: SecondaryMap<Value, Vec<Buffer>>,
+    /// How many nodes of the model's graph lie in each buffer, or have a part there.
+    shares: SecondaryMap<Buffer, usize>,
     /// The nodes that depend on what is set for each run.
     varies: SecondaryMap<Value, bool>,
     /// The nodes that come from each of the model's.
@@ -61,11 +72,13 @@ pub(super) struct Scene<'a> {
 impl<'a> Scene<'a> {
     pub(super) fn new(graph: &'a Graph, now: &'a Turn, machine: &'a Machine) -> Scene<'a> {
         let mut buffers: SecondaryMap<Value, Vec<Buffer>> = SecondaryMap::new();
+        let mut shares: SecondaryMap<Buffer, usize> = SecondaryMap::new();
         for (new, buffer) in now.traces.iter() {
             if let (Some(old), &Some(buffer)) = (now.from[new], buffer)
                 && !buffers[old].contains(&buffer)
             {
                 buffers[old].push(buffer);
+                shares[buffer] += 1;
             }
         }
         let mut varies: SecondaryMap<Value, bool> = SecondaryMap::new();
@@ -78,13 +91,13 @@ impl<'a> Scene<'a> {
             }
         }
         let (uses, seen, taken) = (graph.uses(), BTreeSet::new(), vec![]);
-        Scene { graph, now, machine, uses, buffers, varies, named, seen, taken }
+        Scene { graph, now, machine, uses, buffers, shares, varies, named, seen, taken }
     }
 
     /// Takes the cheapest cut with which no more than `goal` bytes should be alive around a time; where
     /// there is none, the one that needs the fewest. None that was tried before, and none that meets one
     /// which was taken. Whether the time was worth a look.
-    pub(super) fn look(&mut self, peak: &Peak, goal: u64, tried: &[Cut]) -> bool {
+    pub(super) fn look(&mut self, peak: &Peak, aim: Aim, tried: &[Cut]) -> bool {
         let nodes = self.nodes(peak);
         let is_taken =
             |value: &Value| self.taken.iter().any(|cut| cut.region.nodes.contains_key(value));
@@ -96,8 +109,10 @@ impl<'a> Scene<'a> {
             total: peak.alive.iter().map(|(_, bytes)| bytes).sum(),
             alive: peak.alive.iter().copied().collect(),
             peak: &nodes,
+            aim,
+            reach: if aim.most.is_some() { NEAR } else { FAR },
         };
-        let best = around.best(goal, tried);
+        let best = around.best(tried);
         self.seen.insert(nodes);
         self.taken.extend(best.map(|found| found.cut));
         true
@@ -147,10 +162,13 @@ struct Around<'a> {
     alive: BTreeMap<Buffer, u64>,
     /// The nodes that are computed then, and those that they read.
     peak: &'a BTreeSet<Value>,
+    aim: Aim,
+    reach: Reach,
 }
 
 impl Around<'_> {
-    fn best(&self, goal: u64, tried: &[Cut]) -> Option<Candidate> {
+    fn best(&self, tried: &[Cut]) -> Option<Candidate> {
+        let goal = self.aim.goal;
         let is_taken =
             |value: &Value| self.scene.taken.iter().any(|cut| cut.region.nodes.contains_key(value));
         let mut regions = self.regions();
@@ -160,12 +178,12 @@ impl Around<'_> {
             .sort_by_key(|(least, region)| ((*least).max(goal), region.nodes.len(), region.sink));
         let mut best: Option<Candidate> = None;
         let mut fitting = 0;
-        for (_, region) in regions.into_iter().take(MEASURED) {
-            if fitting >= FITTING {
+        for (_, region) in regions.into_iter().take(self.reach.measured) {
+            if fitting >= self.reach.fitting {
                 break;
             }
             for overlap in [Overlap::Kept, Overlap::Computed] {
-                let Some(found) = self.measure(&region, overlap, goal, tried) else { continue };
+                let Some(found) = self.measure(&region, overlap, tried) else { continue };
                 fitting += usize::from(found.bytes <= goal);
                 let rank = |c: &Candidate| {
                     let over = c.bytes.max(goal);
@@ -191,14 +209,14 @@ impl Around<'_> {
             return regions;
         };
         let Scene { graph, varies, .. } = self.scene;
-        let early = first.as_u32().saturating_sub(BEFORE);
+        let early = first.as_u32().saturating_sub(self.reach.before);
         let outside = |value: Value| !varies[value] || value.as_u32() < early;
         let behind = (first.as_u32()..graph.nodes.len() as u32).map(Value::from_u32);
         let sinks = behind.filter(|&value| {
             self.scene.is_computed(value) && !matches!(graph.nodes[value].op, Op::Pad { .. })
         });
         let sinks: Vec<Value> = sinks.collect();
-        let count = sinks.partition_point(|&sink| sink <= last) + BEHIND;
+        let count = sinks.partition_point(|&sink| sink <= last) + self.reach.behind;
         // The least that any sink before needs.
         let mut lowest = u64::MAX;
         for (index, sink) in sinks.into_iter().take(count).enumerate() {
@@ -210,7 +228,7 @@ impl Around<'_> {
             let found = all.map(|all| self.starts(&all)).find(|found| !found.is_empty());
             let found = found.unwrap_or_default();
             let least = found.iter().map(|(bytes, _)| *bytes).min().unwrap_or(u64::MAX);
-            if index < NEAR || least < lowest {
+            if index < self.reach.near || least < lowest {
                 regions.extend(found);
             }
             lowest = lowest.min(least);
@@ -224,7 +242,7 @@ impl Around<'_> {
         let mut near = false;
         let mut lowest = u64::MAX;
         let mut border = Border::new(self, all.sink);
-        for &start in all.nodes.keys().rev() {
+        for &start in all.nodes.keys().rev().take(self.reach.nodes) {
             border.include(start);
             let node = &self.scene.graph.nodes[start];
             near |= start < all.sink && self.peak.contains(&start);
@@ -247,42 +265,40 @@ impl Around<'_> {
         found
     }
 
-    /// The fewest bands with which a region meets the goal, else those with which it needs least.
-    fn measure(
-        &self,
-        region: &Region,
-        overlap: Overlap,
-        goal: u64,
-        tried: &[Cut],
-    ) -> Option<Candidate> {
-        let machine = self.scene.machine;
-        let (part, inner) = alone(self.scene.graph, region);
+    /// The fewest bands with which a region meets the aim, else those with which it needs least.
+    fn measure(&self, region: &Region, overlap: Overlap, tried: &[Cut]) -> Option<Candidate> {
+        let Scene { graph, machine, .. } = self.scene;
         let mut border = Border::new(self, region.sink);
         region.nodes.keys().rev().for_each(|&value| border.include(value));
-        let outside = border.bytes() - self.scene.graph.ty(region.sink).bytes() as u64;
-        let plain = cost::cycles(&part, machine);
-        let rows = region.rows(self.scene.graph);
-        let mut best: Option<Candidate> = None;
-        let mut worse = 0;
-        let mut heights: Vec<usize> = BANDS.iter().map(|&bands| rows.div_ceil(bands)).collect();
+        let sketcher = Sketcher::new(graph, region, overlap, machine, self.aim.threads());
+        let rows = region.rows(graph);
+        let height = |&bands: &usize| match self.aim.most {
+            None => rows.div_ceil(bands),
+            // Two threads have the same.
+            Some(_) => rows.div_ceil(bands).next_multiple_of(2),
+        };
+        let mut heights: Vec<usize> = BANDS.iter().map(height).collect();
         heights.dedup();
-        for height in heights.into_iter().filter(|&height| height < rows) {
+        heights.retain(|&height| height < rows);
+        let mut best: Option<Candidate> = None;
+        // The lower the bands, the less they need, if not always.
+        let _ = heights.partition_point(|&height| {
             let cut = Cut { region: region.clone(), height, overlap };
-            if tried.contains(&cut) {
-                continue;
+            let sketch = sketcher.sketch(height);
+            let found =
+                Candidate { bytes: border.bytes() + sketch.inside, cycles: sketch.cycles, cut };
+            let enough = match self.aim.most {
+                None => found.bytes <= self.aim.goal,
+                // What fits into the cache, or what it may cost.
+                Some(most) => sketch.inside <= machine.l2 / 2 || sketch.cycles > most,
+            };
+            let cheap = self.aim.most.is_none_or(|most| found.cycles <= most);
+            let is_better = best.as_ref().is_none_or(|best| enough || found.bytes < best.bytes);
+            if is_better && cheap && found.bytes < self.total && !tried.contains(&found.cut) {
+                best = Some(found);
             }
-            let (banded, _) = split(&part, &[Cut { region: inner.clone(), height, overlap }]);
-            let bytes = outside + schedule::estimate(&banded);
-            let cycles = cost::cycles(&banded, machine) - plain;
-            let is_better = best.as_ref().is_none_or(|best| bytes < best.bytes);
-            worse = if is_better { 0 } else { worse + 1 };
-            if is_better && bytes < self.total {
-                best = Some(Candidate { cut, bytes, cycles });
-            }
-            if bytes <= goal || worse > 2 {
-                break;
-            }
-        }
+            !enough
+        });
         best
     }
 }
@@ -295,21 +311,28 @@ struct Border<'a> {
     leaves: BTreeSet<Value>,
     /// What is alive and has nothing to do with the region.
     alive: BTreeMap<Buffer, u64>,
-    sink: u64,
+    /// How many nodes outside lie in those of which some are inside.
+    shares: BTreeMap<Buffer, usize>,
+    sink: Value,
 }
 
 impl<'a> Border<'a> {
     fn new(around: &'a Around<'a>, sink: Value) -> Border<'a> {
-        let (inside, leaves, scene) = (BTreeSet::new(), BTreeSet::new(), around.scene);
-        let bytes = scene.graph.ty(sink).bytes() as u64;
-        Border { scene, inside, leaves, alive: around.alive.clone(), sink: bytes }
+        let (inside, leaves, shares) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        Border { scene: around.scene, inside, leaves, alive: around.alive.clone(), shares, sink }
     }
 
     fn include(&mut self, value: Value) {
-        let Border { scene, inside, leaves, alive, .. } = self;
+        let Border { scene, inside, leaves, alive, shares, .. } = self;
         inside.insert(value);
         leaves.remove(&value);
-        alive.retain(|buffer, _| !scene.buffers[value].contains(buffer));
+        for &buffer in &scene.buffers[value] {
+            let left = shares.entry(buffer).or_insert(scene.shares[buffer]);
+            *left -= 1;
+            if *left == 0 {
+                alive.remove(&buffer);
+            }
+        }
         for &operand in &scene.graph.nodes[value].operands {
             // A view of something inside is inside, or something else reads it too.
             let root = scene.root(operand);
@@ -320,8 +343,12 @@ impl<'a> Border<'a> {
     }
 
     fn bytes(&self) -> u64 {
-        let Scene { buffers, now, .. } = self.scene;
-        let mut bytes = self.sink + self.alive.values().sum::<u64>();
+        let Scene { graph, buffers, now, .. } = self.scene;
+        let mut bytes = self.alive.values().sum::<u64>();
+        // Unless others lie there too.
+        if !buffers[self.sink].iter().any(|buffer| self.alive.contains_key(buffer)) {
+            bytes += graph.ty(self.sink).bytes() as u64;
+        }
         for &leaf in &self.leaves {
             let all = buffers[leaf].iter();
             // Those that are alive are counted.

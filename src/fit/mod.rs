@@ -9,6 +9,7 @@
 
 mod candidates;
 mod cost;
+mod sketch;
 
 use crate::error::ErrorKind;
 use crate::lir::liveness::{Range, ranges};
@@ -18,6 +19,7 @@ use crate::machine::Machine;
 use crate::mir::{Graph, Value};
 use crate::passes::bands::{Cut, split};
 use candidates::Scene;
+use cost::Threads;
 use cranelift_entity::{EntityRef, SecondaryMap};
 
 /// So many turns at most.
@@ -28,6 +30,29 @@ const TRIED: usize = 200;
 
 /// So many times of a schedule are looked at in a turn.
 const LOOKS: usize = 24;
+
+/// As [`TURNS`], [`LOOKS`] and [`TRIED`], where it must cost no time.
+const FREE_TURNS: usize = 6;
+/// See [`FREE_TURNS`].
+const FREE_LOOKS: usize = 6;
+/// See [`FREE_TURNS`].
+const FREE_TRIED: usize = 30;
+
+/// Each turn that must cost no time is to lower what is needed by one of so many parts.
+const FREE_PART: u64 = 4;
+
+/// What is no time: a part of it all that cannot be measured.
+const FREE: f64 = 0.005;
+
+/// Where chains of steps are computed in bands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Bands {
+    /// Where an arena is asked for that is not to be had otherwise.
+    Off,
+    /// Also where the arena is smaller for it and the run takes no longer.
+    #[default]
+    Auto,
+}
 
 /// What it cost to fit.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -120,7 +145,8 @@ impl Lives {
     }
 }
 
-/// Lowers a graph so that its arena has at most `limit` bytes ([`lir::Plan::arena_size`]).
+/// Lowers a graph, with `bands` where they are asked for, and so that its arena has at most `limit` bytes
+/// ([`lir::Plan::arena_size`]).
 ///
 /// # Errors
 ///
@@ -129,87 +155,152 @@ pub fn fit(
     graph: Graph,
     options: &lir::Options,
     machine: &Machine,
-    limit: u64,
+    bands: Bands,
+    limit: Option<u64>,
 ) -> Result<Fitted, ErrorKind> {
     let plain = lir::lower(&graph, options.clone())?;
-    if plain.plan.arena_size <= limit {
+    let limit = limit.unwrap_or(u64::MAX);
+    if bands == Bands::Off && plain.plan.arena_size <= limit {
         return Ok(Fitted { graph, module: plain, price: None });
     }
-    let graph = graph.reordered(&lir::order(&graph, options)?);
-    let mut now = Turn::draft(&graph, vec![], options)?;
-    let (mut goal, mut tried) = (limit, vec![]);
-    let mut best: Option<Module> = None;
-    for _ in 0..TURNS {
-        if now.module.plan.bound <= goal {
-            let module = lir::lower(&now.graph, options.clone())?;
-            let plan = &module.plan;
-            if plan.arena_size <= limit {
-                let price = Some(price(&graph, &plain, &now, &module, machine));
-                return Ok(Fitted { graph: now.graph, module, price });
-            }
-            // Gaps between slots are paid for by what is alive.
-            goal = goal.min(plan.bound).saturating_sub(plan.arena_size - limit);
-            let lower = |best: &Module| plan.arena_size < best.plan.arena_size;
-            if best.as_ref().is_none_or(lower) {
-                best = Some(module);
-            }
-        }
-        match turn(&graph, &now, options, machine, goal, &mut tried)? {
-            Some(next) => now = next,
-            None => break,
-        }
+    let ordered = graph.reordered(&lir::order(&graph, options)?);
+    let search = Search { graph: &ordered, options, machine };
+    let mut now = Turn::draft(&ordered, vec![], options)?;
+    if bands == Bands::Auto {
+        now = search.free(now)?;
     }
-    let last = lir::lower(&now.graph, options.clone())?;
-    if last.plan.arena_size <= limit {
-        let price = Some(price(&graph, &plain, &now, &last, machine));
-        return Ok(Fitted { graph: now.graph, module: last, price });
-    }
-    let all = [Some(last), best, Some(plain)].into_iter().flatten();
-    let lowest = all.min_by_key(|module| module.plan.arena_size);
-    Err(lowest.map_or_else(|| ErrorKind::bug("no plan"), |lowest| refused(&lowest, limit)))
-}
-
-fn price(graph: &Graph, plain: &Module, now: &Turn, module: &Module, machine: &Machine) -> Price {
-    Price {
+    let free = match now.cuts.is_empty() {
+        true => None,
+        false => Some(lir::lower(&now.graph, options.clone())?),
+    };
+    let fits = |module: &Module| module.plan.arena_size <= limit;
+    let lower = |module: &Module| module.plan.arena_size < plain.plan.arena_size;
+    let (module, now) = match free.filter(|module| lower(module)) {
+        Some(module) if fits(&module) => (module, now),
+        None if fits(&plain) => return Ok(Fitted { graph, module: plain, price: None }),
+        Some(_) | None => search.fit(now, &plain, limit)?,
+    };
+    let price = Price {
         plain: plain.plan.arena_size,
         regions: now.cuts.len(),
         steps: [plain.steps.len(), module.steps.len()],
-        time: cost::cycles(&now.graph, machine) / cost::cycles(graph, machine).max(1.0),
+        time: search.cycles(&now.graph, Threads::One)
+            / search.cycles(&ordered, Threads::One).max(1.0),
+    };
+    Ok(Fitted { graph: now.graph, module, price: Some(price) })
+}
+
+/// What a turn is for.
+#[derive(Clone, Copy, Debug)]
+struct Aim {
+    /// As many bytes as should be alive at most.
+    goal: u64,
+    /// Cycles that it may cost; as many as it takes if none are given.
+    most: Option<f64>,
+}
+
+impl Aim {
+    /// Whose time counts: nobody's may grow, but for an arena that is asked for.
+    fn threads(self) -> Threads {
+        if self.most.is_some() { Threads::Two } else { Threads::One }
     }
 }
 
-/// Cuts what needs most; `None` where nothing is left to be tried.
-fn turn(
-    graph: &Graph,
-    now: &Turn,
-    options: &lir::Options,
-    machine: &Machine,
-    goal: u64,
-    tried: &mut Vec<Cut>,
-) -> Result<Option<Turn>, ErrorKind> {
-    loop {
-        let lives = Lives::new(&now.module);
-        let mut scene = Scene::new(graph, now, machine);
-        let mut looks = LOOKS;
-        for &time in &lives.times {
-            if looks == 0 || lives.sums[time] + lir::CONTEXT_BYTES <= goal {
-                break;
+/// For cuts of a graph.
+struct Search<'a> {
+    graph: &'a Graph,
+    options: &'a lir::Options,
+    machine: &'a Machine,
+}
+
+impl Search<'_> {
+    fn cycles(&self, graph: &Graph, threads: Threads) -> f64 {
+        cost::cycles(graph, self.machine, threads)
+    }
+
+    /// Lowers what is needed as far as that costs no time, by a part at each turn.
+    fn free(&self, mut now: Turn) -> Result<Turn, ErrorKind> {
+        let plain = self.cycles(self.graph, Threads::Two);
+        let mut tried = vec![];
+        for _ in 0..FREE_TURNS {
+            let spent = self.cycles(&now.graph, Threads::Two) - plain;
+            let goal = now.module.plan.bound - now.module.plan.bound / FREE_PART;
+            let aim = Aim { goal, most: Some((plain * FREE - spent).max(0.0)) };
+            match self.turn(&now, aim, &mut tried)? {
+                Some(next) if next.module.plan.bound < now.module.plan.bound => now = next,
+                Some(_) | None => break,
             }
-            looks -= usize::from(scene.look(&lives.at(time), goal, tried));
         }
-        let taken = scene.taken;
-        if taken.is_empty() || tried.len() > TRIED {
-            return Ok(None);
+        Ok(now)
+    }
+
+    /// Lowers what is needed until a plan fits.
+    fn fit(&self, mut now: Turn, plain: &Module, limit: u64) -> Result<(Module, Turn), ErrorKind> {
+        let (mut goal, mut tried) = (limit, vec![]);
+        let mut best: Option<Module> = None;
+        for _ in 0..TURNS {
+            if now.module.plan.bound <= goal {
+                let module = lir::lower(&now.graph, self.options.clone())?;
+                let plan = &module.plan;
+                if plan.arena_size <= limit {
+                    return Ok((module, now));
+                }
+                // Gaps between slots are paid for by what is alive.
+                goal = goal.min(plan.bound).saturating_sub(plan.arena_size - limit);
+                let lower = |best: &Module| plan.arena_size < best.plan.arena_size;
+                if best.as_ref().is_none_or(lower) {
+                    best = Some(module);
+                }
+            }
+            match self.turn(&now, Aim { goal, most: None }, &mut tried)? {
+                Some(next) => now = next,
+                None => break,
+            }
         }
-        tried.extend(taken.iter().cloned());
-        // All of them, or if that is no good the first, which is the highest time's.
-        for count in [taken.len(), 1] {
-            let new = &taken[..count];
-            let apart = |old: &&Cut| !new.iter().any(|cut| candidates::meets(old, cut));
-            let cuts = now.cuts.iter().filter(apart).chain(new).cloned().collect();
-            let next = Turn::draft(graph, cuts, options)?;
-            if next.module.plan.bound <= now.module.plan.bound {
-                return Ok(Some(next));
+        let last = lir::lower(&now.graph, self.options.clone())?;
+        if last.plan.arena_size <= limit {
+            return Ok((last, now));
+        }
+        let lowest = [Some(&last), best.as_ref(), Some(plain)].into_iter().flatten();
+        let lowest = lowest.min_by_key(|module| module.plan.arena_size);
+        Err(refused(lowest.unwrap_or(plain), limit))
+    }
+
+    /// Cuts what needs most; `None` where nothing is left to be tried.
+    fn turn(&self, now: &Turn, aim: Aim, tried: &mut Vec<Cut>) -> Result<Option<Turn>, ErrorKind> {
+        let lives = Lives::new(&now.module);
+        let (looks, most) =
+            if aim.most.is_some() { (FREE_LOOKS, FREE_TRIED) } else { (LOOKS, TRIED) };
+        loop {
+            let mut scene = Scene::new(self.graph, now, self.machine);
+            let mut left = looks;
+            for &time in &lives.times {
+                if left == 0 || lives.sums[time] + lir::CONTEXT_BYTES <= aim.goal {
+                    break;
+                }
+                left -= usize::from(scene.look(&lives.at(time), aim, tried));
+            }
+            let taken = scene.taken;
+            if taken.is_empty() || tried.len() > most {
+                return Ok(None);
+            }
+            tried.extend(taken.iter().cloned());
+            // All of them, or if that is no good the first, those of the highest times.
+            let mut counts = vec![taken.len(), taken.len().div_ceil(2), 1];
+            counts.dedup();
+            for count in counts {
+                let new = &taken[..count];
+                let apart = |old: &&Cut| !new.iter().any(|cut| candidates::meets(old, cut));
+                let cuts = now.cuts.iter().filter(apart).chain(new).cloned().collect();
+                let next = Turn::draft(self.graph, cuts, self.options)?;
+                let grown = || {
+                    self.cycles(&next.graph, aim.threads()) - self.cycles(&now.graph, aim.threads())
+                };
+                if next.module.plan.bound <= now.module.plan.bound
+                    && aim.most.is_none_or(|most| grown() <= most)
+                {
+                    return Ok(Some(next));
+                }
             }
         }
     }

@@ -6,9 +6,9 @@ use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 
 /// Two blocks that widen an image, filter it and make it narrow again.
-fn blocks() -> Graph {
+fn blocks(rows: usize, columns: usize) -> Graph {
     let mut b = Builder::new("blocks");
-    let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 23, 17, 4]));
+    let x = b.input("x", Role::Input, Type::new(DType::F32, [1, rows, columns, 4]));
     let conv = |b: &mut Builder, x, taps: usize, groups: usize, outputs: usize| {
         let inputs = *b.dims(x).last().expect("it has channels");
         let w = b.constant(Tensor::noise(&[taps, taps, inputs / groups, outputs], outputs as u32));
@@ -29,7 +29,7 @@ fn blocks() -> Graph {
 }
 
 fn fitted(limit: u64) -> Result<Fitted, ErrorKind> {
-    fit(blocks(), &lir::Options::default(), &Machine::AVX2, limit)
+    fit(blocks(23, 17), &lir::Options::default(), &Machine::AVX2, Bands::Off, Some(limit))
 }
 
 #[test]
@@ -54,6 +54,25 @@ fn less_than_half_will_do() {
             }
         }
     }
+}
+
+/// What does not fit into the cache is computed in bands unasked.
+#[test]
+fn smaller_for_nothing() {
+    let machine = Machine { l2: 1 << 20, ..Machine::AVX2 };
+    let graph = blocks(160, 144);
+    let find = |bands: Bands| {
+        let options = lir::Options::default();
+        fit(graph.clone(), &options, &machine, bands, None).expect("there is no limit")
+    };
+    let plain = find(Bands::Off);
+    assert_eq!(plain.price, None);
+    let found = find(Bands::Auto);
+    let sizes = [&found, &plain].map(|fitted| fitted.module.plan.arena_size);
+    assert!(sizes[0] < sizes[1] * 3 / 4, "{sizes:?}");
+    let price = found.price.expect("there are bands");
+    assert!(price.time <= 1.0 && price.plain == sizes[1], "{price:?}");
+    assert_eq!(lir::verify::verify(&found.module), Ok(()));
 }
 
 #[test]

@@ -122,7 +122,9 @@ pub fn split(graph: &Graph, cuts: &[Cut]) -> (Graph, SecondaryMap<Value, Option<
     }
     for old in graph.nodes.keys() {
         match sinks.get(&old) {
-            Some(cut) => write::bands(&mut r, &mut from, cut),
+            Some(cut) => {
+                write::bands(&mut r, &mut from, cut, usize::MAX);
+            }
             None if inner[old] => {}
             None => {
                 let new = r.copy(old);
@@ -131,6 +133,22 @@ pub fn split(graph: &Graph, cuts: &[Cut]) -> (Graph, SecondaryMap<Value, Option<
         }
     }
     (r.finish(), from)
+}
+
+/// As [`split`] with the first bands of a region only, at most so many; with how many nodes there are
+/// behind each of them.
+pub fn preview(graph: &Graph, cut: &Cut, most: usize) -> (Graph, Vec<usize>) {
+    let mut r = Rewriter::new(graph);
+    let mut from = SecondaryMap::new();
+    let mut ends = vec![];
+    for old in graph.nodes.keys() {
+        if old == cut.region.sink {
+            ends = write::bands(&mut r, &mut from, cut, most);
+        } else if !cut.region.nodes.contains_key(&old) {
+            r.copy(old);
+        }
+    }
+    (r.finish(), ends)
 }
 
 /// A region as a graph of its own: its leaves are inputs, its sink is the result. With the region's new

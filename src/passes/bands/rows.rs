@@ -195,7 +195,8 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
             node.operands.iter().map(part).collect::<Option<_>>()?
         }
         Op::Reshape => {
-            vec![Source::Rows(reshaped(dims, rows, &operand(0).dims)?, Window::SAME)]
+            let (axis, block) = reshaped(dims, rows, &operand(0).dims)?;
+            vec![Source::Rows(axis, Window { block: block as i64, ..Window::SAME })]
         }
         Op::Permute(perm) => vec![same(perm[axis])],
         Op::Slice { starts, steps } => {
@@ -210,20 +211,28 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
     })
 }
 
-/// The axis of other dimensions whose rows are the same elements in row-major order.
-fn reshaped(from: &[usize], rows: Axis, to: &[usize]) -> Option<Axis> {
+/// The axis of other dimensions whose rows are the same elements in row-major order, and of how many rows
+/// each of its own is made.
+fn reshaped(from: &[usize], rows: Axis, to: &[usize]) -> Option<(Axis, usize)> {
     let product = |dims: &[usize]| dims.iter().product::<usize>();
     let outer = product(&from[..rows.axis]);
     let row = product(&from[rows.axis + 1..]) * rows.unit;
-    (0..to.len()).find_map(|axis| {
-        let inner = product(&to[axis + 1..]);
-        let fits = product(&to[..axis]) == outer && inner > 0 && row % inner == 0;
-        let unit = row / inner.max(1);
-        (fits && unit > 0 && to[axis] % unit == 0).then_some(Axis { axis, unit })
-    })
+    let inner = |axis: usize| product(&to[axis + 1..]);
+    let fitting = || (0..to.len()).filter(|&axis| product(&to[..axis]) == outer && inner(axis) > 0);
+    let several = fitting().find_map(|axis| {
+        let unit = row / inner(axis);
+        let fits = row.is_multiple_of(inner(axis)) && unit > 0 && to[axis].is_multiple_of(unit);
+        fits.then_some((Axis { axis, unit }, 1))
+    });
+    let part = |axis: usize| {
+        let fits = row > 0 && to[axis] > 1 && inner(axis).is_multiple_of(row);
+        fits.then(|| (Axis { axis, unit: 1 }, inner(axis) / row))
+    };
+    several.or_else(|| fitting().find_map(part))
 }
 
-/// The rows that are computed where some are needed: whole tiles, and of a border some of the operand.
+/// The rows that are computed where some are needed: whole tiles, whole rows of what is
+/// reshaped, and of a border some of the operand.
 pub(super) fn computed(
     graph: &Graph,
     value: Value,
@@ -236,6 +245,11 @@ pub(super) fn computed(
         && let Side::Output { .. } | Side::Both { .. } = w.side
     {
         return need.start / w.tile * w.tile..need.end.next_multiple_of(w.tile).min(count);
+    }
+    if let Op::Reshape = node.op
+        && let Some((_, block)) = reshaped(&node.ty.dims, rows, &graph.ty(node.operands[0]).dims)
+    {
+        return need.start / block * block..need.end.next_multiple_of(block).min(count);
     }
     if let Op::Pad { low, interior, .. } = &node.op
         && rows.unit == 1
@@ -263,11 +277,15 @@ mod tests {
     #[test]
     fn rows_through_reshapes() {
         let axis = |axis, unit| Axis { axis, unit };
-        assert_eq!(reshaped(&[1, 56, 56, 24], axis(1, 1), &[3136, 24]), Some(axis(0, 56)));
-        assert_eq!(reshaped(&[3136, 24], axis(0, 56), &[1, 56, 56, 24]), Some(axis(1, 1)));
-        assert_eq!(reshaped(&[3136, 24], axis(0, 1), &[1, 56, 56, 24]), None);
-        assert_eq!(reshaped(&[2, 8, 6], axis(1, 2), &[2, 4, 12]), Some(axis(1, 1)));
-        assert_eq!(reshaped(&[2, 8, 6], axis(1, 1), &[16, 6]), None);
+        let of = |from: &[usize], rows, to: &[usize]| reshaped(from, rows, to);
+        assert_eq!(of(&[1, 56, 56, 24], axis(1, 1), &[3136, 24]), Some((axis(0, 56), 1)));
+        assert_eq!(of(&[3136, 24], axis(0, 56), &[1, 56, 56, 24]), Some((axis(1, 1), 1)));
+        assert_eq!(of(&[2, 8, 6], axis(1, 2), &[2, 4, 12]), Some((axis(1, 1), 1)));
+        assert_eq!(of(&[2, 8, 6], axis(1, 1), &[16, 6]), None);
+        // A row of the operand has several.
+        assert_eq!(of(&[3136, 24], axis(0, 1), &[1, 56, 56, 24]), Some((axis(1, 1), 56)));
+        assert_eq!(of(&[2, 8, 6], axis(1, 1), &[2, 4, 2, 6]), Some((axis(1, 1), 2)));
+        assert_eq!(of(&[2, 9, 4], axis(1, 1), &[2, 6, 6]), None);
     }
 
     #[test]

@@ -20,13 +20,18 @@ struct Part {
 /// The nodes that a band needs.
 type Band = BTreeMap<Value, Part>;
 
-/// Which rows of which nodes each band needs.
-fn plan(graph: &Graph, cut: &Cut, sources: &BTreeMap<Value, Vec<Source>>) -> Vec<Band> {
+/// Which rows of which nodes each band needs, of at most so many.
+fn plan(
+    graph: &Graph,
+    cut: &Cut,
+    sources: &BTreeMap<Value, Vec<Source>>,
+    most: usize,
+) -> Vec<Band> {
     let Region { sink, nodes } = &cut.region;
     let count = cut.region.rows(graph);
     let mut bands: Vec<Band> = vec![];
     let mut start = 0;
-    while start < count {
+    while start < count && bands.len() < most {
         let rows = start..(start + cut.height.max(1)).min(count);
         let rows = computed(graph, *sink, nodes[sink], rows);
         start = rows.end;
@@ -65,22 +70,24 @@ fn plan(graph: &Graph, cut: &Cut, sources: &BTreeMap<Value, Vec<Source>>) -> Vec
     bands
 }
 
-/// Appends all bands of a region, and its result in the place of the sink.
+/// Appends the bands of a region, at most so many, and their result in the place of the sink. How many
+/// nodes there are behind each band.
 pub(super) fn bands(
     r: &mut Rewriter<'_>,
     from: &mut SecondaryMap<Value, Option<Value>>,
     cut: &Cut,
-) {
+    most: usize,
+) -> Vec<usize> {
     let graph = r.old;
     let Region { sink, nodes } = &cut.region;
     let sources: BTreeMap<Value, Vec<Source>> = nodes
         .iter()
         .map(|(&value, &axis)| (value, sources(graph, value, axis).unwrap_or_default()))
         .collect();
-    let plan = plan(graph, cut, &sources);
+    let plan = plan(graph, cut, &sources, most);
     let last = last_users(graph, &cut.region);
     let mut writer = Writer { r, from, cut, sources, parts: BTreeMap::new() };
-    let mut results = vec![];
+    let (mut results, mut ends) = (vec![], vec![]);
     for (index, band) in plan.iter().enumerate() {
         for (&value, part) in band {
             writer.part(value, part);
@@ -96,18 +103,21 @@ pub(super) fn bands(
             writer.keep(value, next);
         }
         results.push(writer.parts[sink].0);
+        ends.push(writer.r.new.nodes.len());
     }
-    let Node { ty, origins, .. } = graph.nodes[*sink].clone();
+    let Node { mut ty, origins, .. } = graph.nodes[*sink].clone();
     let whole = match results[..] {
         [only] => only,
         _ => {
             let axis = nodes[sink].axis;
+            ty.dims[axis] = results.iter().map(|&part| writer.r.new.ty(part).dims[axis]).sum();
             let whole = writer.r.push(Op::Concat { axis }, results, ty, origins);
             writer.from[whole] = Some(*sink);
             whole
         }
     };
     writer.r.set(*sink, whole);
+    ends
 }
 
 /// For every node of a region but the sink, the last one that reads it, through views or not.
