@@ -3,7 +3,7 @@
 use crate::codegen::program::KernelInfo;
 use crate::codegen::{self, EmitOptions, Object, Program, Target, WeightsMode};
 use crate::error::{ErrorKind, Errors};
-use crate::fit::{self, Bands, Fitted, Price};
+use crate::fit::{self, Bands, Fitted, Offer, Price};
 use crate::front::Source;
 use crate::front::rlx::{Plan, Slot};
 use crate::hir::{self, Checked};
@@ -190,6 +190,21 @@ fn checked(graph: hir::Graph, options: &Options) -> Result<Checked, Errors> {
         return Ok(checked);
     }
     check(hir::window::cut(&checked, &options.windows)?)
+}
+
+/// What half of the arena would cost, or what comes nearest to it ([`fit::offer()`]); `None` where a limit is asked for
+/// already, and where bands of rows lower nothing.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn offer(fitted: &Fitted, options: &Options) -> Result<Option<Offer>, Errors> {
+    if options.max_arena.is_some() || options.level == Level::None {
+        return Ok(None);
+    }
+    let machine = target(options)?.machine;
+    let goal = fitted.module.plan.arena_size / 2;
+    Ok(fit::offer(fitted, &options.plan(), &machine, goal)?)
 }
 
 /// To a placed module; with the file's plan, every operator by itself, since the plan is of those.

@@ -217,7 +217,25 @@ fn no_models() {
 
         4 error: there is no file "FOLDER/missing.onnx"
 
-        4 error: "FOLDER/NAME" is a directory"#]].assert_eq(&messages.join("\n\n").replace(&name, "NAME"));
+        4 error: "FOLDER/NAME" is a directory
+          = name a file in it: FOLDER/NAME/a.onnx"#]].assert_eq(&messages.join("\n\n").replace(&name, "NAME"));
+}
+
+/// A path that leads nowhere is answered with what may have been meant.
+#[test]
+fn files_that_are_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("model.onnx"), "").unwrap();
+    let says = |name: &str| message(&folder.path().join(name));
+    assert!(
+        says("modle.onnx").contains("did you mean \"FOLDER/model.onnx\"?"),
+        "{}",
+        says("modle.onnx")
+    );
+    assert!(says("no/model.onnx").contains("there is no folder \"FOLDER\""));
+    let inside = says("");
+    assert!(inside.contains("name a file in it: ") && inside.ends_with("/model.onnx"), "{inside}");
+    assert!(!says("other").contains('='), "{}", says("other"));
 }
 
 #[test]
@@ -267,6 +285,7 @@ fn files_beside_a_model() {
     }
     expect![[r#"
         4 error: initializer "y": there is no file "missing" in the model's folder
+          = the model keeps tensors in that file: copy it to where the model is
         1 error: initializer "y": the file "../weights" is not named by a plain relative path
           = files beside a model must be inside its folder
         1 error: initializer "y": the file "sub/../../weights" is not named by a plain relative path

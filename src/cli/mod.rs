@@ -107,6 +107,19 @@ impl From<ErrorKind> for Failure {
     }
 }
 
+/// Says what is wrong with the arguments, or helps. A model where a command should be is a beginner's mistake.
+pub(crate) fn refuse(mut error: clap::Error) -> ExitCode {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
+        && std::path::Path::new(name).is_file()
+    {
+        let tip = format!("to compile a model, write 'rlx-aot build {name}'");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error.exit()
+}
+
 /// Runs the command; the exit code is that of the worst error.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let quiet = cli.quiet;

@@ -9,7 +9,10 @@
 
 mod candidates;
 mod cost;
+mod offer;
 mod sketch;
+
+pub use offer::{Offer, offer};
 
 use crate::error::ErrorKind;
 use crate::lir::liveness::{Range, ranges};

@@ -1,6 +1,6 @@
 //! Files on the way in: small ones are read, large ones mapped; both are [`Bytes`] that tensors share.
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, nearest};
 use bytes::Bytes;
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
@@ -37,6 +37,49 @@ pub(super) fn bytes(path: &Path) -> Result<Bytes, ErrorKind> {
     File::open(path).and_then(|file| map(&file)).map_err(failed)
 }
 
+/// The bytes of a file that a person has named: an error says what may have been meant.
+///
+/// # Errors
+///
+/// As [`bytes`].
+pub(super) fn named(path: &Path) -> Result<Bytes, ErrorKind> {
+    bytes(path).map_err(|kind| match meant(path) {
+        Some(help) => kind.help(help),
+        None => kind,
+    })
+}
+
+/// Where the way to a file ends, or what is there instead of it.
+fn meant(path: &Path) -> Option<String> {
+    if path.is_dir() {
+        let names = names(path);
+        let model = names.iter().find(|name| name.ends_with(".onnx"))?;
+        return Some(format!("name a file in it: {}", path.join(model).display()));
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if path.exists() {
+        return None;
+    }
+    if !folder.is_dir() {
+        return Some(format!("there is no folder \"{}\"", folder.display()));
+    }
+    let (name, names) = (path.file_name()?.to_string_lossy(), names(folder));
+    let near = nearest(&name, names.iter().map(String::as_str))?;
+    Some(format!("did you mean \"{}\"?", path.with_file_name(near).display()))
+}
+
+/// The names of what is in a folder, sorted, as far as it can be read.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The file as memory. Whoever cuts it off while the compiler runs gets a signal (SIGBUS) for an answer.
 #[expect(unsafe_code, reason = "no safe interface to memory maps exists")]
 fn map(file: &File) -> std::io::Result<Bytes> {
@@ -69,6 +112,7 @@ fn inside(folder: &Path, location: &str) -> Result<PathBuf, ErrorKind> {
     let missing = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::NotFound => {
             ErrorKind::io(format!("there is no file \"{location}\" in the model's folder"))
+                .help("the model keeps tensors in that file: copy it to where the model is")
         }
         _ => ErrorKind::io(format!("\"{location}\" cannot be read: {e}")),
     };

@@ -50,7 +50,7 @@ pub struct Source {
 /// A file that cannot be read or is no model, and all that is wrong with the model.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Source, Errors> {
     let called = path.display().to_string();
-    let data = file::bytes(path)?;
+    let data = file::named(path)?;
     let stem = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     let stem = stem.split('.').next().unwrap_or_default().to_owned();
     let mut folder = Folder::of(Some(path));

@@ -109,7 +109,7 @@ pub(super) struct Params {
 impl Params {
     pub(super) fn open(path: Option<&Path>) -> Result<Params, Errors> {
         let Some(path) = path else { return Ok(Params::default()) };
-        let weights = super::file::bytes(path)
+        let weights = super::file::named(path)
             .and_then(Weights::new)
             .map_err(|e| Errors::from(e).in_file(&path.display().to_string()))?;
         Ok(Params { file: Some((path.to_owned(), weights)), known: BTreeSet::new() })

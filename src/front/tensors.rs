@@ -15,7 +15,7 @@ use std::path::Path;
 /// A file that cannot be read, or does not hold a tensor of the expected type.
 pub fn read_tensor(path: &Path, expected: Option<&Type>) -> Result<Tensor, Errors> {
     let read = || {
-        let data = file::bytes(path)?;
+        let data = file::named(path)?;
         let suffix = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         let tensor = match suffix.as_deref() {
             _ if data.starts_with(b"\x93NUMPY") => npy::read(&data)?,

@@ -253,6 +253,14 @@ impl Report {
         }
     }
 
+    /// Adds what the arena would be in bands of rows, with how much time as a multiple of that now.
+    pub fn advise_bands(&mut self, size: u64, time: f64) {
+        if let Some(arena) = self.regions.first_mut() {
+            let advice = peak::bands(arena.size, size, time);
+            arena.peak.advice.extend(advice);
+        }
+    }
+
     /// As JSON.
     pub fn json(&self) -> String {
         serde_json::to_string(self).expect("structures of numbers and strings")

@@ -2,7 +2,7 @@
 
 use super::axis::{bytes, percent};
 use super::{Buffer, Step, count};
-use crate::lir::Module;
+use crate::lir::{Module, place};
 use serde::Serialize;
 
 /// The time at which most of a region is taken; the first, where there are several.
@@ -46,6 +46,9 @@ pub struct Next {
 
 /// What holds less than this part of the peak is not worth a sentence.
 const WORTHWHILE: u64 = 20;
+
+/// A plan that takes so many times as long is no advice.
+const DEAR: f64 = 2.0;
 
 /// The memory that a peak is of.
 pub(super) struct Memory<'a> {
@@ -114,8 +117,11 @@ fn advice(
         let used: Vec<&Holder> = used.filter(rows).collect();
         if let [first, second, ..] = used[..] {
             advice.push(format!(
-                "{} and {} are there at once because {} ({}) reads and writes whole tensors: in bands of rows, which --max-arena BYTES asks for, it would need a part of them at a time.",
-                name(first), name(second), step.id, step.operator
+                "{} and {} are there at once because {} ({}) reads and writes whole tensors.",
+                name(first),
+                name(second),
+                step.id,
+                step.operator
             ));
         }
     }
@@ -138,24 +144,8 @@ fn advice(
             bytes(waiting), percent(waiting, peak.bytes), name(first)
         ));
     }
-    let end = count(steps.len() + 1);
-    let whole = |h: &&Holder| {
-        let b = &buffers[h.buffer];
-        !h.used && b.kind != "temporary" && (b.first, b.last) == (Some(0), Some(end))
-    };
-    let border: u64 = peak.holders.iter().filter(whole).map(|h| h.bytes).sum();
-    if border >= least && border > 0 {
-        advice.push(format!(
-            "{} ({} of the peak) are inputs and parameters that the step does not need: they keep their bytes for the whole run, so that they can be set once for many (not so inputs with --overwrite-inputs).",
-            bytes(border), percent(border, peak.bytes)
-        ));
-    }
-    let weights_here = region.index == 0 && module.plan.weights_slot.is_some();
-    if weights_here && module.plan.weights_size >= least {
-        advice.push(format!(
-            "The weights take {} of the arena: embedded in the object they would take none.",
-            bytes(module.plan.weights_size)
-        ));
+    if region.index == 0 {
+        advice.extend(options(module, least));
     }
     if let Some(next) = peak.next {
         let at = match next.time.checked_sub(1).and_then(|s| steps.get(s as usize)) {
@@ -184,4 +174,63 @@ fn advice(
         ));
     }
     advice
+}
+
+/// What bands of rows would give, if that is worth a sentence.
+pub(super) fn bands(now: u64, size: u64, time: f64) -> Option<String> {
+    let less = now.checked_sub(size).filter(|less| *less > now / WORTHWHILE && time < DEAR)?;
+    Some(format!(
+        "In bands of rows (--max-arena) it could be some {} ({}) less, {}, for about {:.0} % more work.",
+        bytes(less),
+        percent(less, now),
+        bytes(size),
+        (time - 1.0).max(0.0) * 100.0,
+    ))
+}
+
+/// An option that a plan was made without, and what makes it so.
+type Choice = (&'static str, fn(&mut Module));
+
+/// Other options for the same steps, each by itself, that lower the arena by `least` bytes at least; those that lower
+/// it most first.
+fn options(module: &Module, least: u64) -> Vec<String> {
+    let all: [Choice; 9] = [
+        ("With --overwrite-inputs, whose inputs are set before every run,", |m| {
+            m.plan.options.overwrite_inputs = true;
+        }),
+        ("With --outside inputs, which lie in memory of the program,", |m| {
+            m.plan.options.outside.inputs = true;
+        }),
+        ("With --outside outputs, which lie in memory of the program,", |m| {
+            m.plan.options.outside.outputs = true;
+        }),
+        ("With --outside params, which lie in memory of the program,", |m| {
+            m.plan.options.outside.parameters = true;
+        }),
+        ("With --weights embed or external, in the object or a file,", |m| {
+            m.plan.options.weights_in_arena = false;
+        }),
+        ("With --no-prepare, where all is computed in every run,", |m| m.plan.prologue = 0),
+        ("Without --no-reuse, which is for debugging,", |m| m.plan.options.no_reuse = false),
+        ("Without --guard", |m| m.plan.options.guard = 0),
+        ("Without --uniform-slots", |m| m.plan.options.uniform = false),
+    ];
+    let now = module.plan.arena_size;
+    let mut found: Vec<(u64, &str)> = vec![];
+    for (name, change) in all {
+        let mut other = module.clone();
+        change(&mut other);
+        let same = other.plan.options == module.plan.options
+            && other.plan.prologue == module.plan.prologue;
+        let size = if same { now } else { place::bound(&other) };
+        if size.saturating_add(least.max(1)) <= now {
+            found.push((size, name));
+        }
+    }
+    found.sort_by_key(|&(size, _)| size);
+    let sentence = |(size, name): (u64, &str)| {
+        let (less, part) = (bytes(now - size), percent(now - size, now));
+        format!("{name} these steps would need {less} ({part}) less: {size} bytes.")
+    };
+    found.into_iter().map(sentence).collect()
 }

@@ -134,3 +134,40 @@ fn nothing_is_shown_too() {
     assert!(report.svg().ends_with("</svg>\n"));
     assert!(report.text().contains("peak of the arena: 64 bytes at start"), "{}", report.text());
 }
+
+/// What an option is said to give is what the plan with it has.
+#[test]
+fn advice_holds() {
+    let mut mir = Builder::new("m");
+    let ty = Type::new(DType::F32, [64]);
+    let [x, other, w] = [("x", Role::Input), ("other", Role::Input), ("w", Role::Parameter)]
+        .map(|(name, role)| mir.input(name, role, ty.clone()));
+    let y = mir.binary(crate::mir::Binary::Add, x, other);
+    let y = mir.binary(crate::mir::Binary::Mul, y, w);
+    let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
+    let with = |change: fn(&mut lir::Options)| {
+        let mut options = lir::Options::default();
+        change(&mut options);
+        lower(&graph, options).expect("it is small")
+    };
+    let checks: [(&str, fn(&mut lir::Options)); 4] = [
+        ("--overwrite-inputs", |o| o.overwrite_inputs = true),
+        ("--outside inputs", |o| o.outside.inputs = true),
+        ("--outside outputs", |o| o.outside.outputs = true),
+        ("--outside params", |o| o.outside.parameters = true),
+    ];
+    let now = with(|_| {}).plan.arena_size;
+    let advice = &Report::new(&with(|_| {}), None).regions[0].peak.advice;
+    for (option, change) in checks {
+        let size = with(change).plan.arena_size;
+        let found = advice.iter().find(|text| text.contains(option));
+        match found {
+            Some(text) => assert!(text.ends_with(&format!(": {size} bytes.")), "{text} {size}"),
+            None => assert!(size + now / 20 > now, "{option}: {size} of {now}, {advice:?}"),
+        }
+    }
+    assert!(advice.iter().filter(|text| text.contains("these steps would need")).count() >= 2);
+    let guarded = Report::new(&with(|o| o.guard = 512), None);
+    let advice = guarded.regions[0].peak.advice.join("\n");
+    assert!(advice.contains("Without --guard") && advice.contains(&format!(" {now} bytes.")));
+}

@@ -108,7 +108,10 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let options = args.model.options(&args.model.stem())?;
     let in_file = |e: Errors| e.in_file(&args.model.model.display().to_string());
     let graph = args.compare.then(|| source.graph.clone());
-    let Fitted { module, price, .. } = compile::plan(source, &options).map_err(in_file)?;
+    let kept = source.plan.is_some();
+    let fitted = compile::plan(source, &options).map_err(in_file)?;
+    let offer = if kept { None } else { compile::offer(&fitted, &options).map_err(in_file)? };
+    let Fitted { module, price, .. } = fitted;
     let comparison = match graph {
         Some(graph) => {
             let checked = check(graph, &options.dims, options.limits).map_err(in_file)?;
@@ -116,12 +119,15 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         }
         None => None,
     };
-    let (report, left_out) = if args.code || args.html.is_some() {
+    let (mut report, left_out) = if args.code || args.html.is_some() {
         progress.phase("compiling");
         with_code(&module, &options, args.code).map_err(in_file)?
     } else {
         (Report::new(&module, None), None)
     };
+    if let Some(offer) = offer {
+        report.advise_bands(offer.bytes, offer.time);
+    }
     progress.phase("writing");
     for (file, text) in
         [(&args.html, Report::html as fn(&Report) -> String), (&args.svg, Report::svg)]

@@ -40,7 +40,7 @@ struct Entry {
 /// A file that cannot be read, or is something else.
 pub fn read_record(path: &Path) -> Result<Record, Errors> {
     let in_file = |e: ErrorKind| Errors::from(e).in_file(&path.display().to_string());
-    let text = crate::front::file::bytes(path)?;
+    let text = crate::front::file::named(path)?;
     let file: File =
         serde_json::from_slice(&text).map_err(|e| in_file(crate::front::json::syntax(&e)))?;
     let tensors = |entries: Vec<Entry>| {

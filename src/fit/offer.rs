@@ -1,0 +1,46 @@
+//! What a smaller arena would cost, for advice: no plan, and few turns.
+
+use super::*;
+
+/// So many turns.
+const OFFERED: usize = 4;
+
+/// What a smaller arena would cost.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Offer {
+    /// Bytes of the arena, if no gaps are left between its slots.
+    pub bytes: u64,
+    /// Estimated time, as a multiple of that now.
+    pub time: f64,
+}
+
+/// The first arena of at most `goal` bytes that a few turns come to from what was fitted, or else the smallest one; `None` where
+/// nothing can be lowered.
+///
+/// # Errors
+///
+/// As [`lir::lower`].
+pub fn offer(
+    fitted: &Fitted,
+    options: &lir::Options,
+    machine: &Machine,
+    goal: u64,
+) -> Result<Option<Offer>, ErrorKind> {
+    let graph = fitted.graph.reordered(&lir::order(&fitted.graph, options)?);
+    let search = Search { graph: &graph, options, machine };
+    let mut now = Turn::draft(&graph, vec![], options)?;
+    let mut tried = vec![];
+    for _ in 0..OFFERED {
+        if now.module.plan.bound <= goal {
+            break;
+        }
+        match search.turn(&now, Aim { goal, most: None }, &mut tried)? {
+            Some(next) => now = next,
+            None => break,
+        }
+    }
+    let bytes = now.module.plan.bound;
+    let time =
+        search.cycles(&now.graph, Threads::One) / search.cycles(&graph, Threads::One).max(1.0);
+    Ok((bytes < fitted.module.plan.arena_size).then_some(Offer { bytes, time }))
+}
