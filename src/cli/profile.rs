@@ -13,12 +13,14 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
     match &step.op {
         Op::Contract(_) => 2 * elements * step.operands[0].dims.last().copied().unwrap_or(0) as u64,
         Op::Attention(a) => {
-            let [queries, keys] =
-                [0, 1].map(|i| step.operands[i].dims.last().copied().unwrap_or(0));
-            let rows = elements / step.result.dims.last().copied().unwrap_or(1).max(1) as u64;
+            let [depth, keys] = [0, 1].map(|i| step.operands[i].dims.last().copied().unwrap_or(0));
+            let dims = &step.result.dims;
+            let last = |n: usize| dims.len().checked_sub(n).map_or(1, |at| dims[at]);
+            let (queries, width) = (last(2), last(1));
+            let matrices = elements / (queries * width).max(1) as u64;
             let program: usize =
                 a.rows.stages.iter().map(|s| s.expr.cost() + usize::from(s.reduce.is_some())).sum();
-            2 * elements * keys as u64 + rows * keys as u64 * (2 * queries + program) as u64
+            matrices * a.pairs(queries, keys) as u64 * (2 * (width + depth) + program) as u64
         }
         Op::Conv(c) => {
             let channels = step.operands[0].dims.last().copied().unwrap_or(0) / c.groups.max(1);

@@ -18,8 +18,9 @@ use super::{Frame, KernelPlan, Shape};
 use crate::error::ErrorKind;
 use crate::kir::build::Builder;
 use crate::kir::{self, IndexOp, Scalar, Value};
-use crate::lir::{self, Attention, Binary, Expr, Reduction, Rows, Shares, Unary};
+use crate::lir::{Attention, Binary, Expr, Shares, Span};
 use crate::types::DType;
+use std::ops::Range;
 
 /// Bytes of an element of what is multiplied.
 const SIZE: i64 = 4;
@@ -31,7 +32,7 @@ pub(super) fn kernel(
 ) -> Result<Option<KernelPlan>, ErrorKind> {
     let layout = Layout::new(frame)?;
     let Some(panel) = layout.panel(frame) else { return Ok(None) };
-    let softmax = softmax_of(&attention.rows);
+    let softmax = attention.rows.softmax();
     let working = |dims: Vec<i64>, strides: Vec<i64>| Shape {
         dtype: DType::F32,
         dims,
@@ -75,13 +76,13 @@ pub(super) fn kernel(
         if softmax.is_some() { &quotient } else { &identity },
     ];
     let mut blocks = vec![];
-    let block = layout.shares.queries as i64;
-    for queries in [block, layout.queries % block].into_iter().filter(|&n| n > 0) {
-        let [first, second] = layout.products(frame, queries, panel, softmax.is_some());
+    for (queries, from, to, keys) in layout.blocks(&attention.spans) {
+        let extents = [queries, keys.end - keys.start];
+        let [first, second] = layout.products(frame, extents, panel, softmax.is_some());
         let first = Block::new(&frames[0], first, panel, epilogues[0])?;
         let second = Block::new(&frames[1], second, None, epilogues[1])?;
         let (Some(scores), Some(results)) = (first, second) else { return Ok(None) };
-        blocks.push(Queries { count: queries, scores, results });
+        blocks.push(Queries { count: queries, from, to, keys, scores, results });
     }
     let writer = Writer { frame, layout, panel, program, blocks };
     Ok(Some(writer.write()))
@@ -89,43 +90,6 @@ pub(super) fn kernel(
 
 fn operands() -> ErrorKind {
     ErrorKind::bug("attention has three operands and a scratch")
-}
-
-/// Of a softmax over rows, what is done to an element and the largest one.
-fn softmax_of(rows: &Rows) -> Option<&Expr> {
-    let [max, exp, sum, last] = &rows.stages[..] else { return None };
-    use lir::Scalar::{self, Operand};
-    let is = |stage: &lir::Stage, reduce: Option<Reduction>, text: &[Scalar]| {
-        stage.reduce == reduce && in_order(&stage.expr) == text
-    };
-    let softmax = is(max, Some(Reduction::Max), &[Operand(0)])
-        && is(
-            exp,
-            None,
-            &[
-                Operand(0),
-                Operand(1),
-                Scalar::Binary(Binary::Sub, 0, 1),
-                Scalar::Unary(Unary::Exp, 2),
-            ],
-        )
-        && is(sum, Some(Reduction::Sum), &[Operand(2)])
-        && is(last, None, &[Operand(2), Operand(3), Scalar::Binary(Binary::Div, 0, 1)]);
-    softmax.then_some(&exp.expr)
-}
-
-/// The nodes of an expression in the order in which its result needs them.
-fn in_order(expr: &Expr) -> Vec<lir::Scalar> {
-    fn visit(expr: &Expr, node: u32, order: &mut Vec<u32>) {
-        expr.nodes[node as usize].args().into_iter().for_each(|arg| visit(expr, arg, order));
-        if !order.contains(&node) {
-            order.push(node);
-        }
-    }
-    let mut order = vec![];
-    visit(expr, expr.nodes.len() as u32 - 1, &mut order);
-    let place = |arg: u32| order.iter().position(|&node| node == arg).unwrap_or(0) as u32;
-    order.iter().map(|&node| expr.nodes[node as usize].with_args(place)).collect()
 }
 
 /// Extents, and how the work is cut.
@@ -189,11 +153,44 @@ impl Layout {
         (self.shares.keys > 0).then_some(Some(width))
     }
 
-    /// The levels of both products for so many queries.
+    /// Blocks of as many queries as each other and for the same keys: how many queries a block has, the
+    /// first block and the one behind the last, and the keys.
+    fn blocks(&self, spans: &[Span]) -> Vec<(i64, i64, i64, Range<i64>)> {
+        let (block, panel) = (self.shares.queries as i64, Shares::PANEL as i64);
+        let (whole, rest) = (self.queries / block, self.queries % block);
+        // Keys of the queries in these blocks, from the start of a panel to that of another, or the end.
+        let keys = |blocks: &Range<i64>| -> Range<i64> {
+            let queries = blocks.start * block..blocks.end * block;
+            let mut first = 0;
+            let seen = spans.iter().filter_map(|span| {
+                let own = first..span.queries as i64;
+                first = own.end;
+                (own.start < queries.end && queries.start < own.end).then_some(&span.keys)
+            });
+            let seen = seen.fold(None, |all: Option<Range<usize>>, keys| match all {
+                Some(all) => Some(all.start.min(keys.start)..all.end.max(keys.end)),
+                None => Some(keys.clone()),
+            });
+            let seen = seen.map_or(0..self.keys, |keys| keys.start as i64..keys.end as i64);
+            let end = (seen.end + panel - 1) / panel * panel;
+            seen.start / panel * panel..end.min(self.keys)
+        };
+        let mut all: Vec<(i64, i64, i64, Range<i64>)> = vec![];
+        for at in 0..whole + i64::from(rest > 0) {
+            let (count, keys) = (if at < whole { block } else { rest }, keys(&(at..at + 1)));
+            match all.last_mut() {
+                Some((queries, _, to, same)) if *queries == count && *same == keys => *to = at + 1,
+                _ => all.push((count, at, at + 1, keys)),
+            }
+        }
+        all
+    }
+
+    /// The levels of both products for so many queries and keys.
     fn products(
         &self,
         frame: &Frame<'_>,
-        queries: i64,
+        [queries, keys]: [i64; 2],
         panel: Option<i64>,
         totals: bool,
     ) -> [[Level; 3]; 2] {
@@ -214,13 +211,13 @@ impl Layout {
         [
             [
                 Level::axis(queries, first(q.stride(-2), 0, -2, self.row)),
-                Level::axis(self.keys, first(0, key, -1, SIZE)),
+                Level::axis(keys, first(0, key, -1, SIZE)),
                 Level::axis(self.depth, vec![q.stride(-1), element]),
             ],
             [
                 Level::axis(queries, second(self.row, 0, SIZE, result.stride(-2))),
                 Level::axis(self.width, second(0, v.stride(-1), 0, result.stride(-1))),
-                Level::axis(self.keys, vec![SIZE, v.stride(-2)]),
+                Level::axis(keys, vec![SIZE, v.stride(-2)]),
             ],
         ]
     }
@@ -234,9 +231,12 @@ enum Weights<'a> {
     Program(&'a Frame<'a>, Program<'a>),
 }
 
-/// A block of queries.
+/// Blocks `from..to` of `count` queries each, for which these keys count.
 struct Queries<'a> {
     count: i64,
+    from: i64,
+    to: i64,
+    keys: Range<i64>,
     scores: Block<'a>,
     results: Block<'a>,
 }
@@ -246,13 +246,13 @@ struct Writer<'a> {
     layout: Layout,
     panel: Option<i64>,
     program: Weights<'a>,
-    /// Whole blocks, and the last one if it is smaller.
+    /// All blocks, in order.
     blocks: Vec<Queries<'a>>,
 }
 
 impl Writer<'_> {
     fn write(&self) -> KernelPlan {
-        let Layout { shares, queries, keys, depth, width, .. } = self.layout;
+        let Layout { shares, depth, width, .. } = self.layout;
         let matrices: i64 = self.layout.batch.iter().map(|level| level.extent).product();
         let (mut b, pointers) = self.frame.open(shares.count as i64);
         let parts = self.parts();
@@ -270,7 +270,9 @@ impl Writer<'_> {
             b.each(from, to, &[], |b, it| self.piece(b, &p, it.index, parts));
         });
         // An exponential is worth some ten multiplications.
-        self.frame.close(b, matrices * queries * keys * (depth + width + 20) / 2)
+        let pairs =
+            self.blocks.iter().map(|q| q.count * (q.to - q.from) * (q.keys.end - q.keys.start));
+        self.frame.close(b, matrices * pairs.sum::<i64>() * (depth + width + 20) / 2)
     }
 
     /// Pieces of a matrix.
@@ -287,21 +289,14 @@ impl Writer<'_> {
     /// A piece of the work, of which there are `parts` for each matrix.
     fn piece(&self, b: &mut Builder, p: &[Value], piece: Value, parts: i64) {
         let shares = &self.layout.shares;
-        let whole = self.layout.queries / shares.queries as i64;
         let all = self.blocks_of_matrix();
-        let (mut matrix, mut span) = (piece, [0, whole, whole, all].map(Scalar::Constant));
+        let (mut matrix, mut span) = (piece, None);
         if parts > 1 {
             matrix = b.index(IndexOp::Div, piece, parts);
             let part = b.index(IndexOp::Rem, piece, parts);
             let from = b.index(IndexOp::Mul, part, shares.blocks as i64);
             let to = b.index(IndexOp::Add, from, shares.blocks as i64);
-            let ends = [
-                from,
-                b.index(IndexOp::Min, to, whole),
-                b.index(IndexOp::Max, from, whole),
-                b.index(IndexOp::Min, to, all),
-            ];
-            span = ends.map(Scalar::Value);
+            span = Some((from, b.index(IndexOp::Min, to, all)));
         }
         let mut p = p.to_vec();
         for (i, level) in self.layout.batch.iter().enumerate().rev() {
@@ -322,21 +317,24 @@ impl Writer<'_> {
         let by =
             |i: usize| if matches!(i, 1 | 2) || i == p.len() - 2 { 0 } else { steps[i] * block };
         let by: Vec<i64> = (0..p.len()).map(by).collect();
-        for (queries, [from, to]) in
-            self.blocks.iter().zip([[span[0], span[1]], [span[2], span[3]]])
-        {
-            match (from, to) {
-                (Scalar::Constant(from), Scalar::Constant(to)) if from + 1 >= to => {
-                    if from < to {
-                        let p = moved(b, &p, from, &by);
-                        self.queries(b, &p, queries);
-                    }
-                }
-                _ => b.each(from, to, &[], |b, it| {
-                    let p = moved(b, &p, it.index, &by);
+        for queries in &self.blocks {
+            let (from, to) = (queries.from, queries.to);
+            let (from, to) = match span {
+                None if from + 1 == to => {
+                    let p = moved(b, &p, from, &by);
                     self.queries(b, &p, queries);
-                }),
-            }
+                    continue;
+                }
+                None => (Scalar::Constant(from), Scalar::Constant(to)),
+                Some((first, last)) => {
+                    let from = b.index(IndexOp::Max, first, from);
+                    (from.into(), b.index(IndexOp::Min, last, to).into())
+                }
+            };
+            b.each(from, to, &[], |b, it| {
+                let p = moved(b, &p, it.index, &by);
+                self.queries(b, &p, queries);
+            });
         }
     }
 
@@ -373,63 +371,73 @@ impl Writer<'_> {
         let last = p.len() - 1;
         let within = |b: &mut Builder, at: usize| b.offset(p[last - 1], 1, at as i64 * SIZE);
         let (scores, totals) = (within(b, shares.scores()), within(b, shares.totals()));
-        let keys = if self.panel.is_some() { p[last - 1] } else { p[1] };
-        let first: Vec<Value> = [p[0], keys]
-            .into_iter()
-            .chain(p[3..last - 1].iter().copied())
-            .chain([scores])
-            .collect();
+        let (k, v) = (&self.frame.inputs()[1], &self.frame.inputs()[2]);
+        let (keys, key) = match self.panel {
+            Some(_) => (p[last - 1], self.layout.depth * SIZE),
+            None => (p[1], k.stride(-1)),
+        };
+        // From the first key on that counts.
+        let from = |b: &mut Builder, pointer: Value, step: i64| {
+            moved(b, &[pointer], queries.keys.start, &[step])[0]
+        };
+        let keys = from(b, keys, key);
+        let values = from(b, p[2], v.stride(-2));
+        let masks = p[3..last - 1].iter().zip(&self.frame.inputs()[3..]);
+        let masks: Vec<Value> =
+            masks.map(|(&pointer, shape)| from(b, pointer, shape.stride(-1))).collect();
+        let first: Vec<Value> = [p[0], keys].into_iter().chain(masks).chain([scores]).collect();
         queries.scores.write(b, &first);
         let row = Level::axis(queries.count, vec![self.layout.row, SIZE]);
         nest(b, &[row], None, &[scores, totals], &mut |b, p, _| match &self.program {
-            Weights::Softmax(exp) => self.softmax(b, exp, p[0], p[1]),
+            Weights::Softmax(exp) => {
+                softmax(b, exp, queries.keys.end - queries.keys.start, p[0], p[1])
+            }
             Weights::Program(frame, program) => program.write(frame, b, &[p[0], p[0]]),
         });
         let totals = matches!(self.program, Weights::Softmax(_)).then_some(totals);
         let second: Vec<Value> =
-            [scores, p[2]].into_iter().chain(totals).chain([p[last]]).collect();
+            [scores, values].into_iter().chain(totals).chain([p[last]]).collect();
         queries.results.write(b, &second);
     }
+}
 
-    /// The exponentials of a row, less its largest, in place, and their sum.
-    fn softmax(&self, b: &mut Builder, exp: &Body<'_>, row: Value, total: Value) {
-        const MOST: usize = 4;
-        const EXPONENTIALS: usize = 2;
-        let keys = self.layout.keys;
-        let (lowest, zero) = (b.f32(f32::NEG_INFINITY), b.f32(0.0));
-        let load = |b: &mut Builder, p: &[Value], (at, lanes): nest::Part| {
-            expr::load(b, DType::F32, p[0], at * SIZE, lanes, false)
-        };
-        let start = [lowest; MOST];
-        let largest =
-            strips(b, keys, MOST as i64, &[row], &[SIZE], &start, &mut |b, p, so_far, parts| {
-                let mut so_far = so_far.to_vec();
-                for (largest, &part) in so_far.iter_mut().zip(parts) {
-                    let x = load(b, p, part);
-                    let x = b.first(x, lowest, part.1);
-                    *largest = b.max(*largest, x);
-                }
-                so_far
-            });
-        // A NaN may be lost here: it comes back with its exponential.
-        let largest = largest.into_iter().reduce(|x, y| b.max(x, y)).unwrap_or(lowest);
-        let largest = b.reduce(kir::Reduction::Max, largest);
-        let known = exp.hoist(b, &|n| (n == 1).then_some(largest));
-        let start = [zero; EXPONENTIALS];
-        let unroll = EXPONENTIALS as i64;
-        let sums = strips(b, keys, unroll, &[row], &[SIZE], &start, &mut |b, p, sums, parts| {
-            let mut sums = sums.to_vec();
-            for (sum, &part) in sums.iter_mut().zip(parts) {
+/// The exponentials of a row of `keys`, less its largest, in place, and their sum.
+fn softmax(b: &mut Builder, exp: &Body<'_>, keys: i64, row: Value, total: Value) {
+    const MOST: usize = 4;
+    const EXPONENTIALS: usize = 2;
+    let (lowest, zero) = (b.f32(f32::NEG_INFINITY), b.f32(0.0));
+    let load = |b: &mut Builder, p: &[Value], (at, lanes): nest::Part| {
+        expr::load(b, DType::F32, p[0], at * SIZE, lanes, false)
+    };
+    let start = [lowest; MOST];
+    let largest =
+        strips(b, keys, MOST as i64, &[row], &[SIZE], &start, &mut |b, p, so_far, parts| {
+            let mut so_far = so_far.to_vec();
+            for (largest, &part) in so_far.iter_mut().zip(parts) {
                 let x = load(b, p, part);
-                let e = exp.emit(b, &known, &mut |_, n| if n == 0 { x } else { largest });
-                expr::store(b, DType::F32, e, p[0], part.0 * SIZE, part.1);
-                let e = b.first(e, zero, part.1);
-                *sum = b.add(*sum, e);
+                let x = b.first(x, lowest, part.1);
+                *largest = b.max(*largest, x);
             }
-            sums
+            so_far
         });
-        let sum = sums.into_iter().reduce(|x, y| b.add(x, y)).unwrap_or(zero);
-        let sum = b.reduce(kir::Reduction::Sum, sum);
-        expr::store(b, DType::F32, sum, total, 0, 1);
-    }
+    // A NaN may be lost here: it comes back with its exponential.
+    let largest = largest.into_iter().reduce(|x, y| b.max(x, y)).unwrap_or(lowest);
+    let largest = b.reduce(kir::Reduction::Max, largest);
+    let known = exp.hoist(b, &|n| (n == 1).then_some(largest));
+    let start = [zero; EXPONENTIALS];
+    let unroll = EXPONENTIALS as i64;
+    let sums = strips(b, keys, unroll, &[row], &[SIZE], &start, &mut |b, p, sums, parts| {
+        let mut sums = sums.to_vec();
+        for (sum, &part) in sums.iter_mut().zip(parts) {
+            let x = load(b, p, part);
+            let e = exp.emit(b, &known, &mut |_, n| if n == 0 { x } else { largest });
+            expr::store(b, DType::F32, e, p[0], part.0 * SIZE, part.1);
+            let e = b.first(e, zero, part.1);
+            *sum = b.add(*sum, e);
+        }
+        sums
+    });
+    let sum = sums.into_iter().reduce(|x, y| b.add(x, y)).unwrap_or(zero);
+    let sum = b.reduce(kir::Reduction::Sum, sum);
+    expr::store(b, DType::F32, sum, total, 0, 1);
 }

@@ -31,7 +31,7 @@ pub use access::Access;
 
 use crate::mir;
 pub use crate::mir::winograd::{Bands, Matrices, Side, Winograd};
-pub use crate::mir::{Attention, Shares};
+pub use crate::mir::{Attention, Shares, Span};
 pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Stage, Weights};
 use crate::tensor::Tensor;

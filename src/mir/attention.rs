@@ -1,8 +1,9 @@
 //! Attention: a product, a row program over its result and a product with that, a block of rows at a
 //! time, so that what lies between never exists as a whole.
 
-use super::{Expr, Rows};
+use super::{Binary, Expr, Reduction, Rows, Scalar, Stage, Unary};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// `rows(epilogue(Q K)) V`, with batch dimensions: operands Q `[batch.., M, D]`, K `[batch.., D, N]`
 /// (a column for each key), V `[batch.., N, E]`, then those of the epilogue, broadcast to the scores
@@ -17,6 +18,70 @@ pub struct Attention {
     pub epilogue: Option<Expr>,
     /// What is done to each row of scores, which are its only operand; not reduced at its end.
     pub rows: Rows,
+    /// Which keys count for which queries: of a softmax that gives all others the weight 0, whatever the
+    /// operands are. In order, and for all queries; or none, where all keys count for all. (What is not
+    /// finite in a key or value that does not count need not show in the result.)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spans: Vec<Span>,
+}
+
+/// Keys that count for some queries of every matrix.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Span {
+    /// One more than the last query; the first one follows the last of the span before.
+    pub queries: usize,
+    /// The keys, of which there is at least one.
+    pub keys: Range<usize>,
+}
+
+impl Attention {
+    /// How many pairs of a query and a key count in a matrix of `queries` by `keys`.
+    pub fn pairs(&self, queries: usize, keys: usize) -> usize {
+        let mut first = 0;
+        let of_span = |span: &Span| {
+            let count = span.queries.saturating_sub(first);
+            first = span.queries;
+            count * span.keys.len()
+        };
+        if self.spans.is_empty() { queries * keys } else { self.spans.iter().map(of_span).sum() }
+    }
+}
+
+impl Rows {
+    /// Of a softmax of the only operand, what is done to an element and the largest one.
+    pub fn softmax(&self) -> Option<&Expr> {
+        use Scalar::Operand;
+        let [max, exp, sum, last] = &self.stages[..] else { return None };
+        let is = |stage: &Stage, reduce: Option<Reduction>, text: &[Scalar]| {
+            stage.reduce == reduce && in_order(&stage.expr) == text
+        };
+        let differences = [
+            Operand(0),
+            Operand(1),
+            Scalar::Binary(Binary::Sub, 0, 1),
+            Scalar::Unary(Unary::Exp, 2),
+        ];
+        let quotients = [Operand(2), Operand(3), Scalar::Binary(Binary::Div, 0, 1)];
+        let softmax = is(max, Some(Reduction::Max), &[Operand(0)])
+            && is(exp, None, &differences)
+            && is(sum, Some(Reduction::Sum), &[Operand(2)])
+            && is(last, None, &quotients);
+        softmax.then_some(&exp.expr)
+    }
+}
+
+/// The nodes of an expression in the order in which its result needs them.
+fn in_order(expr: &Expr) -> Vec<Scalar> {
+    fn visit(expr: &Expr, node: u32, order: &mut Vec<u32>) {
+        expr.nodes[node as usize].args().into_iter().for_each(|arg| visit(expr, arg, order));
+        if !order.contains(&node) {
+            order.push(node);
+        }
+    }
+    let mut order = vec![];
+    visit(expr, expr.nodes.len() as u32 - 1, &mut order);
+    let place = |arg: u32| order.iter().position(|&node| node == arg).unwrap_or(0) as u32;
+    order.iter().map(|&node| expr.nodes[node as usize].with_args(place)).collect()
 }
 
 /// How the work is cut into shares, each with working memory of its own, and what that holds. It

@@ -19,7 +19,7 @@ pub mod print;
 pub mod verify;
 pub mod winograd;
 
-pub use attention::{Attention, Shares};
+pub use attention::{Attention, Shares, Span};
 pub use build::Builder;
 pub use expr::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use winograd::{Side, Winograd};

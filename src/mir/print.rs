@@ -56,7 +56,11 @@ impl Display for Op {
             Op::Attention(attention) => {
                 write!(f, "attention")?;
                 epilogue(f, attention.epilogue.as_ref())?;
-                write!(f, " rows {}", attention.rows)
+                write!(f, " rows {}", attention.rows)?;
+                for Span { queries, keys } in &attention.spans {
+                    write!(f, " ..{queries} of {keys:?}")?;
+                }
+                Ok(())
             }
             Op::Conv(c) => {
                 let Conv { taps, strides, dilations, groups, weights, .. } = c;

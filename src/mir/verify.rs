@@ -221,6 +221,15 @@ fn attended(attention: &Attention, operands: &[&Type]) -> Result<Type, String> {
     let scores = contract(&product, &[&[*q, *k], extra].concat())?;
     let rows = row_program(&attention.rows, &[&scores], &scores)?;
     ensure(rows == scores && rows.dtype == DType::F32, "the rows are no rows of scores")?;
+    let [.., queries, keys] = scores.dims[..] else { return Err("scores have two axes".into()) };
+    let mut seen = 0;
+    for span in &attention.spans {
+        ensure(span.queries > seen, "spans are not in order")?;
+        ensure(!span.keys.is_empty() && span.keys.end <= keys, "keys of a span")?;
+        seen = span.queries;
+    }
+    let all = attention.spans.is_empty() || seen == queries && attention.rows.softmax().is_some();
+    ensure(all, "spans of no softmax, or not of all queries")?;
     contract(&Contract { weights: Weights::Plain, epilogue: None, backwards: false }, &[&rows, v])
 }
 

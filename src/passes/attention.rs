@@ -5,10 +5,13 @@
 //! mask the scores: what all its stages do to a score moves into the product. Neither right operand may
 //! be known before the first run: weights are better off in panels. Where several heads share keys and
 //! values (repeated by a broadcast), the heads get an axis of their own, so that nothing is repeated in
-//! memory; of single queries, those heads are the rows.
+//! memory; of single queries, those heads are the rows. Where a mask is known, so are the keys that count.
 
+use super::reach;
 use super::rewrite::{Rewriter, merged};
-use crate::mir::{Attention, Contract, Expr, Graph, Node, Op, Role, Rows, Scalar, Value, Weights};
+use crate::mir::{
+    Attention, Contract, Expr, Graph, Node, Op, Role, Rows, Scalar, Span, Value, Weights,
+};
 use crate::types::DType;
 use cranelift_entity::SecondaryMap;
 use std::cmp::Ordering;
@@ -178,7 +181,9 @@ impl<'a> Pattern<'a> {
         {
             result.dims = self.ungroup(r, &mut operands, [keys, values]);
         }
-        let attention = Attention { epilogue: self.epilogue.clone(), rows: self.rows.clone() };
+        let spans = self.spans();
+        let attention =
+            Attention { epilogue: self.epilogue.clone(), rows: self.rows.clone(), spans };
         let new = r.push(Op::Attention(attention), operands, result, origins.clone());
         let mut new = r.reshape(new, &ty.dims);
         if let Some((finish, extra)) = self.finish {
@@ -186,6 +191,20 @@ impl<'a> Pattern<'a> {
             new = r.push(Op::Map(finish.clone()), operands, ty.clone(), origins);
         }
         r.set(old, new);
+    }
+
+    /// See [`Attention::spans`].
+    fn spans(&self) -> Vec<Span> {
+        let [.., queries, keys] = self.scores[..] else { return vec![] };
+        let Some(mask) = self.epilogue.as_ref().filter(|_| self.rows.softmax().is_some()) else {
+            return vec![];
+        };
+        reach::spans(mask, queries, keys, |n| {
+            let (value, dims) = &self.extra[n];
+            let tensor = self.graph.constant(*value)?;
+            let (batch, own) = dims.split_at(dims.len().saturating_sub(2));
+            batch.iter().all(|&d| d == 1).then(|| reach::Mask::new(tensor, own))
+        })
     }
 
     /// Where a right operand is a reshape that joins the last axis of the batch with a repetition

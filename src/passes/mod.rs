@@ -13,6 +13,8 @@ pub mod map;
 pub mod neighbours;
 pub mod pack;
 pub mod phases;
+pub mod places;
+mod reach;
 mod rewrite;
 pub mod rows;
 pub mod scale;
@@ -56,9 +58,10 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 19] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 20] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
+        ("places", &places::reduce),
         ("layout", &layout::propagate),
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
@@ -451,6 +454,25 @@ mod tests {
         let y = b.contract(x, second);
         let graph = optimized(b, &[y]);
         assert_eq!(count(&graph, |op| matches!(op, Op::Contract(_))), 2, "{graph}");
+    }
+
+    /// Along any axis, with elements that equal each other and some that are no numbers.
+    #[test]
+    fn places_are_reductions() {
+        for axis in 0..3 {
+            let mut b = Builder::new("places");
+            let x = b.input("x", Role::Input, Type::new(DType::F32, [6, 11, 9]));
+            let x = b.binary_scalar(Binary::Mul, x, 4.0);
+            let rounded = b.unary(Unary::Round, x);
+            let some = b.binary_scalar(Binary::Add, x, 3.5);
+            let some = b.unary(Unary::Sqrt, some);
+            let outputs =
+                [rounded, some].map(|x| [true, false].map(|up| b.arg_reduce(x, up, axis, false)));
+            let last = b.arg_reduce(rounded, true, axis, true);
+            let outputs = outputs.into_iter().flatten().chain([last]);
+            let graph = optimized(b, &outputs.collect::<Vec<Value>>());
+            assert_eq!(count(&graph, |op| matches!(op, Op::ArgReduce { .. })), 1, "{graph}");
+        }
     }
 
     /// A recurrence reads its weights forwards and backwards.

@@ -259,6 +259,8 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
                 rows.end.saturating_sub(before + read.end.max(1).saturating_sub(1) * block + 1);
         }
         Op::Slice { starts, .. } => starts[axis.axis] = 0,
+        // Which queries are left is not worth asking.
+        Op::Attention(attention) => attention.spans.clear(),
         Op::Winograd(Winograd { tile, side: Side::Input { before, tiles } }) => {
             before[0] = before[0].saturating_sub(rows.start * *tile);
             tiles[0] = rows.len();
@@ -274,7 +276,6 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
         | Op::ArgReduce { .. }
         | Op::Rows(_)
         | Op::Contract(_)
-        | Op::Attention(_)
         | Op::Conv(_)
         | Op::Winograd(Winograd { side: Side::Output { .. }, .. })
         | Op::Pool(_)

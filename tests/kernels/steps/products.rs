@@ -92,6 +92,19 @@ pub(super) fn contract(r: &mut Random) -> Trial {
     }
 }
 
+/// Spans of some queries each, or none.
+fn spans(r: &mut Random, queries: usize, keys: usize) -> Vec<Span> {
+    let mut spans: Vec<Span> = vec![];
+    while keys > 0 && spans.last().map_or(0, |span| span.queries) < queries {
+        let seen = spans.last().map_or(0, |span| span.queries);
+        let start = r.below(keys);
+        let end = start + 1 + r.below(keys - start);
+        let queries = (seen + 1 + r.below(40)).min(queries);
+        spans.push(Span { queries, keys: start..end });
+    }
+    spans
+}
+
 pub(super) fn attention(r: &mut Random) -> Trial {
     let batch: Vec<usize> = (0..r.below(3)).map(|_| 1 + r.below(4)).collect();
     let queries = if r.chance(20) { r.pick(&[65, 100, 150]) } else { r.extent() };
@@ -132,8 +145,32 @@ pub(super) fn attention(r: &mut Random) -> Trial {
         operands.push(broadcast(r, 3, DType::Bool, &scores));
         first = Some(e);
     }
+    let spans = if first.is_none() && r.chance(80) { spans(r, queries, keys) } else { vec![] };
+    if !spans.is_empty() {
+        // In a span, all but some keys count.
+        let mut values = vec![];
+        for query in 0..queries {
+            let span = spans.iter().find(|span| query < span.queries).expect("it has a span");
+            values.extend((0..keys).map(|key| {
+                let counts = span.keys.start == key || span.keys.contains(&key) && !r.chance(10);
+                f64::from(counts)
+            }));
+        }
+        let tensor = Tensor::from_f64s(Type::new(DType::Bool, [queries, keys]), values);
+        let placed = place(r, 3, tensor);
+        let full = Type::new(DType::Bool, scores.clone());
+        let tensor = mir::eval::op(&mir::Op::Broadcast, &[&placed.tensor], &full);
+        operands.push(Placed { access: placed.access.broadcast(&scores), tensor });
+        let mut e = Expr::new();
+        let (sum, mask) = (e.operand(0), e.operand(1));
+        let lowest = e.literal(DType::F32, f64::NEG_INFINITY);
+        e.select(mask, sum, lowest);
+        first = Some(e);
+    }
     let mut stages = softmax(1).to_vec();
-    if r.chance(30) {
+    if !spans.is_empty() {
+        // Of a softmax only.
+    } else if r.chance(30) {
         // A row of nothing but NaN is one of zeros.
         let mut e = Expr::new();
         let (x, sum) = (e.operand(2), e.operand(3));
@@ -152,7 +189,8 @@ pub(super) fn attention(r: &mut Random) -> Trial {
         e.binary(Binary::Div, x, sum_of);
         stages = vec![sum, Stage { expr: e, reduce: None }];
     }
-    let attention = Attention { epilogue: first, rows: Rows { stages, width: keys } };
+    let rows = Rows { stages, width: keys };
+    let attention = Attention { epilogue: first, rows, spans };
     Trial {
         op: Op::Attention(attention.clone()),
         mir: mir::Op::Attention(attention),
