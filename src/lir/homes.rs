@@ -582,9 +582,10 @@ impl<'a> Homes<'a> {
         if candidate.fresh.is_none() && !self.is_free(root, candidate) {
             return None;
         }
-        let readable = |user: Value, access: &Access| {
-            self.position[user] < candidate.until
-                || candidate.spread && !self.is_overwritten(root, user, access)
+        // What works in the place of a slice may come before others that read it.
+        let readable = |user: Value, access: &Access| match candidate.spread {
+            true => !self.is_overwritten(root, user, access),
+            false => self.position[user] < candidate.until,
         };
         let mut cost = self.refused_windows(root, &candidate.access)
             + self.reordered_windows(root, &candidate.access);
