@@ -9,6 +9,7 @@ use crate::front::rlx::{Plan, Slot};
 use crate::hir::{self, Checked};
 use crate::kernels::{self, KernelPlan};
 use crate::machine::Machine;
+use crate::passes::integers::{self, Dequantized};
 use crate::passes::{self, Filtering, Level};
 use crate::{lir, lower, mir};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct Options {
     pub filtering: Filtering,
     /// Where chains of steps are computed in bands of rows.
     pub bands: Bands,
+    /// How products of what was dequantized are computed.
+    pub dequantized: Dequantized,
     /// Values of symbolic dimensions.
     pub dims: BTreeMap<String, usize>,
     /// What may be spent on constants.
@@ -59,6 +62,7 @@ impl Default for Options {
             level: Level::Speed,
             filtering: Filtering::default(),
             bands: Bands::default(),
+            dequantized: Dequantized::default(),
             dims: BTreeMap::new(),
             limits: hir::Limits::default(),
             windows: vec![],
@@ -215,7 +219,11 @@ fn lowered(
     machine: &Machine,
 ) -> Result<Fitted, ErrorKind> {
     let level = if plan.is_some() { Level::None } else { options.level };
-    let mir = passes::run(lower::expand(checked), level, options.filtering, machine);
+    let mut mir = lower::expand(checked);
+    if level != Level::None {
+        mir = integers::find(mir, options.dequantized);
+    }
+    let mir = passes::run(mir, level, options.filtering, machine);
     // Of the arena as the program sees it.
     let limit = options.max_arena.map(|bytes| bytes.saturating_sub(lir::SLACK_BYTES));
     let module = match plan {

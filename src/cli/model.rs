@@ -10,6 +10,7 @@ use rlx_aot::fit;
 use rlx_aot::front::{self, ReadOptions, Source};
 use rlx_aot::lir;
 use rlx_aot::lir::region::Region;
+use rlx_aot::passes::integers::Dequantized;
 use rlx_aot::passes::{Filtering, Level};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,6 +37,10 @@ pub(crate) struct Args {
     /// Chains of steps that are computed in bands of rows, so that what lies between them is never there whole.
     #[arg(long, value_enum, default_value_t = Bands::Auto, value_name = "WHERE")]
     bands: Bands,
+    /// Products of numbers that DequantizeLinear has just made of 8-bit integers: sums of the integers where that
+    /// is possible, or of the floats as written.
+    #[arg(long, value_enum, default_value_t = Quantized::Integers, value_name = "HOW")]
+    dequantized: Quantized,
     /// The machine to compile for, as a target triple. [default: this one]
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
@@ -159,6 +164,14 @@ enum Bands {
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Quantized {
+    /// Exact sums of 8-bit products, scaled once.
+    Integers,
+    /// Floats, rounded at every step.
+    Floats,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Plan {
     New,
     Keep,
@@ -198,6 +211,10 @@ impl Args {
             return Err(kind.help("it must be a power of two, at least 16 and at most 1048576"));
         }
         options.level = if self.level == "0" { Level::None } else { Level::Speed };
+        options.dequantized = match self.dequantized {
+            Quantized::Integers => Dequantized::Integers,
+            Quantized::Floats => Dequantized::Floats,
+        };
         options.filtering = match self.winograd {
             Winograd::Auto => Filtering::Auto,
             Winograd::Off => Filtering::Off,

@@ -214,7 +214,7 @@ impl Checker {
         let bytes: usize = types.iter().map(Type::bytes).sum();
         let cheap =
             bytes <= self.limits.folded_bytes && self.folded + bytes <= self.limits.folded_total;
-        let folds = operands.all_constant() && cheap;
+        let folds = operands.all_constant() && cheap && !info.op.is_left(&types);
         let folded = match (info.op.value_of_types(&operands), folds) {
             (Some(tensors), _) => Some(tensors),
             (None, true) => {

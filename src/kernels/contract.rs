@@ -6,16 +6,20 @@
 //! vectors of columns, A by broadcasts in place. B in panels is packed for that; where B's columns
 //! lie apart but its depth does not (a transposed right operand), squares of it are transposed in
 //! registers.
+//!
+//! Bytes in fours ([`Weights::Quads`]) are multiplied four at a time: the depth counts fours then, each of
+//! which is one element of `i32` in both operands.
 
 use super::expr::{self, Body};
 use super::finish::Finish;
 use super::nest::{self, Level, Part, Shares, moved, nest};
 use super::{Frame, KernelPlan, operations};
 use crate::error::ErrorKind;
-use crate::kir::Value;
 use crate::kir::build::Builder;
-use crate::lir::{Contract, Conv, Expr, Weights};
+use crate::kir::{Shift, Value};
+use crate::lir::{Contract, Conv, Expr, Weights, quads, sums};
 use crate::types::DType;
+use std::ops::Range;
 
 /// Bytes that one call brings nearer.
 const LINE: usize = 64;
@@ -38,21 +42,31 @@ pub(super) fn product(
     let batch = (0..rank - 2)
         .map(|axis| Level::axis(a.dims[axis], steps(a.strides[axis], b.strides[axis], axis)));
     let rows = Level::axis(a.dims[m], steps(a.strides[m], 0, m));
+    let mut extent = a.dims[k];
+    let mut run = None;
     let (panel, column_step, depth_step) = match contract.weights {
         Weights::Plain => (None, b.strides[n], b.strides[rank - 2]),
+        Weights::Quads { width, run: elements, .. } => {
+            run = Some(Run::new((0..extent).map(|e| e * a.strides[k]).collect()));
+            extent = quads::fours(elements) as i64;
+            let width = width as i64;
+            (Some(width), b.strides[rank - 2] / width, b.strides[rank - 1])
+        }
         Weights::Panels { width, .. } => {
             let width = width as i64;
             (Some(width), b.strides[rank - 2] / width, b.strides[rank - 1])
         }
     };
     let columns = Level::axis(frame.result().dims[n], steps(0, column_step, n));
-    let depth = Level::axis(a.dims[k], vec![a.strides[k], depth_step]);
+    let left_step = if run.is_some() { 4 } else { a.strides[k] };
+    let depth = Level::axis(extent, vec![left_step, depth_step]);
     let mut problem = Problem {
         frame,
         around: batch.chain([rows]).collect(),
         columns,
         depth: vec![depth],
         panel,
+        run,
         left: 0,
         backwards: contract.backwards,
     };
@@ -73,6 +87,9 @@ pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<Kerne
     };
     let size = expr::size(w.dtype);
     let taps: i64 = conv.taps.iter().map(|&t| t as i64).product();
+    // A run in fours, and how many of the spatial axes are outside of it.
+    let mut run = None;
+    let mut outer = spatial;
     // Bytes in W: from a group to the next, from a column, from an input channel, from a tap.
     let (panel, group_step, column_step, channel_step, tap_steps) = match conv.weights {
         Weights::Plain => {
@@ -89,6 +106,23 @@ pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<Kerne
             }
             (Some(width as i64), w.strides[0], taps * inside * size, row, steps)
         }
+        Weights::Quads { width, run: elements, .. } => {
+            let row = 4 * width as i64;
+            let all = elements as i64 != inside;
+            let along = if all && spatial > 0 { conv.taps[spatial - 1] as i64 } else { 1 };
+            outer = spatial - usize::from(all && spatial > 0);
+            let tap_step = if outer < spatial { x.strides[spatial] } else { 0 };
+            let places = (0..along).flat_map(|tap| (0..inside).map(move |c| (tap, c)));
+            let place = |(tap, c): (i64, i64)| tap * tap_step + c * x.strides[channel];
+            run = Some(Run::new(places.map(place).collect()));
+            let mut tap = quads::fours(elements) as i64 * row;
+            let mut steps: Vec<i64> = vec![];
+            for &extent in conv.taps[..outer].iter().rev() {
+                steps.insert(0, tap);
+                tap *= extent as i64;
+            }
+            (Some(width as i64), w.strides[0], tap / width as i64, row, steps)
+        }
     };
     let result = frame.result();
     let group =
@@ -98,7 +132,11 @@ pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<Kerne
         let step = x.strides[i + 1] * conv.strides[i] as i64;
         Level::axis(result.dims[i + 1], steps(step, 0, i + 1, 1))
     });
-    let depth = (0..spatial).map(|i| {
+    let innermost = match &run {
+        Some(run) => Level::axis(run.fours(), vec![4, channel_step]),
+        None => Level::axis(inside, vec![x.strides[channel], channel_step]),
+    };
+    let depth = (0..outer).map(|i| {
         let step = x.strides[i + 1] * conv.dilations[i] as i64;
         Level::axis(conv.taps[i] as i64, vec![step, tap_steps[i]])
     });
@@ -106,8 +144,9 @@ pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<Kerne
         frame,
         around: [group, batch].into_iter().chain(windows).collect(),
         columns: Level::axis(outside, steps(0, column_step, channel, 1)),
-        depth: depth.chain([Level::axis(inside, vec![x.strides[channel], channel_step])]).collect(),
+        depth: depth.chain([innermost]).collect(),
         panel,
+        run,
         left: 0,
         backwards: false,
     };
@@ -130,7 +169,8 @@ impl<'a> Block<'a> {
         epilogue: &'a Expr,
     ) -> Result<Option<Block<'a>>, ErrorKind> {
         let (around, depth) = (vec![rows], vec![depth]);
-        let problem = Problem { frame, around, columns, depth, panel, left: 0, backwards: false };
+        let (run, left, backwards) = (None, 0, false);
+        let problem = Problem { frame, around, columns, depth, panel, run, left, backwards };
         Ok(problem.tiling(epilogue)?.map(|tiling| Block { tiling }))
     }
 
@@ -154,10 +194,79 @@ struct Problem<'a> {
     depth: Vec<Level>,
     /// Columns of a panel.
     panel: Option<i64>,
+    /// Of bytes in fours: the innermost level of the depth, which counts fours.
+    run: Option<Run>,
     /// Which operand is read by broadcasts: 0, or 1 when they have changed places.
     left: usize,
     /// Whether the right operand is read from its end.
     backwards: bool,
+}
+
+/// A run of bytes of the left operand, in fours.
+struct Run {
+    /// Bytes from its beginning to each element.
+    places: Vec<i64>,
+}
+
+impl Run {
+    fn new(places: Vec<i64>) -> Run {
+        Run { places }
+    }
+
+    fn extent(&self) -> i64 {
+        self.places.len() as i64
+    }
+
+    fn fours(&self) -> i64 {
+        quads::fours(self.places.len()) as i64
+    }
+
+    /// How many fours are whole, and lie one behind the other.
+    fn whole(&self) -> i64 {
+        let dense = self.places.iter().enumerate().all(|(i, &place)| place == i as i64);
+        if dense { self.extent() / 4 } else { 0 }
+    }
+
+    /// The levels of a depth of which this is the innermost: those that continue each other are one. The run
+    /// grows by what continues it.
+    fn merged(&self, mut depth: Vec<Level>) -> (Vec<Level>, Option<Run>) {
+        let innermost = depth.pop();
+        let mut depth = nest::merge(depth);
+        let mut places = self.places.clone();
+        if let Some(mut innermost) = innermost {
+            // The last four of others is read where it is not expected.
+            while self.whole() == self.fours()
+                && let Some(outer) = depth.pop_if(|outer| outer.continues(&innermost))
+            {
+                innermost.extent *= outer.extent;
+                places = (0..4 * innermost.extent).collect();
+            }
+            depth.push(innermost);
+        }
+        (depth, Some(Run { places }))
+    }
+
+    /// A four, in all lanes.
+    fn load(&self, b: &mut Builder, left: Value, at: i64, four: i64) -> Value {
+        let first = quads::first(self.places.len(), four as usize);
+        let dense =
+            |bytes: &[i64]| bytes.iter().zip(bytes[0]..).all(|(&place, next)| place == next);
+        if let Some(bytes) = self.places.get(first..first + 4)
+            && dense(bytes)
+        {
+            return expr::load(b, DType::I32, left, at + bytes[0], 1, true);
+        }
+        let mut all = b.i32(0);
+        for byte in 0..4 {
+            let element = quads::element(self.places.len(), four as usize, byte as usize);
+            let Some(element) = element else { continue };
+            let value = expr::load(b, DType::U8, left, at + self.places[element], 1, true);
+            let up = if b.machine().big_endian { 24 - 8 * byte } else { 8 * byte };
+            let value = b.shift(Shift::Left, value, up);
+            all = b.or(all, value);
+        }
+        all
+    }
 }
 
 /// How vectors of columns come from the right operand.
@@ -207,19 +316,21 @@ impl<'a> Problem<'a> {
     /// The loops; `None` where it is not for vectors.
     fn tiling(mut self, epilogue: &'a Expr) -> Result<Option<Tiling<'a>>, ErrorKind> {
         let frame = self.frame;
-        let dtype = frame.inputs()[0].dtype;
-        if frame.inputs()[1].dtype != dtype || dtype == DType::Bool {
-            let other = frame.inputs()[1].dtype;
-            return Err(ErrorKind::unsupported(format!("products of {dtype} and {other}")));
-        }
+        let [first, second] = [0, 1].map(|i| frame.inputs()[i].dtype);
+        let Some(dtype) = sums(first, second).filter(|&dtype| dtype != DType::Bool) else {
+            return Err(ErrorKind::unsupported(format!("products of {first} and {second}")));
+        };
         let types: Vec<DType> =
             [dtype].into_iter().chain(frame.inputs()[2..].iter().map(|s| s.dtype)).collect();
         let body = Body::new(epilogue, &types)?;
-        self.depth = nest::merge(self.depth);
         let empty = self.depth.iter().any(|level| level.extent == 0);
+        match &self.run {
+            Some(run) => (self.depth, self.run) = run.merged(self.depth),
+            None => self.depth = nest::merge(self.depth),
+        }
         let right = self.right();
         let scalar = frame.machine.lanes == 1;
-        let size = expr::size(dtype);
+        let size = expr::size(frame.inputs()[right].dtype);
         let one = self.columns.extent == 1;
         let inner = self.depth.last().map(|level| level.steps[right]);
         let how = match self.columns.steps[right] {
@@ -299,7 +410,10 @@ impl<'a> Tiling<'a> {
             if shared { around.pop() } else { None }.unwrap_or_else(|| Level::unit(pointers))
         };
         let (inner, outer) = (row(), row());
-        let machine = &frame.machine;
+        let machine = &match &problem.run {
+            Some(_) => frame.machine.of_bytes(),
+            None => frame.machine,
+        };
         let all = (inner.extent * outer.extent) as usize;
         let lanes = frame.lanes();
         let columns = problem.columns.extent as usize;
@@ -377,6 +491,7 @@ impl<'a> Tiling<'a> {
         let in_tiles = |rows: i64| (rows / tile * tile).max(tile);
         let backwards = self.problem.backwards
             && self.problem.panel.is_some()
+            && self.problem.run.is_none()
             && self.ahead.is_none()
             && !self.empty
             && columns.extent % panel == 0;
@@ -631,7 +746,7 @@ impl<'a> Tiling<'a> {
     ) -> Vec<Option<Value>> {
         let Some((level, inner)) = depth.split_first() else {
             // A depth of one element.
-            return self.products(b, streams, (0, 0), 1, sums, rows, parts);
+            return self.products(b, streams, (0, 0), 0..1, sums, rows, parts);
         };
         let within: i64 = inner.iter().map(|l| l.extent).product();
         let steps = (level.steps[self.problem.left], level.steps[self.problem.right()]);
@@ -648,70 +763,107 @@ impl<'a> Tiling<'a> {
             });
         }
         let at_once = self.at_once(b, sums.len());
-        let (whole, rest) = (level.extent / at_once, level.extent % at_once);
+        let (whole, rest) = match &self.problem.run {
+            Some(run) => (run.whole() / at_once, run.fours() - run.whole() / at_once * at_once),
+            None => (level.extent / at_once, level.extent % at_once),
+        };
         let mut sums = sums;
         if self.right != Right::Squares && level.extent <= WRITTEN_OUT {
-            return self.products(b, streams, steps, level.extent, sums, rows, parts);
+            return self.products(b, streams, steps, 0..level.extent, sums, rows, parts);
         }
         if whole > 0 {
             sums = self.repeat(b, whole, &moving(at_once), sums, |b, streams, sums| {
-                self.products(b, streams, steps, at_once, sums, rows, parts)
+                self.products(b, streams, steps, 0..at_once, sums, rows, parts)
             });
+        }
+        if rest > 0 && self.problem.run.is_some() {
+            let left = whole * at_once..level.extent;
+            return self.products(b, streams, steps, left, sums, rows, parts);
         }
         if rest > 0 {
             let ends = moving(at_once).into_iter().map(|(p, step)| b.offset(p, whole, step));
             let ends = Streams::of(&ends.collect::<Vec<_>>());
-            sums = self.products(b, ends, steps, rest, sums, rows, parts);
+            sums = self.products(b, ends, steps, 0..rest, sums, rows, parts);
         }
         sums
     }
 
-    /// The products of `count` steps of the depth, added to the sums.
+    /// The products of some steps of the depth, added to the sums.
     #[expect(clippy::too_many_arguments, reason = "it is the innermost part of `sum`")]
     fn products(
         &self,
         b: &mut Builder,
         Streams { left, right, ahead }: Streams,
         (left_step, right_step): (i64, i64),
-        count: i64,
+        depth: Range<i64>,
         mut sums: Vec<Option<Value>>,
         rows: &[(i64, i64)],
         parts: &[Part],
     ) -> Vec<Option<Value>> {
         if let Some((ahead, bytes)) = ahead.zip(self.ahead) {
-            (0..bytes * count).step_by(LINE).for_each(|line| b.prefetch(ahead, line));
+            (0..bytes * (depth.end - depth.start))
+                .step_by(LINE)
+                .for_each(|line| b.prefetch(ahead, line));
         }
+        let [left_type, right_type] = [self.problem.left, self.problem.right()].map(|operand| {
+            // Fours are numbers of `i32`.
+            let bytes = self.problem.run.is_some();
+            if bytes { DType::I32 } else { self.problem.frame.inputs()[operand].dtype }
+        });
         let column_step = self.within_panel()[self.problem.right()];
         let squares = match self.right {
             Right::Squares => parts
                 .iter()
                 .map(|&(at, lanes)| {
-                    square(b, self.dtype, right, at * column_step, column_step, lanes, count as u32)
+                    let count = (depth.end - depth.start) as u32;
+                    square(b, right_type, right, at * column_step, column_step, lanes, count)
                 })
                 .collect(),
             Right::Rows | Right::Same => vec![],
         };
-        for step in 0..count {
-            let vectors: Vec<Value> = parts
+        for step in depth {
+            let vectors: Vec<Factor> = parts
                 .iter()
                 .enumerate()
                 .map(|(i, &(at, lanes))| {
                     if let Some(square) = squares.get(i) {
-                        return square[step as usize];
+                        return Factor::One(square[step as usize]);
                     }
                     let offset = step * right_step + at * column_step;
                     // The filling of a panel may be read.
                     let whole = self.fills_panel(b, at);
                     let lanes = if whole { b.machine().lanes } else { lanes };
                     let splat = self.right == Right::Same;
-                    expr::load(b, self.dtype, right, offset, lanes, splat)
+                    let vector = expr::load(b, right_type, right, offset, lanes, splat);
+                    match self.problem.run {
+                        Some(_) => Factor::Bytes(b.bytes(vector, true)),
+                        None => Factor::One(vector),
+                    }
                 })
                 .collect();
             for (&row, sums) in rows.iter().zip(sums.chunks_mut(parts.len())) {
-                let at = self.place(self.problem.left, (row.0, row.1), (0, 0)) + step * left_step;
-                let element = expr::load(b, self.dtype, left, at, 1, true);
-                for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                    *sum = Some(operations::add_product(b, vector, element, *sum));
+                let at = self.place(self.problem.left, (row.0, row.1), (0, 0));
+                let element = match &self.problem.run {
+                    Some(run) => {
+                        let four = run.load(b, left, at, step);
+                        Factor::Bytes(b.bytes(four, false))
+                    }
+                    None => {
+                        let at = at + step * left_step;
+                        Factor::One(expr::load(b, left_type, left, at, 1, true))
+                    }
+                };
+                for (sum, vector) in sums.iter_mut().zip(&vectors) {
+                    *sum = Some(match (&element, vector) {
+                        (Factor::Bytes(left), Factor::Bytes(right)) => {
+                            let before = sum.unwrap_or_else(|| b.i32(0));
+                            b.dot(left, right, before)
+                        }
+                        (Factor::One(element), Factor::One(vector)) => {
+                            operations::add_product(b, *vector, *element, *sum)
+                        }
+                        _ => unreachable!("both factors are in fours, or none is"),
+                    });
                 }
             }
         }
@@ -726,6 +878,13 @@ impl<'a> Tiling<'a> {
             width % tile == 0 && at + lanes <= tile
         })
     }
+}
+
+/// A factor of a product.
+enum Factor {
+    One(Value),
+    /// Fours, as [`Builder::bytes`] has them.
+    Bytes(Vec<Value>),
 }
 
 /// `count` vectors of columns from as many rows along the depth as there are columns.

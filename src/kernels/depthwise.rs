@@ -14,7 +14,7 @@ use super::{Frame, KernelPlan, operations};
 use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
-use crate::lir::{Conv, Expr, Weights};
+use crate::lir::{Conv, Expr, Weights, sums};
 use crate::types::DType;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,10 +43,9 @@ pub(super) fn is_one(frame: &Frame<'_>, conv: &Conv) -> bool {
 /// The kernel; `None` where it is not for vectors.
 pub(super) fn kernel(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan>, ErrorKind> {
     let (x, w) = (&frame.inputs()[0], &frame.inputs()[1]);
-    let dtype = x.dtype;
-    if w.dtype != dtype || dtype == DType::Bool {
-        return Err(ErrorKind::unsupported(format!("products of {dtype} and {}", w.dtype)));
-    }
+    let Some(dtype) = sums(x.dtype, w.dtype).filter(|&dtype| dtype != DType::Bool) else {
+        return Err(ErrorKind::unsupported(format!("products of {} and {}", x.dtype, w.dtype)));
+    };
     let identity = Expr::identity();
     let types: Vec<DType> =
         [dtype].into_iter().chain(frame.inputs()[2..].iter().map(|s| s.dtype)).collect();
@@ -184,8 +183,21 @@ impl Depthwise<'_> {
         self.body.dtype() == self.dtype && self.finish().is_apart()
     }
 
-    fn load(&self, b: &mut Builder, pointer: Value, offset: i64, lanes: u32) -> Value {
-        expr::load(b, self.dtype, pointer, offset, lanes, false)
+    fn is_of_bytes(&self) -> bool {
+        self.frame.inputs()[0].dtype == DType::U8 && self.dtype == DType::I32
+    }
+
+    /// Of the input or, as operand 1, of the weights.
+    fn load(
+        &self,
+        b: &mut Builder,
+        operand: usize,
+        pointer: Value,
+        offset: i64,
+        lanes: u32,
+    ) -> Value {
+        let dtype = self.frame.inputs()[operand].dtype;
+        expr::load(b, dtype, pointer, offset, lanes, false)
     }
 
     fn tile(&self, b: &mut Builder, p: &[Value], columns: i64, lanes: u32) {
@@ -261,12 +273,19 @@ impl Depthwise<'_> {
         };
         let mut of_row: BTreeMap<usize, Value> = BTreeMap::new();
         for (row, at) in order {
-            let value = self.load(b, x, at, lanes);
+            let value = self.load(b, 0, x, at, lanes);
             for &Product { tap, column } in &products[&(row, at)] {
                 of_row.retain(|&other, _| other / in_row == row);
-                let load = || self.load(b, w, places[tap][1], lanes);
+                let load = || self.load(b, 1, w, places[tap][1], lanes);
                 let weight = *of_row.entry(tap).or_insert_with(load);
-                sums[column] = Some(operations::add_product(b, weight, value, sums[column]));
+                let sum = sums[column];
+                sums[column] = Some(match self.is_of_bytes() {
+                    true => {
+                        let before = sum.unwrap_or_else(|| b.i32(0));
+                        b.byte_product(value, weight, before)
+                    }
+                    false => operations::add_product(b, weight, value, sum),
+                });
             }
         }
         sums

@@ -392,11 +392,37 @@ impl<'a> Body<'a> {
                 select(b, mask, x, y)
             }
             Scalar::Cast(to, a) => {
-                let from = self.types[a as usize];
+                let (from, saturated) = (self.types[a as usize], self.is_within(a, to));
                 let a = arg(b, a);
-                cast(b, from, to, a)
+                // What has room needs no bits taken away.
+                let by_way_of = if saturated { DType::I32 } else { to };
+                cast(b, from, by_way_of, a)
             }
         }
+    }
+
+    /// Whether a float has been forced into the range of an integer type of at most 16 bits. (A NaN becomes
+    /// anything.)
+    fn is_within(&self, a: u32, to: DType) -> bool {
+        if !matches!(to, DType::I8 | DType::U8 | DType::I16 | DType::U16) {
+            return false;
+        }
+        let bits = 8 * size(to) as i32 - i32::from(to.is_signed());
+        let (most, least) =
+            (2f64.powi(bits) - 1.0, if to.is_signed() { -2f64.powi(bits) } else { 0.0 });
+        let literal = |a: u32| match self.expr.nodes[a as usize] {
+            Scalar::Literal(literal) => Some(literal.f64()),
+            _ => None,
+        };
+        let Scalar::Binary(Binary::Min, above, high) = self.expr.nodes[a as usize] else {
+            return false;
+        };
+        let Scalar::Binary(Binary::Max, _, low) = self.expr.nodes[above as usize] else {
+            return false;
+        };
+        self.types[a as usize] == DType::F32
+            && literal(high).is_some_and(|high| high <= most)
+            && literal(low).is_some_and(|low| low >= least)
     }
 
     /// The number of bits, if it is a literal.

@@ -56,7 +56,7 @@ impl Level {
     }
 
     /// Whether `inner`, an iteration of this, continues it: both are one longer axis.
-    fn continues(&self, inner: &Level) -> bool {
+    pub(super) fn continues(&self, inner: &Level) -> bool {
         let mut steps = self.steps.iter().zip(&inner.steps);
         self.size == 1 && inner.size == 1 && steps.all(|(&o, &i)| o == i * inner.extent)
     }

@@ -4,7 +4,7 @@
 //! dense buffer ([`Op::Move`]) pays.
 
 use super::{Access, Op};
-use crate::mir::Weights;
+use crate::mir::{Conv, Weights};
 
 /// Tensors with at most this many elements are taken however they lie.
 const TINY: usize = 16;
@@ -25,12 +25,15 @@ pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
         Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) if access.dtype.bytes() > 4 => true,
         Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) => contiguous(),
         Op::Gather { .. } => index != 0 || contiguous(),
+        // Four at a time are one broadcast.
+        Op::Contract(c) if index == 0 && is_in_fours(c.weights) => contiguous(),
+        Op::Conv(c) if index == 0 && is_in_fours(c.weights) => has_runs(c, access),
         // A tile of A is read by broadcast loads.
         Op::Contract(_) if index == 0 => true,
         Op::Contract(c) if index == 1 => match c.weights {
             // A single column is read as a row would be.
             Weights::Plain => contiguous(),
-            Weights::Panels { .. } => access.is_dense(),
+            Weights::Panels { .. } | Weights::Quads { .. } => access.is_dense(),
         },
         // Of a query elements are read one by one, of keys those of one or of all neighbours.
         Op::Attention(_) if index == 0 => true,
@@ -45,6 +48,22 @@ pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
         Op::Contract(_) | Op::Attention(_) | Op::Conv(_) | Op::Winograd(_) => contiguous(),
         Op::ArgReduce { .. } | Op::Move | Op::Fill(_) => true,
     }
+}
+
+fn is_in_fours(weights: Weights) -> bool {
+    matches!(weights, Weights::Quads { .. })
+}
+
+/// Whether the elements of each run lie one behind the other.
+fn has_runs(conv: &Conv, access: &Access) -> bool {
+    let (Some((&channels, outer)), Weights::Quads { run, .. }) =
+        (access.dims.split_last(), conv.weights)
+    else {
+        return false;
+    };
+    let together = run == channels / conv.groups.max(1)
+        || outer.len() > 1 && access.strides[outer.len() - 1] == channels as i64;
+    together && (channels == 1 || access.strides[outer.len()] == 1)
 }
 
 /// Whether a step of this kind writes `access` at speed.

@@ -33,7 +33,7 @@ use crate::mir;
 pub use crate::mir::winograd::{Bands, Matrices, Side, Winograd};
 pub use crate::mir::{Attention, Shares, Span};
 pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
-pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Stage, Weights};
+pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Stage, Weights, quads, sums};
 use crate::tensor::Tensor;
 use crate::types::Type;
 use cranelift_entity::{PrimaryMap, entity_impl};

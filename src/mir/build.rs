@@ -185,7 +185,8 @@ impl Builder {
             broadcast(&a_dims[..ra - 2], &b_dims[..rb - 2]).expect("batch dimensions broadcast");
         let with = |tail: [usize; 2]| [&batch[..], &tail[..]].concat();
         let (a, b) = (self.broadcast(a, with([m, k])), self.broadcast(b, with([k, n])));
-        let ty = self.ty(a).with_dims(with([m, n]));
+        let sums = sums(self.ty(a).dtype, self.ty(b).dtype).expect("products have a type");
+        let ty = Type::new(sums, with([m, n]));
         let op =
             Op::Contract(Contract { weights: Weights::Plain, epilogue: None, backwards: false });
         self.push(op, &[a, b], ty)
@@ -216,6 +217,7 @@ impl Builder {
             ty.dims[i + 1] = windows(ty.dims[i + 1], taps[i], strides[i], dilations[i]);
         }
         ty.dims[spatial + 1] = w_dims[spatial + 1];
+        ty.dtype = sums(ty.dtype, self.ty(w).dtype).expect("products have a type");
         let (strides, dilations) = (strides.to_vec(), dilations.to_vec());
         let conv =
             Conv { taps, strides, dilations, groups, weights: Weights::Plain, epilogue: None };

@@ -16,6 +16,7 @@ pub mod build;
 pub mod eval;
 pub mod expr;
 pub mod print;
+pub mod quads;
 pub mod verify;
 pub mod winograd;
 
@@ -25,7 +26,7 @@ pub use expr::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use winograd::{Side, Winograd};
 
 use crate::tensor::Tensor;
-use crate::types::Type;
+use crate::types::{DType, Type};
 use cranelift_entity::{PrimaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
 
@@ -200,10 +201,19 @@ pub struct Stage {
     pub reduce: Option<Reduction>,
 }
 
+/// The type of the sums of products of elements of these types; `None` where there are none. Bytes of
+/// different signs, first those without, have sums of `i32`.
+pub fn sums(left: DType, right: DType) -> Option<DType> {
+    match (left, right) {
+        (DType::U8, DType::I8) => Some(DType::I32),
+        (left, right) => (left == right).then_some(left),
+    }
+}
+
 /// `A B`, with batch dimensions: operands A `[batch.., M, K]` and B `[batch.., K, N]` (all batch
 /// dimensions equal), then those of the epilogue; result `[batch.., M, N]`.
 ///
-/// Sums are made in any order. Floats: f32 sums for f32. Integers wrap.
+/// Sums are made in any order, and have the type that [`sums`] says. Floats: f32 sums for f32. Integers wrap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Contract {
     /// How B lies in memory.
@@ -235,6 +245,16 @@ pub struct Conv {
     pub epilogue: Option<Expr>,
 }
 
+impl Conv {
+    /// Whether a run of [`Weights::Quads`] may have so many elements, with as many input channels to a group:
+    /// these, or those of all taps of the last axis where they lie one behind the other.
+    pub fn has_runs_of(&self, run: usize, per_group: usize) -> bool {
+        let taps = self.taps.last().copied().unwrap_or(1);
+        let together = self.groups == 1 && self.dilations.last().is_none_or(|&d| d == 1);
+        run > 0 && (run == per_group || together && run == taps * per_group)
+    }
+}
+
 /// How the second operand of a contraction lies in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Weights {
@@ -248,6 +268,18 @@ pub enum Weights {
         width: usize,
         /// Columns without the filling (per group).
         columns: usize,
+    },
+    /// A constant of `i8`, multiplied by `u8`, in such panels, with four elements of a column side by side
+    /// ([`quads`]): the depth is in runs of `run` elements, and each run in fours. Contraction: `[batch..,
+    /// panels, fours, width, 4]`, the depth being one run. Convolution: `[groups, panels, runs * fours, width,
+    /// 4]`, a run being the input channels of a group at one tap, or at all taps of the last spatial axis.
+    Quads {
+        /// Columns of a panel.
+        width: usize,
+        /// Columns without the filling (per group).
+        columns: usize,
+        /// Elements of a run.
+        run: usize,
     },
 }
 

@@ -114,6 +114,9 @@ impl Display for Weights {
         match self {
             Weights::Plain => Ok(()),
             Weights::Panels { width, columns } => write!(f, " panels of {width} for {columns}"),
+            Weights::Quads { width, columns, run } => {
+                write!(f, " fours of {run} in panels of {width} for {columns}")
+            }
         }
     }
 }

@@ -189,7 +189,8 @@ fn finished(epilogue: Option<&Expr>, sums: Type, extra: &[&Type]) -> Result<Type
 
 fn contract(c: &Contract, operands: &[&Type]) -> Result<Type, String> {
     let [a, b, extra @ ..] = operands else { return Err("less than two operands".into()) };
-    ensure(a.rank() >= 2 && a.dtype == b.dtype, "ranks or element types")?;
+    ensure(a.rank() >= 2, "rank")?;
+    let dtype = sums(a.dtype, b.dtype).ok_or("element types")?;
     let rank = a.rank();
     let (batch, m, k) = (&a.dims[..rank - 2], a.dims[rank - 2], a.dims[rank - 1]);
     let n = match c.weights {
@@ -206,8 +207,15 @@ fn contract(c: &Contract, operands: &[&Type]) -> Result<Type, String> {
             ensure(b.dims == [batch, &[panels, k, width]].concat(), "panels do not fit A")?;
             columns
         }
+        Weights::Quads { width, columns, run } => {
+            ensure(dtype == DType::I32 && width > 0 && run > 0 && run == k, "fours")?;
+            let dims = [columns.div_ceil(width), quads::fours(run), width, 4];
+            ensure(b.dims == [batch, &dims].concat(), "fours do not fit A")?;
+            columns
+        }
     };
-    finished(c.epilogue.as_ref(), a.with_dims([batch, &[m, n]].concat()), extra)
+    let sums = Type::new(dtype, [batch, &[m, n]].concat());
+    finished(c.epilogue.as_ref(), sums, extra)
 }
 
 fn attended(attention: &Attention, operands: &[&Type]) -> Result<Type, String> {
@@ -236,7 +244,8 @@ fn attended(attention: &Attention, operands: &[&Type]) -> Result<Type, String> {
 fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {
     let [x, w, extra @ ..] = operands else { return Err("less than two operands".into()) };
     let spatial_axes = c.taps.len();
-    ensure(x.rank() == spatial_axes + 2 && x.dtype == w.dtype, "rank or element types")?;
+    ensure(x.rank() == spatial_axes + 2, "rank")?;
+    let dtype = sums(x.dtype, w.dtype).ok_or("element types")?;
     let channels = x.dims[spatial_axes + 1];
     ensure(c.groups > 0 && channels % c.groups == 0, "groups")?;
     let per_group = channels / c.groups;
@@ -257,9 +266,17 @@ fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {
             )?;
             columns * c.groups
         }
+        Weights::Quads { width, columns, run } => {
+            let depth = c.taps.iter().product::<usize>() * per_group;
+            ensure(dtype == DType::I32 && width > 0 && c.has_runs_of(run, per_group), "fours")?;
+            let fours = depth / run * quads::fours(run);
+            let dims = [c.groups, columns.div_ceil(width), fours, width, 4];
+            ensure(w.dims == dims, "fours do not fit X")?;
+            columns * c.groups
+        }
     };
     ensure(outputs % c.groups == 0, "groups")?;
-    let sums = spatial(x, &c.taps, &c.strides, &c.dilations, outputs)?;
+    let sums = spatial(x, &c.taps, &c.strides, &c.dilations, outputs)?.with_dtype(dtype);
     finished(c.epilogue.as_ref(), sums, extra)
 }
 

@@ -295,6 +295,14 @@ impl AnyOp {
     }
 }
 
+impl AnyOp {
+    /// Whether results that could be known are left to the passes: matrices of dequantized integers, which may be
+    /// multiplied as they are.
+    pub fn is_left(&self, results: &[Type]) -> bool {
+        matches!(self, AnyOp::DequantizeLinear(_)) && results.iter().any(|ty| ty.rank() > 1)
+    }
+}
+
 fn unknown(name: &str) -> ErrorKind {
     let kind = ErrorKind::unsupported(format!("the operator \"{name}\" is not known"));
     match nearest(name, AnyOp::NAMES.iter().copied()) {

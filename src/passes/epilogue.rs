@@ -1,10 +1,10 @@
 //! Element-wise work on a product's result, or on a reshape of it, moves into the product: bias, activation,
 //! residual.
 //!
-//! Only f32: another element type would turn the product's kernel into scalar code.
+//! Only what vectors have: another element type would turn the product's kernel into scalar code.
 
 use super::rewrite::{Rewriter, merged};
-use crate::mir::{Expr, Graph, Op, Scalar, Value};
+use crate::mir::{Binary, Expr, Graph, Op, Scalar, Value, sums};
 use crate::types::{DType, Type};
 
 /// Operands of a product and its epilogue together.
@@ -119,11 +119,12 @@ fn fused(
     }
     let result = out.inline(expr, &refs);
     let out = out.returning(result);
+    let sums = sums(graph.ty(all[0]).dtype, graph.ty(all[1]).dtype)?;
     let dtypes: Vec<DType> =
-        [DType::F32].into_iter().chain(all[2..].iter().map(|&v| graph.ty(v).dtype)).collect();
-    let simple = graph.ty(product).dtype == DType::F32
+        [sums].into_iter().chain(all[2..].iter().map(|&v| graph.ty(v).dtype)).collect();
+    let simple = matches!(sums, DType::F32 | DType::I32)
         && all.len() <= MOST_OPERANDS
-        && is_f32(&out, &dtypes);
+        && is_for_vectors(&out, &dtypes);
     let op = match &node.op {
         Op::Contract(c) => Op::Contract(crate::mir::Contract { epilogue: Some(out), ..c.clone() }),
         Op::Conv(c) => Op::Conv(crate::mir::Conv { epilogue: Some(out), ..c.clone() }),
@@ -132,12 +133,25 @@ fn fused(
     simple.then_some((op, all))
 }
 
-/// Whether operands, result and all that is computed are f32 or conditions.
-pub(super) fn is_f32(expr: &Expr, operands: &[DType]) -> bool {
+/// Whether vectors of four bytes have all operands, results and operations: `f32`, integers of at most as many
+/// bytes, and conditions.
+pub(super) fn is_for_vectors(expr: &Expr, operands: &[DType]) -> bool {
     let Some(types) = expr.types(operands) else { return false };
-    let vector = |(node, ty): (&Scalar, &DType)| match node {
-        Scalar::Operand(_) | Scalar::Unary(..) | Scalar::Cast(..) => *ty == DType::F32,
-        _ => matches!(ty, DType::F32 | DType::Bool),
+    let known = |a: u32| matches!(expr.nodes[a as usize], Scalar::Literal(_));
+    let vector = |(node, &ty): (&Scalar, &DType)| {
+        let small = ty == DType::F32 || !ty.is_float() && ty.bytes() <= 4 && ty != DType::U32;
+        small
+            && match *node {
+                Scalar::Binary(Binary::Div | Binary::Rem, ..) => ty.is_float(),
+                Scalar::Binary(Binary::Shl | Binary::Shr, _, by) => known(by),
+                Scalar::Operand(_)
+                | Scalar::Literal(_)
+                | Scalar::Unary(..)
+                | Scalar::Binary(..)
+                | Scalar::Compare(..)
+                | Scalar::Select(..)
+                | Scalar::Cast(..) => true,
+            }
     };
-    expr.nodes.iter().zip(&types).all(vector) && types.last() == Some(&DType::F32)
+    expr.nodes.iter().zip(&types).all(vector)
 }

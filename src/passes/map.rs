@@ -1,6 +1,6 @@
 //! Chains of element-wise nodes become one, in the simplest form that is known for them.
 
-use super::epilogue::is_f32;
+use super::epilogue::is_for_vectors;
 use super::identities::simpler;
 use super::rewrite::{Rewriter, merged};
 use crate::mir::{Expr, Graph, Op, Value};
@@ -63,6 +63,7 @@ fn joined(
     let out = simpler(out.returning(result), graph.ty(before).dtype);
     let dtypes = |list: &[Value]| list.iter().map(|&v| graph.ty(v).dtype).collect::<Vec<DType>>();
     // Vector code stays vector code.
-    let same = is_f32(first, &dtypes(&producer.operands)) == is_f32(expr, &dtypes(operands));
+    let same = is_for_vectors(first, &dtypes(&producer.operands))
+        == is_for_vectors(expr, &dtypes(operands));
     (same && all.len() <= MOST_OPERANDS && out.cost() <= MOST_COST).then_some((out, all))
 }

@@ -8,6 +8,7 @@ pub mod epilogue;
 pub mod factor;
 pub mod fold;
 mod identities;
+pub mod integers;
 pub mod layout;
 pub mod map;
 pub mod neighbours;

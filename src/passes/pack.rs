@@ -2,7 +2,7 @@
 
 use super::rewrite::Rewriter;
 use crate::machine::Machine;
-use crate::mir::{Contract, Conv, Graph, Op, Value, Weights};
+use crate::mir::{Contract, Conv, Graph, Op, Value, Weights, quads};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use bytes::Bytes;
@@ -23,12 +23,21 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
             r.copy(old);
             continue;
         };
-        let Some(tensor) = graph.constant(weights).filter(|t| t.ty().dtype == DType::F32) else {
+        let packable = |t: &&Tensor| matches!(t.ty().dtype, DType::F32 | DType::I8);
+        let Some(tensor) = graph.constant(weights).filter(packable) else {
             r.copy(old);
             continue;
         };
+        // Bytes alone have sums of bytes.
+        if tensor.ty().dtype == DType::I8 && shape.run.is_none() {
+            r.copy(old);
+            continue;
+        }
         let constant = *packed.entry((weights, shape)).or_insert_with(|| {
             let mut tensor = panels(tensor, &shape);
+            if let Some(run) = shape.run {
+                tensor = quads::packed(&tensor, run);
+            }
             if let Op::Contract(_) = node.op {
                 let dims =
                     [&graph.ty(weights).dims[..graph.ty(weights).rank() - 2], &tensor.dims()[1..]]
@@ -40,7 +49,11 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
         });
         let mut operands = r.operands(old);
         operands[1] = constant;
-        let layout = Weights::Panels { width: shape.width, columns: shape.columns };
+        let Shape { width, columns, run, .. } = shape;
+        let layout = match run {
+            Some(run) => Weights::Quads { width, columns, run },
+            None => Weights::Panels { width, columns },
+        };
         let op = match &node.op {
             Op::Contract(c) => Op::Contract(Contract { weights: layout, ..c.clone() }),
             Op::Conv(c) => Op::Conv(Conv { weights: layout, ..c.clone() }),
@@ -62,6 +75,14 @@ struct Shape {
     group: usize,
     row: usize,
     width: usize,
+    /// Of bytes, which stand in fours.
+    run: Option<usize>,
+}
+
+/// Whether a product is one of bytes in fours.
+fn is_of_bytes(graph: &Graph, node: &crate::mir::Node) -> bool {
+    let of = |index: usize| graph.ty(node.operands[index]).dtype;
+    (of(0), of(1)) == (DType::U8, DType::I8)
 }
 
 fn contraction(graph: &Graph, node: &crate::mir::Node, machine: &Machine) -> Option<Shape> {
@@ -69,7 +90,9 @@ fn contraction(graph: &Graph, node: &crate::mir::Node, machine: &Machine) -> Opt
     let rank = b.len();
     let (rows, depth, columns) = (a[rank - 2], b[rank - 2], b[rank - 1]);
     let groups = b[..rank - 2].iter().product();
-    let distance = depth as u64 * 4;
+    let bytes = is_of_bytes(graph, node);
+    let (machine, size) = if bytes { (machine.of_bytes(), 1) } else { (*machine, 4) };
+    let distance = depth as u64 * size;
     let width = machine.tile(rows, columns, distance).vectors * machine.lanes as usize;
     (depth * columns > 0).then_some(Shape {
         groups,
@@ -78,6 +101,7 @@ fn contraction(graph: &Graph, node: &crate::mir::Node, machine: &Machine) -> Opt
         group: depth * columns,
         row: columns,
         width,
+        run: bytes.then_some(depth),
     })
 }
 
@@ -101,31 +125,39 @@ fn convolution(
     let rows =
         if pointwise { dims[1..dims.len() - 1].iter().product() } else { dims[dims.len() - 2] };
     let channels = (per_group * c.groups) as u64;
-    let distance = channels * c.strides.last().map_or(1, |&s| s as u64) * 4;
+    let bytes = is_of_bytes(graph, node);
+    let (machine, size) = if bytes { (machine.of_bytes(), 1) } else { (*machine, 4) };
+    let distance = channels * c.strides.last().map_or(1, |&s| s as u64) * size;
+    // Taps side by side are one run, unless fours lose nothing.
+    let all = c.taps.last().map_or(per_group, |&taps| taps * per_group);
+    let together = per_group % 4 != 0 && c.has_runs_of(all, per_group);
+    let run = bytes.then_some(if together { all } else { per_group });
     let width = machine.tile(rows, columns, distance).vectors * machine.lanes as usize;
-    Some(Shape { groups: c.groups, depth, columns, group: columns, row: outputs, width })
+    Some(Shape { groups: c.groups, depth, columns, group: columns, row: outputs, width, run })
 }
 
 /// Matrices `[groups, depth, columns]` in panels: `[groups, panels, depth, width]`.
 pub(super) fn panels_of(matrices: &Tensor, width: usize) -> Tensor {
     let [groups, depth, columns] = [0, 1, 2].map(|axis| matrices.dims()[axis]);
-    panels(matrices, &Shape { groups, depth, columns, group: depth * columns, row: columns, width })
+    let (group, row, run) = (depth * columns, columns, None);
+    panels(matrices, &Shape { groups, depth, columns, group, row, width, run })
 }
 
 /// `[groups, panels, depth, width]`, the last panel of each group filled with zeros.
 fn panels(weights: &Tensor, s: &Shape) -> Tensor {
     let count = s.columns.div_ceil(s.width);
-    let ty = Type::new(DType::F32, [s.groups, count, s.depth, s.width]);
-    let from = weights.bytes();
+    let dtype = weights.ty().dtype;
+    let ty = Type::new(dtype, [s.groups, count, s.depth, s.width]);
+    let (from, size) = (weights.bytes(), dtype.bytes());
     let mut data = Vec::with_capacity(ty.bytes());
     for group in 0..s.groups {
         for panel in 0..count {
             let first = panel * s.width;
             let columns = s.width.min(s.columns - first);
             for k in 0..s.depth {
-                let at = (group * s.group + k * s.row + first) * 4;
-                data.extend_from_slice(&from[at..at + columns * 4]);
-                data.resize(data.len() + (s.width - columns) * 4, 0);
+                let at = (group * s.group + k * s.row + first) * size;
+                data.extend_from_slice(&from[at..at + columns * size]);
+                data.resize(data.len() + (s.width - columns) * size, 0);
             }
         }
     }

@@ -3,11 +3,17 @@
 //!
 //! What is done to a sum is followed through the epilogue as `factor * sum + summand` per column, in
 //! 64 bits; weights and bias are rounded once.
+//!
+//! Sums of integers keep their weights: what is done to them as floats becomes one factor and one summand. Where
+//! the summand is as much as an integer that is added to the sum before, as biases are that were quantized, it is
+//! that: then nothing is rounded but the product.
 
 use super::rewrite::Rewriter;
-use crate::mir::{Binary, Contract, Conv, Expr, Graph, Node, Op, Scalar, Unary, Value, Weights};
+use crate::mir::{
+    Binary, Contract, Conv, Expr, Graph, Node, Op, Scalar, Unary, Value, Weights, sums,
+};
 use crate::tensor::Tensor;
-use crate::types::DType;
+use crate::types::{DType, Type};
 
 /// See the module's text.
 pub fn fold(graph: Graph) -> Graph {
@@ -16,7 +22,11 @@ pub fn fold(graph: Graph) -> Graph {
     for (old, node) in &graph.nodes {
         // Weights that others read, too, would be there twice.
         let own = node.operands.get(1).is_some_and(|&weights| uses[weights] == 1);
-        match folded(&graph, node).filter(|_| own) {
+        let new = match of_integers(&graph, node) {
+            Some(new) => Some(new),
+            None => folded(&graph, node).filter(|_| own),
+        };
+        match new {
             Some(new) => {
                 let new = rebuilt(&mut r, old, new);
                 r.set(old, new);
@@ -31,7 +41,10 @@ pub fn fold(graph: Graph) -> Graph {
 
 /// What becomes of a product.
 struct Folded {
-    weights: Tensor,
+    /// If they are new.
+    weights: Option<Tensor>,
+    /// Of integers: what is added to the sum before it becomes a float that is multiplied by the second.
+    integers: Option<(Option<Tensor>, Tensor)>,
     bias: Option<Tensor>,
     epilogue: Expr,
     /// The epilogue's node that is the sum with its bias, and which takes the place of what leads to it.
@@ -79,12 +92,111 @@ fn folded(graph: &Graph, node: &Node) -> Option<Folded> {
     let weights = Tensor::from_f32s(tensor.dims(), &scaled);
     let some = bias.iter().any(|&b| b != 0.0);
     let bias = some.then(|| Tensor::from_f32s([columns], &bias));
-    Some(Folded { weights, bias, epilogue: epilogue.clone(), sum })
+    let (weights, integers) = (Some(weights), None);
+    Some(Folded { weights, integers, bias, epilogue: epilogue.clone(), sum })
+}
+
+/// The same for sums of integers that become floats.
+fn of_integers(graph: &Graph, node: &Node) -> Option<Folded> {
+    let (weights, epilogue) = match &node.op {
+        Op::Contract(Contract { weights, epilogue, .. }) => (weights, epilogue.as_ref()?),
+        Op::Conv(Conv { weights, epilogue, .. }) => (weights, epilogue.as_ref()?),
+        _ => return None,
+    };
+    let [left, right] = [0, 1].map(|i| graph.ty(node.operands[i]));
+    let columns = *node.ty.dims.last()?;
+    if *weights != Weights::Plain
+        || sums(left.dtype, right.dtype) != Some(DType::I32)
+        || columns == 0
+    {
+        return None;
+    }
+    let constants: Vec<Option<Vec<f64>>> =
+        node.operands[2..].iter().map(|&v| per_column(graph, v, columns)).collect();
+    let types: Vec<DType> = [DType::I32]
+        .into_iter()
+        .chain(node.operands[2..].iter().map(|&v| graph.ty(v).dtype))
+        .collect();
+    let epilogue = &divided_first(epilogue);
+    let types = epilogue.types(&types)?;
+    let forms = forms(epilogue, columns, &constants);
+    let (sum, factor, summand) =
+        forms.iter().enumerate().rev().find_map(|(i, form)| match form {
+            Form::Affine(factor, summand) if types[i] == DType::F32 => Some((i, factor, summand)),
+            Form::Affine(..) | Form::Constant(_) | Form::Other => None,
+        })?;
+    let factors: Vec<f32> = factor.iter().map(|&f| f as f32).collect();
+    // One operation on integers, the conversion, and the product are as good as it gets.
+    let mut before = epilogue.clone();
+    before.nodes.truncate(sum + 1);
+    if before.cost() <= 3 || needs_sum(epilogue, sum) || factors.contains(&0.0) {
+        return None;
+    }
+    let tensor = |values: &[f64]| {
+        Tensor::from_f32s([columns], &values.iter().map(|&v| v as f32).collect::<Vec<_>>())
+    };
+    let whole: Vec<f64> =
+        summand.iter().zip(factor).map(|(summand, factor)| (summand / factor).round()).collect();
+    let exact = (whole.iter().zip(summand).zip(factor)).all(|((whole, summand), factor)| {
+        let error = (summand / factor - whole).abs();
+        error <= 1e-4 + 1e-6 * whole.abs() && whole.abs() < f64::from(1 << 24)
+    });
+    if !factors.iter().all(|f| f.is_finite()) || !summand.iter().all(|&s| (s as f32).is_finite()) {
+        return None;
+    }
+    let (added, bias) = match exact {
+        true => (Tensor::from_f64s(Type::new(DType::I32, [columns]), whole.iter().copied()), None),
+        false => (Tensor::zeros(Type::new(DType::I32, [columns])), Some(tensor(summand))),
+    };
+    let added = Some(added).filter(|a| a.ints().iter().any(|&v| v != 0));
+    let integers = Some((added, tensor(factor)));
+    Some(Folded { weights: None, integers, bias, epilogue: epilogue.clone(), sum })
+}
+
+/// Quotients by a number above zero of what was cut at numbers before, `Max(x, a) / c`, as what is cut afterwards,
+/// `Max(x / c, a / c)`: so that an activation stands not between a sum and its quantization.
+fn divided_first(epilogue: &Expr) -> Expr {
+    let mut out = Expr::new();
+    let mut new: Vec<u32> = vec![];
+    for node in &epilogue.nodes {
+        let node = node.with_args(|a| new[a as usize]);
+        new.push(match node {
+            Scalar::Binary(Binary::Div, a, by) => quotient(&mut out, a, by),
+            node => out.push(node),
+        });
+    }
+    let result = new.last().copied().unwrap_or(0);
+    out.returning(result)
+}
+
+/// `a / by`, of the extremes where it may be.
+fn quotient(out: &mut Expr, a: u32, by: u32) -> u32 {
+    let literal = |out: &Expr, a: u32| match out.nodes[a as usize] {
+        Scalar::Literal(l) if l.dtype == DType::F32 => Some(l.f64()),
+        _ => None,
+    };
+    let positive = literal(out, by).filter(|&c| c > 0.0 && c.is_finite());
+    match (out.nodes[a as usize], positive) {
+        (Scalar::Binary(op @ (Binary::Max | Binary::Min), x, y), Some(c)) => {
+            let (x, y, bound) = match (literal(out, x), literal(out, y)) {
+                (_, Some(bound)) => (x, y, bound),
+                (Some(bound), None) => (y, x, bound),
+                (None, None) => return out.binary(Binary::Div, a, by),
+            };
+            let inside = quotient(out, x, by);
+            let bound = if bound == 0.0 { y } else { out.literal(DType::F32, bound / c) };
+            out.binary(op, inside, bound)
+        }
+        _ => out.binary(Binary::Div, a, by),
+    }
 }
 
 /// The values of a constant that depends on the column alone.
 fn per_column(graph: &Graph, value: Value, columns: usize) -> Option<Vec<f64>> {
-    let tensor = graph.constant(value).filter(|t| t.ty().dtype == DType::F32)?;
+    let tensor = graph.constant(value)?;
+    if !matches!(tensor.ty().dtype, DType::F32 | DType::I32) {
+        return None;
+    }
     let (&last, rest) = tensor.dims().split_last().unwrap_or((&1, &[]));
     let fits = rest.iter().all(|&d| d == 1) && (last == 1 || last == columns);
     let values = fits.then(|| tensor.f64s())?;
@@ -101,7 +213,10 @@ fn forms(expr: &Expr, columns: usize, constants: &[Option<Vec<f64>>]) -> Vec<For
                 Some(values) => Form::Constant(values.clone()),
                 None => Form::Other,
             },
-            Scalar::Literal(l) if l.dtype == DType::F32 => Form::Constant(vec![l.f64(); columns]),
+            Scalar::Literal(l) if matches!(l.dtype, DType::F32 | DType::I32) => {
+                Form::Constant(vec![l.f64(); columns])
+            }
+            Scalar::Cast(DType::F32, a) => form(a).clone(),
             Scalar::Unary(Unary::Neg, a) => {
                 binary(Binary::Sub, &Form::Constant(vec![0.0; columns]), form(a))
             }
@@ -175,14 +290,27 @@ fn rebuilt(r: &mut Rewriter<'_>, old: Value, folded: Folded) -> Value {
         let ty = tensor.ty().clone();
         r.push(Op::Constant(tensor), vec![], ty, node.origins.clone())
     };
-    operands[1] = constant(r, folded.weights);
+    if let Some(weights) = folded.weights {
+        operands[1] = constant(r, weights);
+    }
     let mut out = Expr::new();
-    let sum = out.operand(0);
+    let mut sum = out.operand(0);
+    if let Some((added, factor)) = folded.integers {
+        if let Some(added) = added {
+            operands.push(constant(r, added));
+            let added = out.operand(operands.len() - 2);
+            sum = out.binary(Binary::Add, sum, added);
+        }
+        sum = out.cast(DType::F32, sum);
+        operands.push(constant(r, factor));
+        let factor = out.operand(operands.len() - 2);
+        sum = out.binary(Binary::Mul, sum, factor);
+    }
     let sum = match folded.bias {
         None => sum,
         Some(bias) => {
             operands.push(constant(r, bias));
-            let bias = out.operand(1);
+            let bias = out.operand(operands.len() - 2);
             out.binary(Binary::Add, sum, bias)
         }
     };

@@ -44,6 +44,16 @@ impl Builder {
         }
     }
 
+    /// `sum` plus the products of bytes without signs, each widened to a lane, by bytes with signs.
+    pub fn byte_product(&mut self, left: Value, right: Value, sum: Value) -> Value {
+        let product = match self.kernel.machine.lanes {
+            1 => self.mul(left, right),
+            // The upper half of the left one is zero.
+            _ => self.define(Type::I32, Op::Pairs(left, right)),
+        };
+        self.add(sum, product)
+    }
+
     /// To the nearest integer, ties to even. Like the next three, it keeps NaN, infinities and the
     /// sign of zeros.
     pub fn round(&mut self, a: Value) -> Value {

@@ -1,6 +1,7 @@
 //! Invariant 2: what each kind asks of its accesses.
 
 use super::*;
+use crate::mir::quads;
 
 /// Invariant 2.
 pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
@@ -41,6 +42,10 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
                 Weights::Panels { width, columns } => {
                     holds(columns == n && width > 0, "columns")?;
                     [batch, &[n.div_ceil(width), k, width]].concat()
+                }
+                Weights::Quads { width, columns, run } => {
+                    holds(columns == n && width > 0 && run == k && run > 0, "columns")?;
+                    [batch, &[n.div_ceil(width), quads::fours(run), width, 4]].concat()
                 }
             };
             holds(*b == expected, "the second operand")?;
@@ -181,7 +186,16 @@ pub(super) fn conv_shapes(conv: &Conv, operands: &[Access], result: &Access) -> 
             let all: usize = taps.iter().product();
             vec![*groups, columns.div_ceil(width), all * (c / groups), width]
         }
-        Weights::Panels { .. } => return Err(format!("{weights} of {k} channels")),
+        Weights::Quads { width, columns, run }
+            if width > 0 && columns == k / groups && conv.has_runs_of(run, c / groups) =>
+        {
+            let all = taps.iter().product::<usize>() * (c / groups);
+            let fours = all / run * quads::fours(run);
+            vec![*groups, columns.div_ceil(width), fours, width, 4]
+        }
+        Weights::Panels { .. } | Weights::Quads { .. } => {
+            return Err(format!("{weights} of {k} channels"));
+        }
     };
     if w.dims != expected {
         return Err(format!("weights {w}, not {expected:?}"));
@@ -251,10 +265,10 @@ pub(super) fn epilogue_shapes(
     operands: &[Access],
     result: &Access,
 ) -> Result<(), String> {
-    if operands[0].dtype != operands[1].dtype {
+    let Some(sums) = crate::mir::sums(operands[0].dtype, operands[1].dtype) else {
         return Err(format!("{} and {} are multiplied", operands[0].dtype, operands[1].dtype));
-    }
-    finished_shapes(epilogue, operands[0].dtype, &operands[2..], result)
+    };
+    finished_shapes(epilogue, sums, &operands[2..], result)
 }
 
 /// An epilogue after sums of this type, with its operands.

@@ -4,6 +4,10 @@ use super::*;
 
 /// One row of sums per visit: `sums += x * row` over 64-bit floats or wrapping integers.
 pub(super) fn contract(c: &Contract, a: &Tensor, b: &Tensor, ty: &Type) -> Tensor {
+    if let Weights::Quads { width, columns, run } = c.weights {
+        let weights = Weights::Panels { width, columns };
+        return contract(&Contract { weights, ..c.clone() }, a, &quads::unpacked(b, run), ty);
+    }
     let rank = ty.rank();
     let (m, n, k) = (ty.dims[rank - 2], ty.dims[rank - 1], a.dims()[rank - 1]);
     let batch: usize = ty.dims[..rank - 2].iter().product();
@@ -31,6 +35,10 @@ pub(super) fn attended(attention: &Attention, operands: &[&Tensor], ty: &Type) -
 }
 
 pub(super) fn conv(c: &Conv, x: &Tensor, w: &Tensor, ty: &Type) -> Tensor {
+    if let Weights::Quads { width, columns, run } = c.weights {
+        let weights = Weights::Panels { width, columns };
+        return conv(&Conv { weights, ..c.clone() }, x, &quads::unpacked(w, run), ty);
+    }
     let spatial = c.taps.len();
     let (channels, outputs) = (x.dims()[spatial + 1], ty.dims[spatial + 1]);
     let (per_group, columns_per_group) = (channels / c.groups, outputs / c.groups);
@@ -86,7 +94,7 @@ impl Columns {
     pub(super) fn new(weights: Weights, columns: usize, depth: usize) -> Columns {
         let panels = match weights {
             Weights::Plain => None,
-            Weights::Panels { width, .. } => Some(width),
+            Weights::Panels { width, .. } | Weights::Quads { width, .. } => Some(width),
         };
         Columns { panels, columns, depth }
     }
@@ -110,7 +118,7 @@ pub(super) struct Accumulator {
 
 impl Accumulator {
     pub(super) fn new(a: &Tensor, b: &Tensor, _: DType) -> Accumulator {
-        let dtype = a.ty().dtype;
+        let dtype = sums(a.ty().dtype, b.ty().dtype).expect("products have a type");
         let floats = dtype.is_float().then(|| (a.f64s(), b.f64s()));
         let ints = (!dtype.is_float()).then(|| (a.ints(), b.ints()));
         Accumulator { dtype, floats, ints }

@@ -14,13 +14,13 @@ use rlx_aot::lir::{Access, Buffer, Op, StepInfo};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::expr::{Binary, Comparison, Expr, Literal, Unary};
 use rlx_aot::mir::{self, Contract, Conv, Pool, Reduction, Rows, Stage, Weights, windows};
-use rlx_aot::mir::{Attention, Scalar, Side, Span, Winograd};
+use rlx_aot::mir::{Attention, Scalar, Side, Span, Winograd, quads};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 
 /// So many random steps.
 pub(crate) fn cases(count: u64) -> Vec<Case> {
-    (0..count).map(case).collect()
+    (0..count).map(case).chain((0..count / 6).map(case_of_bytes)).collect()
 }
 
 /// What one step is tested with.
@@ -315,6 +315,17 @@ fn case(seed: u64) -> Case {
     let kinds = [&kinds[..], &[map, rows, contract, contract, conv, winograd]].concat();
     let kinds = [&kinds[..], &[attention, attention]].concat();
     let trial = kinds[seed as usize % kinds.len()](&mut r);
+    tried(seed, trial, r)
+}
+
+fn case_of_bytes(seed: u64) -> Case {
+    let mut r = Random(seed);
+    let kinds = [contract_of_bytes, conv_of_bytes];
+    let trial = kinds[seed as usize % kinds.len()](&mut r);
+    tried(seed, trial, r)
+}
+
+fn tried(seed: u64, trial: Trial, mut r: Random) -> Case {
     let tensors: Vec<&Tensor> = trial.operands.iter().map(|o| &o.tensor).collect();
     let expected = mir::eval::op(&trial.mir, &tensors, &trial.ty);
     let count = trial.operands.len();

@@ -318,3 +318,131 @@ pub(super) fn winograd(r: &mut Random) -> Trial {
         result: None,
     }
 }
+
+/// Bytes, the ends of their range among them.
+fn bytes(r: &mut Random, dtype: DType, dims: &[usize]) -> Tensor {
+    let ty = Type::new(dtype, dims);
+    let values: Vec<i64> = (0..ty.elements())
+        .map(|_| match r.below(8) {
+            0 => 0x80,
+            1 => 0xff,
+            2 => 0x7f,
+            3 => 0,
+            _ => r.below(256) as i64,
+        })
+        .collect();
+    Tensor::from_ints(ty, values)
+}
+
+/// What is done to sums of products of bytes: as they are, with operands, or quantized.
+fn finish_bytes(
+    r: &mut Random,
+    dims: &[usize],
+    operands: &mut Vec<Placed>,
+) -> (Option<Expr>, DType) {
+    if r.chance(40) {
+        return (epilogue(r, DType::I32, dims, operands), DType::I32);
+    }
+    let to = r.pick(&[DType::U8, DType::I8]);
+    operands.push(broadcast(r, operands.len(), DType::I32, dims));
+    let mut e = Expr::new();
+    let (sum, bias) = (e.operand(0), e.operand(1));
+    let sum = e.binary(Binary::Add, sum, bias);
+    let number = e.cast(DType::F32, sum);
+    let factor = e.literal(DType::F32, r.pick(&[0.0009765625, 0.003, 0.5]));
+    let scaled = e.binary(Binary::Mul, number, factor);
+    let rounded = e.unary(Unary::Round, scaled);
+    let (low, high) = if to == DType::U8 { (0.0, 255.0) } else { (-128.0, 127.0) };
+    let (low, high) = (e.literal(DType::F32, low), e.literal(DType::F32, high));
+    let above = e.binary(Binary::Max, rounded, low);
+    let inside = e.binary(Binary::Min, above, high);
+    e.cast(to, inside);
+    (Some(e), to)
+}
+
+pub(super) fn contract_of_bytes(r: &mut Random) -> Trial {
+    let batch = if r.chance(70) { vec![] } else { vec![1 + r.below(3)] };
+    let (m, k, n) = (r.extent(), r.extent(), r.extent());
+    let a = bytes(r, DType::U8, &[&batch[..], &[m, k]].concat());
+    // Mostly where it is read at speed.
+    let access = layout(r, 0, DType::U8, a.dims(), false);
+    let a = Placed { tensor: a, access };
+    let b = bytes(r, DType::I8, &[&batch[..], &[k, n]].concat());
+    let (b, weights) = if r.chance(75) {
+        let width = r.pick(&[4, 8, 16, 32, 12]);
+        let packed = quads::packed(&panels(&b, &batch, k, n, width), k);
+        let access = layout(r, 1, DType::I8, packed.dims(), true);
+        let weights = Weights::Quads { width, columns: n, run: k };
+        (Placed { tensor: packed, access }, weights)
+    } else {
+        (place(r, 1, b), Weights::Plain)
+    };
+    let mut operands = vec![a, b];
+    let dims = [&batch[..], &[m, n]].concat();
+    let (epilogue, ty) = finish_bytes(r, &dims, &mut operands);
+    let contract = Contract { weights, epilogue, backwards: r.below(2) == 0 };
+    Trial {
+        op: Op::Contract(contract.clone()),
+        mir: mir::Op::Contract(contract),
+        operands,
+        ty: Type::new(ty, dims),
+        tolerance: Tolerance::Exact,
+        result: None,
+    }
+}
+
+pub(super) fn conv_of_bytes(r: &mut Random) -> Trial {
+    let spatial = r.pick(&[1, 2, 2, 2, 3]);
+    let taps: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 2, 3, 4])).collect();
+    let strides: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 2, 3])).collect();
+    let dilations: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 1, 2])).collect();
+    let extents: Vec<usize> =
+        (0..spatial).map(|i| (taps[i] - 1) * dilations[i] + 1 + r.below(9)).collect();
+    let (groups, inside, outside) = match r.below(4) {
+        0 => (r.pick(&[3, 16, 19, 33]), 1, r.pick(&[1, 1, 1, 2])),
+        1 => (2, 1 + r.below(9), 1 + r.below(17)),
+        _ => (1, 1 + r.below(9), r.extent()),
+    };
+    let n = 1 + r.below(2);
+    let x = bytes(r, DType::U8, &[&[n][..], &extents, &[groups * inside]].concat());
+    let x = place(r, 0, x);
+    let w = bytes(r, DType::I8, &[&taps[..], &[inside, groups * outside]].concat());
+    let depth: usize = taps.iter().product::<usize>() * inside;
+    let mut conv =
+        Conv { taps, strides, dilations, groups, weights: Weights::Plain, epilogue: None };
+    let w = if r.chance(70) {
+        let values = w.f64s();
+        let mut apart = vec![];
+        for g in 0..groups {
+            for k in 0..depth {
+                let at = (k * groups + g) * outside;
+                apart.extend_from_slice(&values[at..at + outside]);
+            }
+        }
+        let apart = Tensor::from_f64s(Type::new(DType::I8, [groups, depth, outside]), apart);
+        let width = r.pick(&[4, 8, 16, 32]);
+        let all = conv.taps[spatial - 1] * inside;
+        let run = if r.chance(50) && conv.has_runs_of(all, inside) { all } else { inside };
+        conv.weights = Weights::Quads { width, columns: outside, run };
+        let packed = quads::packed(&panels(&apart, &[groups], depth, outside, width), run);
+        let access = layout(r, 1, DType::I8, packed.dims(), true);
+        Placed { tensor: packed, access }
+    } else {
+        place(r, 1, w)
+    };
+    let outputs =
+        (0..spatial).map(|i| windows(extents[i], conv.taps[i], conv.strides[i], conv.dilations[i]));
+    let outputs: Vec<usize> = outputs.collect();
+    let dims = [&[n][..], &outputs, &[groups * outside]].concat();
+    let mut operands = vec![x, w];
+    let (epilogue, ty) = finish_bytes(r, &dims, &mut operands);
+    conv.epilogue = epilogue;
+    Trial {
+        op: Op::Conv(conv.clone()),
+        mir: mir::Op::Conv(conv),
+        operands,
+        ty: Type::new(ty, dims),
+        tolerance: Tolerance::Exact,
+        result: None,
+    }
+}

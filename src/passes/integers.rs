@@ -1,0 +1,853 @@
+//! Products of numbers that were integers of 8 bits a moment ago, as products of these integers.
+//!
+//! A matrix product or a convolution of `(a - zero) * scale` by `(b - zero) * scale`, where `a` and `b` are
+//! bytes and `b` with its numbers is known, is `scale * scale * (sum of (a - zero) * (b - zero))`. The sum is
+//! one of integers, and exact, while that of the products in floats is rounded many times: so the result is
+//! nearer to what the definitions of the operators say, but not the same in its last bits; where it is
+//! quantized again, what lies between two integers may become the other one. Without scales (sums that are
+//! integers in the model) nothing changes.
+//!
+//! The first operand becomes `u8` and the second `i8`, without their zero points: `sum of (a - z) * (w + c)` is
+//! `sum of a * w + c * (sum of a) - z * (sum of (w + c))`, of which the last term is known, and `c`, one for each
+//! column, is needed only where `b - zero` has no room in `i8`. Views and padding between are done on the bytes.
+
+use super::rewrite::Rewriter;
+use crate::mir::expr::Ref;
+use crate::mir::{
+    Binary, Contract, Conv, Expr, Graph, Literal, Node, Op, Scalar, Value, Weights, eval,
+};
+use crate::tensor::Tensor;
+use crate::types::{DType, Type};
+use cranelift_entity::SecondaryMap;
+use std::collections::BTreeMap;
+
+/// How products of what was dequantized are computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Dequantized {
+    /// In floats, as the model says.
+    Floats,
+    /// As sums of integers, where that is possible.
+    #[default]
+    Integers,
+}
+
+/// Bytes of a known result that is computed here.
+const LARGEST: usize = 64 << 20;
+
+/// See the module's text. What is left of known integers that are dequantized is computed.
+pub fn find(graph: Graph, dequantized: Dequantized) -> Graph {
+    let graph = super::dce::eliminate(products(graph, dequantized));
+    let mut r = Rewriter::new(&graph);
+    for (old, node) in &graph.nodes {
+        match dequantized_now(&graph, node) {
+            Some(tensor) => {
+                let op = Op::Constant(tensor);
+                let new = r.push(op, vec![], node.ty.clone(), node.origins.clone());
+                r.set(old, new);
+            }
+            None => {
+                r.copy(old);
+            }
+        }
+    }
+    r.finish()
+}
+
+fn dequantized_now(graph: &Graph, node: &Node) -> Option<Tensor> {
+    let Op::Map(expr) = &node.op else { return None };
+    shifted(graph, node, expr).filter(|_| node.ty.bytes() <= LARGEST)?;
+    let operands: Vec<Tensor> =
+        node.operands.iter().map(|&v| value_of(graph, v)).collect::<Option<_>>()?;
+    Some(eval::op(&node.op, &operands.iter().collect::<Vec<_>>(), &node.ty))
+}
+
+/// The products that are found.
+fn products(graph: Graph, dequantized: Dequantized) -> Graph {
+    let wanted = wanted(&graph);
+    if wanted.values().all(|&w| !w) {
+        return graph;
+    }
+    let uses = graph.uses();
+    let rewriter = Rewriter::new(&graph);
+    let mut f = Finder { r: rewriter, unsigned: BTreeMap::new(), sources: BTreeMap::new() };
+    for (old, node) in &graph.nodes {
+        let found = match &node.op {
+            Op::Contract(Contract { weights: Weights::Plain, epilogue: None, .. })
+            | Op::Conv(Conv { weights: Weights::Plain, epilogue: None, .. }) => {
+                let floats = node.ty.dtype == DType::F32;
+                let may = !floats || dequantized == Dequantized::Integers;
+                if may { f.product(node) } else { None }
+            }
+            Op::Map(_) if wanted[old] && node.ty.dtype == DType::I8 && uses[old] > 0 => {
+                f.without_sign(old)
+            }
+            Op::Map(expr) => f.of_unsigned(node, expr),
+            _ => None,
+        };
+        match found {
+            Some(new) => f.r.set(old, new),
+            None => {
+                f.r.copy(old);
+            }
+        }
+    }
+    f.r.finish()
+}
+
+/// What leads, by views and by what takes a zero point away, to the first operand of a product.
+fn wanted(graph: &Graph) -> SecondaryMap<Value, bool> {
+    let mut wanted: SecondaryMap<Value, bool> = SecondaryMap::with_capacity(graph.nodes.len());
+    for (value, node) in graph.nodes.iter().rev() {
+        let first = match &node.op {
+            Op::Contract(_) | Op::Conv(_) => node.operands.first(),
+            Op::Pad { .. } if wanted[value] => node.operands.first(),
+            op if op.is_view() && wanted[value] => node.operands.first(),
+            Op::Map(expr) if wanted[value] => shifted(graph, node, expr)
+                .map(|found| &node.operands[found.bytes])
+                .filter(|&&bytes| graph.ty(bytes).dims == node.ty.dims),
+            _ => None,
+        };
+        if let Some(&operand) = first {
+            wanted[operand] = true;
+        }
+    }
+    wanted
+}
+
+/// A number in an expression.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Number {
+    Operand(usize),
+    Literal(Literal),
+}
+
+/// `(bytes - zero) * scale`, as operands of a map.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Shifted {
+    bytes: usize,
+    zero: Option<Number>,
+    scale: Option<Number>,
+}
+
+/// What a map computes, if it is that: of type `i32`, or with a scale `f32`.
+fn shifted(graph: &Graph, node: &Node, expr: &Expr) -> Option<Shifted> {
+    let is_byte = |n: u32| {
+        let ty = graph.ty(node.operands[n as usize]);
+        matches!(ty.dtype, DType::U8 | DType::I8)
+    };
+    // What the node of the expression is, if it is a number of bytes with less than all of that done to it.
+    fn form(expr: &Expr, at: Ref, is_byte: &impl Fn(u32) -> bool) -> Option<Shifted> {
+        let form = |at: Ref| form(expr, at, is_byte);
+        let bare =
+            |at: Ref| form(at).filter(|f| f.zero.is_none() && f.scale.is_none()).map(|f| f.bytes);
+        match expr.nodes[at as usize] {
+            Scalar::Operand(n) => {
+                is_byte(n).then_some(Shifted { bytes: n as usize, zero: None, scale: None })
+            }
+            Scalar::Cast(DType::I32 | DType::F32, a) => form(a).filter(|f| f.scale.is_none()),
+            Scalar::Binary(Binary::Sub, a, b) => {
+                let bytes = bare(a)?;
+                let zero = match expr.nodes[b as usize] {
+                    Scalar::Literal(literal) => Number::Literal(literal),
+                    _ => Number::Operand(bare(b)?),
+                };
+                Some(Shifted { bytes, zero: Some(zero), scale: None })
+            }
+            Scalar::Binary(Binary::Mul, a, b) => {
+                let found = form(a).filter(|f| f.scale.is_none())?;
+                let scale = match expr.nodes[b as usize] {
+                    Scalar::Operand(n) => Number::Operand(n as usize),
+                    Scalar::Literal(literal) => Number::Literal(literal),
+                    _ => return None,
+                };
+                Some(Shifted { scale: Some(scale), ..found })
+            }
+            _ => None,
+        }
+    }
+    let last = expr.nodes.len().checked_sub(1)?;
+    let found = form(expr, Ref::try_from(last).ok()?, &is_byte)?;
+    let dtype = if found.scale.is_some() { DType::F32 } else { DType::I32 };
+    // The types in between are those of the result.
+    let types: Vec<DType> = node.operands.iter().map(|&v| graph.ty(v).dtype).collect();
+    let exact = expr.types(&types)?.into_iter().all(|ty| {
+        matches!(ty, DType::U8 | DType::I8 | DType::I32) || ty == DType::F32 && dtype == ty
+    });
+    (exact && node.ty.dtype == dtype && graph.ty(node.operands[found.bytes]).dims == node.ty.dims)
+        .then_some(found)
+}
+
+/// The first operand of a product: `(source - zero) * scale`.
+#[derive(Clone, Copy)]
+struct Left {
+    /// Of `u8`.
+    source: Value,
+    zero: Zero,
+    /// A single `f32`.
+    scale: Option<Value>,
+}
+
+#[derive(Clone, Copy)]
+enum Zero {
+    Known(i64),
+    /// A single `u8` or `i8`, and what is added to it.
+    Given(Value, i64),
+}
+
+/// The second one: `numbers * scale`, the numbers being differences of bytes, in `i32`. The scale has their
+/// dimensions, or is a single one.
+struct Right {
+    numbers: Tensor,
+    scale: Option<Tensor>,
+}
+
+struct Finder<'a> {
+    r: Rewriter<'a>,
+    /// What was `i8`, plus 128: new values, by old ones and (for what is not made here) by new ones.
+    unsigned: BTreeMap<Value, Value>,
+    /// First operands that were found, by old values.
+    sources: BTreeMap<Value, Left>,
+}
+
+impl Finder<'_> {
+    fn constant(&mut self, tensor: Tensor) -> Value {
+        let ty = tensor.ty().clone();
+        self.r.push(Op::Constant(tensor), vec![], ty, vec![])
+    }
+
+    fn map(&mut self, expr: Expr, operands: Vec<Value>, ty: Type, like: &Node) -> Value {
+        self.r.push(Op::Map(expr), operands, ty, like.origins.clone())
+    }
+
+    /// `i8` as a `u8` that is 128 more, from which it is made again for whoever reads it.
+    fn without_sign(&mut self, old: Value) -> Option<Value> {
+        let node = &self.r.old.nodes[old];
+        let Op::Map(expr) = &node.op else { return None };
+        let operands = self.r.operands(old);
+        let expr = match saturated(self.r.old, node, expr) {
+            Some(expr) => expr,
+            None => moved(expr.clone(), 128.0, DType::U8),
+        };
+        let unsigned = self.map(expr, operands, node.ty.with_dtype(DType::U8), node);
+        self.unsigned.insert(old, unsigned);
+        let signed = moved(Expr::identity(), -128.0, DType::I8);
+        Some(self.map(signed, vec![unsigned], node.ty.clone(), node))
+    }
+
+    /// A map that dequantizes what is `u8` now, with a known zero point.
+    fn of_unsigned(&mut self, node: &Node, expr: &Expr) -> Option<Value> {
+        let found = shifted(self.r.old, node, expr)?;
+        let unsigned = *self.unsigned.get(&node.operands[found.bytes])?;
+        let zero = match found.zero {
+            None => 0.0,
+            Some(Number::Literal(literal)) => literal.f64(),
+            Some(Number::Operand(n)) => match self.single(node.operands[n])? {
+                Zero::Known(zero) => zero as f64,
+                Zero::Given(..) => return None,
+            },
+        };
+        let mut e = Expr::new();
+        let bytes = e.operand(0);
+        let whole = e.cast(DType::I32, bytes);
+        let zero = e.literal(DType::I32, zero + 128.0);
+        let mut result = e.binary(Binary::Sub, whole, zero);
+        let mut operands = vec![unsigned];
+        if let Some(scale) = found.scale {
+            let number = e.cast(DType::F32, result);
+            let scale = match scale {
+                Number::Literal(literal) => e.push(Scalar::Literal(literal)),
+                Number::Operand(n) => {
+                    operands.push(self.r.get(node.operands[n]));
+                    e.operand(1)
+                }
+            };
+            result = e.binary(Binary::Mul, number, scale);
+        }
+        Some(self.map(e.returning(result), operands, node.ty.clone(), node))
+    }
+
+    /// An old value's bytes as a new value of `u8`, and what was added to them.
+    fn bytes(&mut self, old: Value) -> (Value, i64) {
+        let node = &self.r.old.nodes[old];
+        let new = self.r.get(old);
+        if node.ty.dtype == DType::U8 {
+            return (new, 0);
+        }
+        if let Some(&unsigned) = self.unsigned.get(&old) {
+            return (unsigned, 128);
+        }
+        if node.op.is_view() {
+            let (source, by) = self.bytes(node.operands[0]);
+            let ty = node.ty.with_dtype(DType::U8);
+            let new = self.r.push(node.op.clone(), vec![source], ty, node.origins.clone());
+            self.unsigned.insert(old, new);
+            return (new, by);
+        }
+        let expr = moved(Expr::identity(), 128.0, DType::U8);
+        let unsigned = self.map(expr, vec![new], node.ty.with_dtype(DType::U8), node);
+        self.unsigned.insert(old, unsigned);
+        (unsigned, 128)
+    }
+
+    fn left(&mut self, old: Value) -> Option<Left> {
+        if let Some(&left) = self.sources.get(&old) {
+            return Some(left);
+        }
+        let node = &self.r.old.nodes[old];
+        let left = match &node.op {
+            Op::Map(expr) => {
+                let found = shifted(self.r.old, node, expr)?;
+                let zero = match found.zero {
+                    None => Zero::Known(0),
+                    Some(Number::Literal(literal)) => Zero::Known(literal.int()),
+                    Some(Number::Operand(n)) => self.single(node.operands[n])?,
+                };
+                let scale = match found.scale {
+                    None => None,
+                    Some(Number::Literal(literal)) => {
+                        let scale = Tensor::from_f64s(Type::scalar(DType::F32), [literal.f64()]);
+                        Some(self.constant(scale))
+                    }
+                    Some(Number::Operand(n)) => {
+                        let scale = node.operands[n];
+                        let ty = self.r.old.ty(scale);
+                        if ty.elements() != 1 || ty.dtype != DType::F32 {
+                            return None;
+                        }
+                        let new = self.r.get(scale);
+                        Some(self.r.reshape(new, &[]))
+                    }
+                };
+                let (source, by) = self.bytes(node.operands[found.bytes]);
+                let zero = match zero {
+                    Zero::Known(zero) => Zero::Known(zero + by),
+                    Zero::Given(zero, before) => Zero::Given(zero, before + by),
+                };
+                Left { source, zero, scale }
+            }
+            Op::Pad { low, high, interior, value } => {
+                let left = self.left(node.operands[0])?;
+                let Zero::Known(zero) = left.zero else { return None };
+                let [low, high, interior] = [low, high, interior].map(Clone::clone);
+                if value.f64() != 0.0 || !(0..256).contains(&zero) {
+                    return None;
+                }
+                let value = Literal::from_int(DType::U8, zero);
+                let op = Op::Pad { low, high, interior, value };
+                Left { source: self.same(op, left.source, node), ..left }
+            }
+            op if op.is_view() => {
+                let left = self.left(node.operands[0])?;
+                Left { source: self.same(op.clone(), left.source, node), ..left }
+            }
+            _ => return None,
+        };
+        self.sources.insert(old, left);
+        Some(left)
+    }
+
+    /// A node as it was, of bytes.
+    fn same(&mut self, op: Op, source: Value, node: &Node) -> Value {
+        self.r.push(op, vec![source], node.ty.with_dtype(DType::U8), node.origins.clone())
+    }
+
+    /// A zero point that is one for all.
+    fn single(&mut self, old: Value) -> Option<Zero> {
+        let graph = self.r.old;
+        if graph.ty(old).elements() != 1 {
+            return None;
+        }
+        Some(match value_of(graph, old) {
+            Some(tensor) => Zero::Known(tensor.int_at(0)),
+            None => {
+                let new = self.r.get(old);
+                Zero::Given(self.r.reshape(new, &[]), 0)
+            }
+        })
+    }
+
+    fn product(&mut self, node: &Node) -> Option<Value> {
+        let graph = self.r.old;
+        let dtype = node.ty.dtype;
+        if !matches!(dtype, DType::F32 | DType::I32) || node.ty.elements() == 0 {
+            return None;
+        }
+        let right = right(graph, node.operands[1])?;
+        let plan = Plan::new(node, &right)?;
+        let left = self.left(node.operands[0])?;
+        if left.scale.is_some() != (dtype == DType::F32)
+            || right.scale.is_some() != left.scale.is_some()
+        {
+            return None;
+        }
+        let weights = self.constant(plan.weights);
+        let ty = node.ty.with_dtype(DType::I32);
+        let sums = self.r.push(
+            node.op.clone(),
+            vec![left.source, weights],
+            ty.clone(),
+            node.origins.clone(),
+        );
+        let mut operands = vec![sums];
+        let mut e = Expr::new();
+        let mut sum = e.operand(0);
+        if let Some((ones, offsets)) = plan.offsets {
+            // The sums of the first operand alone are products with ones.
+            let mut dims = ty.dims.clone();
+            *dims.last_mut()? = *ones.dims().last()?;
+            let ones = self.constant(ones);
+            let op = node.op.clone();
+            let total =
+                self.r.push(op, vec![left.source, ones], ty.with_dims(dims), node.origins.clone());
+            operands.extend([total, self.constant(offsets)]);
+            let (total, offsets) = (e.operand(1), e.operand(2));
+            let product = e.binary(Binary::Mul, total, offsets);
+            sum = e.binary(Binary::Add, sum, product);
+        }
+        let columns = Type::new(DType::I32, plan.dims.clone());
+        let known = |by: i64| {
+            let values = plan.totals.iter().map(|total| total.wrapping_mul(by));
+            Tensor::from_ints(columns.clone(), values)
+        };
+        match left.zero {
+            Zero::Known(0) => {}
+            Zero::Known(zero) => {
+                operands.push(self.constant(known(-zero)));
+                let term = e.operand(operands.len() - 1);
+                sum = e.binary(Binary::Add, sum, term);
+            }
+            Zero::Given(zero, by) => {
+                operands.extend([self.constant(known(-1)), zero]);
+                let (totals, zero) = (operands.len() - 2, operands.len() - 1);
+                let (totals, zero) = (e.operand(totals), e.operand(zero));
+                let whole = e.cast(DType::I32, zero);
+                let by = e.literal(DType::I32, by as f64);
+                let zero = e.binary(Binary::Add, whole, by);
+                let term = e.binary(Binary::Mul, totals, zero);
+                sum = e.binary(Binary::Add, sum, term);
+            }
+        }
+        if let (Some(left), Some(right)) = (left.scale, right.scale) {
+            let number = e.cast(DType::F32, sum);
+            let right = plan_scale(&right, &plan.dims)?;
+            let factor = match value_of(&self.r.new, left) {
+                Some(left) => {
+                    let left = left.f32s()[0];
+                    let both: Vec<f32> = right.f32s().into_iter().map(|s| left * s).collect();
+                    self.constant(Tensor::from_f32s(right.dims(), &both))
+                }
+                None => {
+                    let mut product = Expr::new();
+                    let (a, b) = (product.operand(0), product.operand(1));
+                    product.binary(Binary::Mul, a, b);
+                    let (ty, right) = (right.ty().clone(), self.constant(right));
+                    self.map(product, vec![left, right], ty, node)
+                }
+            };
+            operands.push(factor);
+            let factor = e.operand(operands.len() - 1);
+            sum = e.binary(Binary::Mul, number, factor);
+        }
+        let result = e.returning(sum);
+        if result == Expr::identity() {
+            return Some(sums);
+        }
+        Some(self.map(result, operands, node.ty.clone(), node))
+    }
+}
+
+/// What quantizes to `i8`, `i8(Min(Max(x + zero, -128), 127))` with a known zero point, to `u8` and a zero point that
+/// is 128 more.
+fn saturated(graph: &Graph, node: &Node, expr: &Expr) -> Option<Expr> {
+    let at = |a: Ref| expr.nodes[a as usize];
+    let is = |a: Ref, value: f64| at(a) == Scalar::Literal(Literal::from_f64(DType::F32, value));
+    let Scalar::Cast(DType::I8, inside) = *expr.nodes.last()? else { return None };
+    let Scalar::Binary(Binary::Min, above, high) = at(inside) else { return None };
+    let Scalar::Binary(Binary::Max, sum, low) = at(above) else { return None };
+    let Scalar::Binary(Binary::Add, x, zero) = at(sum) else { return None };
+    if !is(high, 127.0) || !is(low, -128.0) {
+        return None;
+    }
+    let zero = match at(zero) {
+        Scalar::Literal(literal) => literal.f64(),
+        Scalar::Cast(DType::F32, zero) => match at(zero) {
+            Scalar::Operand(n) => {
+                let zero = value_of(graph, node.operands[n as usize])?;
+                (zero.ty().elements() == 1).then(|| zero.f64_at(0))?
+            }
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let mut out = expr.clone();
+    let mut sum = x;
+    if zero != -128.0 {
+        let zero = out.literal(DType::F32, zero + 128.0);
+        sum = out.binary(Binary::Add, sum, zero);
+    }
+    let (low, high) = (out.literal(DType::F32, 0.0), out.literal(DType::F32, 255.0));
+    let above = out.binary(Binary::Max, sum, low);
+    let inside = out.binary(Binary::Min, above, high);
+    let result = out.cast(DType::U8, inside);
+    Some(out.returning(result))
+}
+
+/// An expression of 8 bits plus a number, as another type of 8 bits.
+fn moved(expr: Expr, by: f64, to: DType) -> Expr {
+    let mut out = expr;
+    let last = Ref::try_from(out.nodes.len() - 1).expect("expressions are small");
+    let whole = out.cast(DType::I32, last);
+    let by = out.literal(DType::I32, by);
+    let sum = out.binary(Binary::Add, whole, by);
+    let result = out.cast(to, sum);
+    out.returning(result)
+}
+
+/// A constant, or a view of one.
+fn value_of(graph: &Graph, value: Value) -> Option<Tensor> {
+    let node = &graph.nodes[value];
+    match &node.op {
+        Op::Constant(tensor) => Some(tensor.clone()),
+        op if op.is_view() => Some(eval::op(op, &[&value_of(graph, node.operands[0])?], &node.ty)),
+        _ => None,
+    }
+}
+
+/// The second operand, where all of it is known.
+fn right(graph: &Graph, value: Value) -> Option<Right> {
+    let node = &graph.nodes[value];
+    match &node.op {
+        Op::Map(expr) => {
+            let found = shifted(graph, node, expr)?;
+            let i32s = node.ty.with_dtype(DType::I32);
+            let operand = |n: usize| value_of(graph, node.operands[n]);
+            let literal = |l: Literal| Tensor::from_f64s(Type::scalar(l.dtype), [l.f64()]);
+            let number = |number: Number| match number {
+                Number::Operand(n) => operand(n),
+                Number::Literal(l) => Some(literal(l)),
+            };
+            let zero = match found.zero {
+                Some(zero) => number(zero)?,
+                None => Tensor::zeros(Type::scalar(DType::I32)),
+            };
+            let mut e = Expr::new();
+            let [bytes, zero_of] = [0, 1].map(|n| e.operand(n));
+            let [bytes, zero_of] = [bytes, zero_of].map(|a| e.cast(DType::I32, a));
+            e.binary(Binary::Sub, bytes, zero_of);
+            let numbers = eval::op(&Op::Map(e), &[&operand(found.bytes)?, &zero], &i32s);
+            let scale = match found.scale {
+                None => None,
+                Some(scale) => {
+                    let scale = number(scale)?;
+                    Some(match scale.ty().elements() {
+                        1 => scale.reshaped([])?,
+                        _ => eval::op(&Op::Broadcast, &[&scale], &node.ty),
+                    })
+                }
+            };
+            Some(Right { numbers, scale })
+        }
+        op if op.is_view() => {
+            let Right { numbers, scale } = right(graph, node.operands[0])?;
+            let view =
+                |tensor: &Tensor| eval::op(op, &[tensor], &node.ty.with_dtype(tensor.ty().dtype));
+            let scale = scale.map(|s| if s.ty().rank() == 0 { s } else { view(&s) });
+            Some(Right { numbers: view(&numbers), scale })
+        }
+        _ => None,
+    }
+}
+
+/// What a product needs of its second operand.
+struct Plan {
+    /// `i8`.
+    weights: Tensor,
+    /// Weights of ones, and for each column what its elements are more than those of the weights.
+    offsets: Option<(Tensor, Tensor)>,
+    /// Of each column, the sum of the elements.
+    totals: Vec<i64>,
+    /// Dimensions of columns, which broadcast to the result.
+    dims: Vec<usize>,
+}
+
+impl Plan {
+    fn new(node: &Node, right: &Right) -> Option<Plan> {
+        let dims = right.numbers.dims();
+        let (&columns, outer) = dims.split_last()?;
+        // Matrices, elements of a column.
+        let (matrices, depth, column_dims) = match &node.op {
+            Op::Contract(_) => {
+                let (&depth, batch) = outer.split_last()?;
+                (batch.iter().product(), depth, [batch, &[1, columns]].concat())
+            }
+            _ => (1, outer.iter().product::<usize>(), vec![columns]),
+        };
+        // Sums of floats that become sums of integers must have room.
+        let room = depth.checked_mul(255 * 128).is_some_and(|most| most < 1 << 31);
+        if depth * columns == 0 || right.scale.is_some() && !room {
+            return None;
+        }
+        let numbers = right.numbers.ints();
+        let all = matrices * columns;
+        let (mut low, mut high, mut totals) =
+            (vec![i64::MAX; all], vec![i64::MIN; all], vec![0; all]);
+        let column = |i: usize| i / (depth * columns) * columns + i % columns;
+        for (i, &v) in numbers.iter().enumerate() {
+            let at = column(i);
+            (low[at], high[at]) = (low[at].min(v), high[at].max(v));
+            totals[at] += v;
+        }
+        let offset = |(&low, &high): (&i64, &i64)| match () {
+            () if high - low > 255 => None,
+            () if high > 127 => Some(high - 127),
+            () => Some((low + 128).min(0)),
+        };
+        let offsets: Vec<i64> = low.iter().zip(&high).map(offset).collect::<Option<_>>()?;
+        let ty = right.numbers.ty().with_dtype(DType::I8);
+        let fitting = numbers.iter().enumerate().map(|(i, v)| v - offsets[column(i)]);
+        let weights = Tensor::from_ints(ty.clone(), fitting);
+        let some = offsets.iter().any(|&o| o != 0);
+        let offsets = match (some, &node.op) {
+            (false, _) => None,
+            (true, Op::Conv(conv)) => {
+                // One sum for each group, which is one for all columns, or for its own.
+                let groups = conv.groups;
+                let own = groups == 1 || groups == columns;
+                let mut ones = ty.dims.clone();
+                *ones.last_mut()? = groups;
+                own.then_some((ones, offsets))
+            }
+            (true, _) => {
+                let mut ones = ty.dims.clone();
+                *ones.last_mut()? = 1;
+                Some((ones, offsets))
+            }
+        };
+        if some && offsets.is_none() {
+            return None;
+        }
+        let offsets = offsets.map(|(ones, offsets)| {
+            let ty = Type::new(DType::I8, ones);
+            let count = ty.elements();
+            let ones = Tensor::from_ints(ty, std::iter::repeat_n(1, count));
+            (ones, Tensor::from_ints(Type::new(DType::I32, column_dims.clone()), offsets))
+        });
+        Some(Plan { weights, offsets, totals, dims: column_dims })
+    }
+}
+
+/// The scales of columns, where each column has one.
+fn plan_scale(scale: &Tensor, dims: &[usize]) -> Option<Tensor> {
+    if scale.ty().rank() == 0 {
+        return Some(scale.clone());
+    }
+    let values = scale.f32s();
+    let columns = *dims.last()?;
+    let all: usize = dims.iter().product();
+    let each = values.len() / all.max(1) * columns;
+    let one = |i: usize| i / each.max(1) * each + i % columns;
+    let same = values.iter().enumerate().all(|(i, &v)| v == values[one(i)]);
+    let of_columns: Vec<f32> =
+        (0..all).map(|column| values[column / columns * each + column % columns]).collect();
+    same.then(|| Tensor::from_f32s(dims, &of_columns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Machine;
+    use crate::mir::verify::verify;
+    use crate::mir::{Builder, Output, Role, Unary};
+    use crate::passes::{Filtering, Level, run};
+
+    /// Integers that look random, in the range of their type.
+    fn noise(dtype: DType, dims: &[usize], seed: u64) -> Tensor {
+        let ty = Type::new(dtype, dims);
+        let mut state = seed;
+        let values: Vec<i64> = (0..ty.elements())
+            .map(|_| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                [0, 127, 128, 255]
+                    .get((state >> 60) as usize)
+                    .copied()
+                    .unwrap_or((state >> 40) as i64)
+            })
+            .collect();
+        Tensor::from_ints(ty, values)
+    }
+
+    /// `x - zero`, times a scale where there is one.
+    fn shift(b: &mut Builder, x: Value, zero: Value, scale: Option<Value>) -> Value {
+        let mut e = Expr::new();
+        let [x_of, zero_of] = [0, 1].map(|n| e.operand(n));
+        let [x_of, zero_of] = [x_of, zero_of].map(|a| e.cast(DType::I32, a));
+        let difference = e.binary(Binary::Sub, x_of, zero_of);
+        if scale.is_some() {
+            let number = e.cast(DType::F32, difference);
+            let by = e.operand(2);
+            e.binary(Binary::Mul, number, by);
+        }
+        let operands: Vec<Value> = [x, zero].into_iter().chain(scale).collect();
+        b.map(e, &operands)
+    }
+
+    fn quantize(b: &mut Builder, x: Value, scale: f64, zero: i64, to: DType) -> Value {
+        let mut e = Expr::new();
+        let of = e.operand(0);
+        let by = e.literal(DType::F32, scale);
+        let quotient = e.binary(Binary::Div, of, by);
+        let rounded = e.unary(Unary::Round, quotient);
+        let zero = e.literal(DType::F32, zero as f64);
+        let sum = e.binary(Binary::Add, rounded, zero);
+        let (low, high) = if to == DType::U8 { (0.0, 255.0) } else { (-128.0, 127.0) };
+        let (low, high) = (e.literal(DType::F32, low), e.literal(DType::F32, high));
+        let above = e.binary(Binary::Max, sum, low);
+        let inside = e.binary(Binary::Min, above, high);
+        e.cast(to, inside);
+        b.map(e, &[x])
+    }
+
+    /// The graph as it is found, and after all passes, computes what it did; gives what the first of them made.
+    fn same(b: Builder, y: Value, inputs: &[Tensor], steps: f64) -> Graph {
+        let graph = b.finish(vec![Output { name: "y".into(), value: y }]);
+        verify(&graph).unwrap();
+        let expected = eval::graph(&graph, inputs)[0].f64s();
+        let found = find(graph, Dequantized::Integers);
+        verify(&found).unwrap();
+        for machine in [Machine::AVX2, Machine::AVX512, Machine::CLIF.scalar()] {
+            let all = run(found.clone(), Level::Speed, Filtering::Auto, &machine);
+            for graph in [&found, &all] {
+                verify(graph).unwrap();
+                let largest = expected.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+                for (a, b) in expected.iter().zip(eval::graph(graph, inputs)[0].f64s()) {
+                    assert!((a - b).abs() <= steps.max(1e-5 * largest), "{a} {b}\n{graph}");
+                }
+            }
+        }
+        found
+    }
+
+    /// Products of bytes, and of other types.
+    fn count(graph: &Graph) -> (usize, usize) {
+        let products =
+            graph.nodes.values().filter(|n| matches!(n.op, Op::Contract(_) | Op::Conv(_)));
+        let of = |n: &&Node| graph.ty(n.operands[1]).dtype == DType::I8;
+        (products.clone().filter(of).count(), products.filter(|n| !of(n)).count())
+    }
+
+    /// An element type, dimensions of A and B, whether zero points are known, scales.
+    #[test]
+    fn matrix_products() {
+        let types = [DType::U8, DType::I8];
+        let mut seed = 1;
+        for (left, right) in types.into_iter().flat_map(|l| types.map(|r| (l, r))) {
+            for (known, scaled, batch) in [
+                (true, true, vec![]),
+                (false, true, vec![]),
+                (true, false, vec![2]),
+                (false, false, vec![]),
+            ] {
+                for (k, n) in [(1, 3), (7, 16), (66, 5)] {
+                    seed += 1;
+                    let mut b = Builder::new("product");
+                    let dims = |tail: [usize; 2]| [&batch[..], &tail[..]].concat();
+                    let x = b.input("x", Role::Input, Type::new(left, dims([3, k])));
+                    let zero = noise(left, &[], seed + 5);
+                    let mut inputs = vec![noise(left, &dims([3, k]), seed)];
+                    let zero = if known {
+                        b.constant(zero)
+                    } else {
+                        inputs.push(zero);
+                        b.input("zero", Role::Input, Type::scalar(left))
+                    };
+                    let scale = |b: &mut Builder, columns: usize| {
+                        let all = (0..columns).map(|i| 0.01 + i as f64 / 64.0);
+                        b.constant(Tensor::from_f64s(Type::new(DType::F32, [columns]), all))
+                    };
+                    let single = b.scalar(DType::F32, 0.02);
+                    let a = shift(&mut b, x, zero, scaled.then_some(single));
+                    let w = b.constant(noise(right, &dims([k, n]), seed + 1));
+                    let w_zero = b.constant(noise(right, &[n], seed + 2));
+                    let columns = scale(&mut b, n);
+                    let w = shift(&mut b, w, w_zero, scaled.then_some(columns));
+                    let y = b.contract(a, w);
+                    let graph = same(b, y, &inputs, 0.0);
+                    assert!(count(&graph).0 > 0 && count(&graph).1 == 0, "{graph}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn convolutions() {
+        let mut seed = 100;
+        for dtype in [DType::U8, DType::I8] {
+            for (inside, outside, groups, taps) in [
+                (3, 5, 1, [3, 3]),
+                (4, 16, 1, [1, 1]),
+                (6, 6, 6, [3, 2]),
+                (8, 4, 2, [2, 3]),
+                (1, 9, 1, [5, 4]),
+            ] {
+                seed += 1;
+                let mut b = Builder::new("convolution");
+                let dims = [1, inside, 6, 7];
+                let x = b.input("x", Role::Input, Type::new(DType::F32, dims));
+                let zero = if dtype == DType::U8 { 100 } else { -20 };
+                let q = quantize(&mut b, x, 0.01, zero, dtype);
+                let zero = b.scalar(dtype, zero as f64);
+                let scale = b.scalar(DType::F32, 0.01);
+                let a = shift(&mut b, q, zero, Some(scale));
+                let a = b.channels_last(a);
+                let a = b.pad(a, &[0, 1, 2, 0], &[0, 2, 1, 0], 0.0);
+                let w = [&taps[..], &[inside / groups, outside]].concat();
+                let w = b.constant(noise(DType::I8, &w, seed));
+                let none = b.constant(Tensor::zeros(Type::new(DType::I8, [1])));
+                let scales = (0..outside).map(|i| 0.001 + i as f64 / 4096.0);
+                let scales = Tensor::from_f64s(Type::new(DType::F32, [outside]), scales);
+                let scales = b.constant(scales);
+                let w = shift(&mut b, w, none, Some(scales));
+                let y = b.conv(a, w, &[1, 2], &[1, 1], groups);
+                let bias = b.constant(Tensor::noise(&[outside], seed as u32));
+                let y = b.binary(Binary::Add, y, bias);
+                let y = b.channels_first(y);
+                let y = quantize(&mut b, y, 0.02, 3, dtype);
+                let input = Tensor::noise(&dims, seed as u32 + 1);
+                // Between two integers floats may go another way.
+                let graph = same(b, y, &[input], 1.0);
+                assert_eq!(count(&graph), (1, 0), "{graph}");
+            }
+        }
+    }
+
+    #[test]
+    fn sums_that_are_long_or_unknown_stay() {
+        let mut b = Builder::new("other");
+        let x = b.input("x", Role::Input, Type::new(DType::U8, [2, 3]));
+        let w = b.input("w", Role::Input, Type::new(DType::I8, [3, 4]));
+        let (zero, w_zero) = (b.scalar(DType::U8, 3.0), b.scalar(DType::I8, 0.0));
+        let a = shift(&mut b, x, zero, None);
+        let w = shift(&mut b, w, w_zero, None);
+        let y = b.contract(a, w);
+        let inputs = [noise(DType::U8, &[2, 3], 1), noise(DType::I8, &[3, 4], 2)];
+        assert_eq!(count(&same(b, y, &inputs, 0.0)), (0, 1));
+    }
+
+    #[test]
+    fn floats_stay_floats() {
+        let mut b = Builder::new("floats");
+        let x = b.input("x", Role::Input, Type::new(DType::U8, [2, 3]));
+        let (zero, scale) = (b.scalar(DType::U8, 3.0), b.scalar(DType::F32, 0.5));
+        let a = shift(&mut b, x, zero, Some(scale));
+        let w = b.constant(noise(DType::I8, &[3, 4], 2));
+        let zero = b.scalar(DType::I8, 1.0);
+        let w = shift(&mut b, w, zero, Some(scale));
+        let y = b.contract(a, w);
+        let graph = b.finish(vec![Output { name: "y".into(), value: y }]);
+        let graph = find(graph, Dequantized::Floats);
+        assert_eq!(count(&graph), (0, 1));
+        let known =
+            |n: &Node| matches!(n.op, Op::Contract(_)) && graph.constant(n.operands[1]).is_some();
+        assert!(graph.nodes.values().any(known), "{graph}");
+    }
+}
