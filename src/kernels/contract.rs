@@ -174,11 +174,19 @@ impl<'a> Block<'a> {
         Ok(problem.tiling(epilogue)?.map(|tiling| Block { tiling }))
     }
 
+    /// The same, where the panels come from far: each is called for while the one before is used.
+    pub(super) fn looking_ahead(mut self) -> Block<'a> {
+        self.tiling.look_ahead();
+        self
+    }
+
     /// Computes it all. The pointers are those of the frame's shapes.
     pub(super) fn write(&self, b: &mut Builder, p: &[Value]) {
         let tiling = &self.tiling;
+        let mut p = p.to_vec();
+        p.extend(tiling.next_panel(b, &p));
         let columns = tiling.problem.columns.clone().in_pieces(tiling.panel_width());
-        nest(b, &[columns], None, p, &mut |b, p, sizes| {
+        nest(b, &[columns], None, &p, &mut |b, p, sizes| {
             tiling.panel(b, p, tiling.rows.clone(), sizes[0]);
         });
     }
@@ -537,10 +545,8 @@ impl<'a> Tiling<'a> {
         let columns = &self.problem.columns;
         let work = around * of_rest * blocked.extent * columns.extent * (depth + self.body.cost());
         let (mut b, mut pointers) = frame.open(shares.extent());
-        if self.ahead.is_some() {
-            let right = self.problem.right();
-            pointers.push(b.offset(pointers[right], panel, columns.steps[right]));
-        }
+        let next = self.next_panel(&mut b, &pointers);
+        pointers.extend(next);
         if backwards {
             let last: Vec<i64> = columns.steps.iter().map(|step| step * panel).collect();
             pointers = moved(&mut b, &pointers, panels - 1, &last);
@@ -574,6 +580,13 @@ impl<'a> Tiling<'a> {
         if self.is_apart() {
             self.finish().write(b, p, &rows, &nest::parts(b, columns));
         }
+    }
+
+    /// Where the next panel is, if it is called for.
+    fn next_panel(&self, b: &mut Builder, p: &[Value]) -> Option<Value> {
+        let right = self.problem.right();
+        let step = self.problem.columns.steps[right];
+        self.ahead.map(|_| b.offset(p[right], self.panel_width(), step))
     }
 
     /// Columns that all rows of a block go by before the next ones do.

@@ -1,8 +1,7 @@
 //! Convolutions by minimal filtering as a whole: both sides and the products between them, for one
-//! band of rows of tiles after the other, with what lies between in working memory that stays in the
-//! cache.
+//! block of tiles after the other, with what lies between in working memory that stays in the cache.
 //!
-//! A share of the work is some neighbouring bands. All that a call is given it does in the working
+//! A share of the work is some neighbouring blocks. All that a call is given it does in the working
 //! memory of its first share, so that threads meet only at the edges of their rows.
 
 use super::contract::Block;
@@ -13,7 +12,7 @@ use super::{Frame, KernelPlan, Shape};
 use crate::error::ErrorKind;
 use crate::kir::build::Builder;
 use crate::kir::{IndexOp, Value};
-use crate::lir::{Bands, Expr, Matrices, Side, Winograd};
+use crate::lir::{Blocks, Expr, Matrices, Side, Winograd};
 use crate::types::DType;
 use std::ops::Range;
 
@@ -31,7 +30,7 @@ pub(super) fn kernel(
     winograd: &Winograd,
 ) -> Result<Option<KernelPlan>, ErrorKind> {
     let wrong = || ErrorKind::bug("minimal filtering without its operands");
-    let Side::Both { before, parts, rows, width, epilogue } = &winograd.side else {
+    let Side::Both { before, parts, block: _, width, epilogue } = &winograd.side else {
         return Err(wrong());
     };
     if frame.shapes().any(|shape| shape.dtype != DType::F32) || !frame.scratch {
@@ -44,12 +43,11 @@ pub(super) fn kernel(
     let channels: i64 = images.iter().map(last).sum();
     let outputs = last(result);
     let dims: Vec<usize> = result.dims.iter().map(|&d| d as usize).collect();
-    let bands = winograd.bands(channels as usize, &dims).ok_or_else(wrong)?;
-    let rows = (*rows as i64).clamp(1, bands.tiles[0] as i64);
+    let blocks = winograd.blocks(channels as usize, &dims).ok_or_else(wrong)?;
 
     let between = |channels: i64, all: i64, point: usize| {
-        let tiles = rows * bands.tiles[1] as i64;
-        let dims = vec![bands.all as i64, tiles, channels];
+        let tiles = (blocks.block[0] * blocks.block[1]) as i64;
+        let dims = vec![blocks.all as i64, tiles, channels];
         let strides = vec![point as i64 * SIZE, all * SIZE, SIZE];
         Shape { dtype: DType::F32, dims, strides, first: 0, bytes: 0 }
     };
@@ -60,11 +58,11 @@ pub(super) fn kernel(
         in_place,
         scratch: false,
     };
-    let sums = between(outputs, outputs, bands.points[1]);
-    let transformed = |shape: &Shape| between(last(shape), channels, bands.points[0]);
+    let sums = between(outputs, outputs, blocks.points[1]);
+    let transformed = |shape: &Shape| between(last(shape), channels, blocks.points[0]);
     let sides = images.iter().map(|x| part(vec![x.clone(), transformed(x)], vec![false; 2]));
     let sides: Vec<Frame<'_>> = sides.collect();
-    let all = between(channels, channels, bands.points[0]);
+    let all = between(channels, channels, blocks.points[0]);
     let products = part(vec![all, weights.clone(), sums.clone()], vec![false; 3]);
     let shapes = [&sums].into_iter().chain(extra).chain([result]).cloned().collect();
     let in_place = (0..extra.len()).map(|i| frame.in_place(parts + 1 + i));
@@ -86,197 +84,210 @@ pub(super) fn kernel(
     let inputs = sides.iter().map(|frame| Input { frame, matrix: &matrices.input, tile, before });
     let writer = Writer {
         frame,
-        bands,
-        rows,
+        blocks,
         inputs: inputs.collect(),
         output: Output { frame: &finished, matrix: &matrices.output, tile, body },
-        products: vec![],
+        kinds: vec![],
     };
-    let (whole, rest) = (writer.tiles(0) / rows, writer.tiles(0) % rows);
-    let mut blocks = vec![];
-    for (count, bands) in [(rows, 0..whole), (rest, whole..bands.of_image as i64)] {
-        if count == 0 || bands.is_empty() {
-            continue;
+    let panels = (outputs + *width as i64 - 1) / *width as i64;
+    let bytes = blocks.all as i64 * panels * *width as i64 * channels * SIZE;
+    let far = bytes + blocks.elements() as i64 * SIZE > frame.machine.l2 as i64;
+    // Whole blocks, and those at the end of an axis if they are smaller.
+    let along = |axis: usize| {
+        let (all, size) = (blocks.tiles[axis] as i64, blocks.block[axis] as i64);
+        let (whole, rest) = (all / size, all % size);
+        let kinds = [(size, 0..whole), (rest, whole..whole + 1)];
+        kinds.into_iter().filter(|(size, which)| *size > 0 && !which.is_empty())
+    };
+    let mut kinds = vec![];
+    for (height, rows) in along(0) {
+        for (columns, which) in along(1) {
+            let panel = *width as i64;
+            let levels = [
+                Level::axis(height * columns, vec![channels * SIZE, 0, outputs * SIZE]),
+                Level::axis(outputs, vec![0, channels * SIZE, SIZE]),
+                Level::axis(channels, vec![SIZE, panel * SIZE]),
+            ];
+            let Some(product) = Block::new(&products, levels, Some(panel), &identity)? else {
+                return Ok(None);
+            };
+            let product = if far { product.looking_ahead() } else { product };
+            kinds.push(Kind { tiles: [height, columns], which: [rows.clone(), which], product });
         }
-        let panel = *width as i64;
-        let levels = [
-            Level::axis(count * writer.tiles(1), vec![channels * SIZE, 0, outputs * SIZE]),
-            Level::axis(outputs, vec![0, channels * SIZE, SIZE]),
-            Level::axis(channels, vec![SIZE, panel * SIZE]),
-        ];
-        let Some(product) = Block::new(&products, levels, Some(panel), &identity)? else {
-            return Ok(None);
-        };
-        blocks.push(Products { count, bands, product });
     }
-    Ok(Some(Writer { products: blocks, ..writer }.write()))
+    Ok(Some(Writer { kinds, ..writer }.write()))
 }
 
-/// The products of bands of one height.
-struct Products<'a> {
-    /// Rows of tiles.
-    count: i64,
-    /// Which bands of an image.
-    bands: Range<i64>,
+/// Blocks of one size.
+struct Kind<'a> {
+    /// Rows and columns of tiles.
+    tiles: [i64; 2],
+    /// Which rows and columns of blocks.
+    which: [Range<i64>; 2],
     product: Block<'a>,
 }
 
 struct Writer<'a> {
     frame: &'a Frame<'a>,
-    bands: Bands,
-    /// Rows of tiles in a whole band.
-    rows: i64,
+    blocks: Blocks,
     /// For each part of the image.
     inputs: Vec<Input<'a>>,
     output: Output<'a>,
-    products: Vec<Products<'a>>,
+    kinds: Vec<Kind<'a>>,
 }
 
-/// Where a band is.
+/// Where a block is.
 struct Place<'a> {
-    /// Its first row of tiles in the image.
-    first: Value,
-    /// How many rows it has.
-    count: i64,
-    /// All rows of bands like it.
-    reach: Range<i64>,
+    kind: &'a Kind<'a>,
+    /// Its first row and column of tiles in the image.
+    first: [Value; 2],
     /// The pointers of the kernel, for the image and the share.
     pointers: &'a [Value],
 }
 
 impl Writer<'_> {
-    fn tiles(&self, axis: usize) -> i64 {
-        self.bands.tiles[axis] as i64
-    }
-
     fn write(&self) -> KernelPlan {
-        let Bands { of_image, shares, all, .. } = self.bands;
-        let (shares, of_image) = (shares as i64, of_image as i64);
+        let Blocks { tiles, count, shares, all, .. } = self.blocks;
+        let shares = shares as i64;
         let images = self.frame.result().dims[0];
+        let (rows, columns) = (count[0] as i64, count[1] as i64);
         let (mut b, mut pointers) = self.frame.open(shares);
         let scratch = pointers.len() - 2;
         let first = b.begin();
         let first = b.index(IndexOp::Min, first, shares - 1);
-        pointers[scratch] = b.offset(pointers[scratch], first, self.bands.elements() as i64 * SIZE);
-        let [begin, end] = [b.begin(), b.end()].map(|share| match images * of_image {
-            bands if bands == shares => share,
-            bands => {
-                let share = b.index(IndexOp::Mul, share, bands);
+        let elements = self.blocks.elements() as i64;
+        pointers[scratch] = b.offset(pointers[scratch], first, elements * SIZE);
+        let [begin, end] = [b.begin(), b.end()].map(|share| match images * rows * columns {
+            blocks if blocks == shares => share,
+            blocks => {
+                let share = b.index(IndexOp::Mul, share, blocks);
                 b.index(IndexOp::Div, share, shares)
             }
         });
-        let by: Vec<i64> = self
-            .frame
-            .shapes()
-            .enumerate()
-            .map(|(i, shape)| match i {
-                _ if i == scratch || i == self.inputs.len() => 0,
-                _ => shape.strides[0],
-            })
-            .collect();
+        let of_image = |(i, shape): (usize, &Shape)| match i {
+            _ if i == scratch || i == self.inputs.len() => 0,
+            _ => shape.strides[0],
+        };
+        let by: Vec<i64> = self.frame.shapes().enumerate().map(of_image).collect();
         b.each(begin, end, &[], |b, it| {
-            if images == 1 {
-                return self.band(b, &pointers, it.index);
+            let (mut pointers, mut row) = (pointers.clone(), it.index);
+            if images > 1 {
+                let image = b.index(IndexOp::Div, row, rows * columns);
+                row = b.index(IndexOp::Rem, row, rows * columns);
+                pointers = moved(b, &pointers, image, &by);
             }
-            let image = b.index(IndexOp::Div, it.index, of_image);
-            let band = b.index(IndexOp::Rem, it.index, of_image);
-            let pointers = moved(b, &pointers, image, &by);
-            self.band(b, &pointers, band);
+            let column = b.index(IndexOp::Rem, row, columns);
+            let row = b.index(IndexOp::Div, row, columns);
+            for kind in &self.kinds {
+                self.only(b, kind, [row, column], &pointers);
+            }
         });
-        let tiles = images * self.tiles(0) * self.tiles(1);
+        let tiles = images * (tiles[0] * tiles[1]) as i64;
         let last = |shape: &Shape| shape.dims.last().copied().unwrap_or(0);
         let inputs: i64 = self.inputs.iter().map(|input| last(input.frame.result())).sum();
         let outputs = last(self.frame.result());
         self.frame.close(b, tiles * all as i64 * (inputs * outputs / 2 + 4 * (inputs + outputs)))
     }
 
-    /// A band of an image.
-    fn band(&self, b: &mut Builder, p: &[Value], index: Value) {
-        for products in &self.products {
-            let one = |b: &mut Builder, index: Value| {
-                let first = b.index(IndexOp::Mul, index, self.rows);
-                let (bands, count) = (&products.bands, products.count);
-                let reach = bands.start * self.rows..(bands.end - 1) * self.rows + count;
-                let place = Place { first, count, reach, pointers: p };
-                self.transform(b, &place);
-                self.multiply(b, &place, products);
-                self.finish(b, &place);
-            };
-            if self.products.len() == 1 {
-                return one(b, index);
-            }
-            // At most once.
-            let Range { start, end } = products.bands;
-            let next = b.index(IndexOp::Add, index, 1);
-            let from = b.index(IndexOp::Max, index, start);
-            let to = b.index(IndexOp::Min, next, end);
-            b.each(from, to, &[], |b, it| one(b, it.index));
+    /// The block in this row and column, if it is one of the kind.
+    fn only(&self, b: &mut Builder, kind: &Kind<'_>, at: [Value; 2], p: &[Value]) {
+        let among = |b: &mut Builder, axis: usize| {
+            let Range { start, end } = kind.which[axis];
+            let next = b.index(IndexOp::Add, at[axis], 1);
+            [b.index(IndexOp::Max, at[axis], start), b.index(IndexOp::Min, next, end)]
+        };
+        if self.kinds.len() == 1 {
+            return self.block(b, kind, at, p);
         }
+        // At most once.
+        let [from, to] = among(b, 0);
+        b.each(from, to, &[], |b, it| {
+            let row = it.index;
+            let [from, to] = among(b, 1);
+            b.each(from, to, &[], |b, it| self.block(b, kind, [row, it.index], p));
+        });
+    }
+
+    fn block(&self, b: &mut Builder, kind: &Kind<'_>, at: [Value; 2], p: &[Value]) {
+        let size = self.blocks.block.map(|tiles| tiles as i64);
+        let first = [0, 1].map(|axis| b.index(IndexOp::Mul, at[axis], size[axis]));
+        let place = Place { kind, first, pointers: p };
+        self.transform(b, &place);
+        self.multiply(b, &place);
+        self.finish(b, &place);
     }
 
     /// Where the working memory has the inputs, and the products.
     fn between(&self, b: &mut Builder, p: &[Value]) -> [Value; 2] {
         let scratch = p[p.len() - 2];
-        let products = (self.bands.all * self.bands.points[0]) as i64;
+        let products = (self.blocks.all * self.blocks.points[0]) as i64;
         [scratch, b.offset(scratch, products, SIZE)]
     }
 
-    /// The tiles of a band of the image, for all pointers: those that are `near` step through the band,
-    /// the others through the image.
+    /// The tiles of a block, for all pointers: the one that is `near` steps through the block, the others
+    /// through the image. `parts` has those of the axes that are done.
     fn tiles_of(
         &self,
         b: &mut Builder,
         place: &Place<'_>,
         axes: &[Axis],
         (pointers, near): (&[Value], usize),
+        parts: &mut Vec<Range<i64>>,
         body: &mut winograd::Inside<'_>,
     ) {
-        let rows = &axes[1];
-        let (mut in_image, mut in_band) = (rows.steps.clone(), vec![0; rows.steps.len()]);
-        std::mem::swap(&mut in_image[near], &mut in_band[near]);
-        let (begin, back) = (place.first, b.index(IndexOp::Mul, place.first, -1));
-        let end = b.index(IndexOp::Add, begin, place.count);
-        let reached = |segment: &&Segment| {
-            let Range { start, end } = segment.iterations;
-            start < place.reach.end && place.reach.start < end
+        let Some(at) = parts.len().checked_sub(1).filter(|&at| at < 2) else {
+            return winograd::descend(b, axes, None, pointers, parts, body);
         };
-        for segment in rows.segments.iter().filter(reached) {
-            let from = b.index(IndexOp::Max, begin, segment.iterations.start);
-            let to = b.index(IndexOp::Min, end, segment.iterations.end);
+        let (axis, size) = (&axes[at + 1], self.blocks.block[at] as i64);
+        let (count, which) = (place.kind.tiles[at], &place.kind.which[at]);
+        // All tiles of blocks like it.
+        let reach = which.start * size..(which.end - 1) * size + count;
+        let (mut in_image, mut in_block) = (axis.steps.clone(), vec![0; axis.steps.len()]);
+        std::mem::swap(&mut in_image[near], &mut in_block[near]);
+        let begin = place.first[at];
+        let end = b.index(IndexOp::Add, begin, count);
+        let back = b.index(IndexOp::Mul, begin, -1);
+        for Segment { iterations, part } in &axis.segments {
+            if iterations.start >= reach.end || reach.start >= iterations.end {
+                continue;
+            }
+            let from = b.index(IndexOp::Max, begin, iterations.start);
+            let to = b.index(IndexOp::Min, end, iterations.end);
+            parts.push(part.clone());
             b.each(from, to, &[], |b, it| {
                 let mut p = moved(b, pointers, it.index, &in_image);
-                if place.count > 1 {
+                if count > 1 {
                     // It is between these anyhow.
-                    let row = b.index(IndexOp::Add, it.index, back);
-                    let row = b.index(IndexOp::Max, row, 0);
-                    let row = b.index(IndexOp::Min, row, place.count - 1);
-                    p = moved(b, &p, row, &in_band);
+                    let tile = b.index(IndexOp::Add, it.index, back);
+                    let tile = b.index(IndexOp::Max, tile, 0);
+                    let tile = b.index(IndexOp::Min, tile, count - 1);
+                    p = moved(b, &p, tile, &in_block);
                 }
-                let mut parts = vec![0..1, segment.part.clone()];
-                winograd::descend(b, axes, None, &p, &mut parts, body);
+                self.tiles_of(b, place, axes, (&p, near), parts, body);
             });
+            parts.pop();
         }
     }
 
     fn transform(&self, b: &mut Builder, place: &Place<'_>) {
         let [mut to, _] = self.between(b, place.pointers);
         for (input, &x) in self.inputs.iter().zip(place.pointers) {
-            let axes = input.axes([0, 1].map(|axis| self.tiles(axis)));
-            self.tiles_of(b, place, &axes, (&[x, to], 1), &mut |b, p, parts| {
+            let axes = input.axes(self.blocks.tiles.map(|n| n as i64), place.kind.tiles[1]);
+            self.tiles_of(b, place, &axes, (&[x, to], 1), &mut vec![0..1], &mut |b, p, parts| {
                 input.points_of(b, p, parts);
             });
             to = b.offset(to, input.frame.result().dims[2], SIZE);
         }
     }
 
-    fn multiply(&self, b: &mut Builder, place: &Place<'_>, products: &Products<'_>) {
+    fn multiply(&self, b: &mut Builder, place: &Place<'_>) {
         let [from, to] = self.between(b, place.pointers);
         let weights = self.inputs.len();
         let pointers = [from, place.pointers[weights], to];
-        let [inputs, outputs] = self.bands.points.map(|point| point as i64 * SIZE);
+        let [inputs, outputs] = self.blocks.points.map(|point| point as i64 * SIZE);
         let by = [inputs, self.frame.inputs()[weights].strides[0], outputs];
-        advancing(b, self.bands.all as i64, &pointers, &by, &[], |b, p, _| {
-            products.product.write(b, p);
+        advancing(b, self.blocks.all as i64, &pointers, &by, &[], |b, p, _| {
+            place.kind.product.write(b, p);
             vec![]
         });
     }
@@ -287,7 +298,8 @@ impl Writer<'_> {
         let mut pointers = vec![products];
         pointers.extend(&place.pointers[extra..last - 1]);
         pointers.push(place.pointers[last]);
-        self.tiles_of(b, place, &self.output.axes(), (&pointers, 0), &mut |b, p, parts| {
+        let axes = self.output.axes(place.kind.tiles[1]);
+        self.tiles_of(b, place, &axes, (&pointers, 0), &mut vec![0..1], &mut |b, p, parts| {
             self.output.results_of(b, p, parts);
         });
     }

@@ -41,14 +41,21 @@ pub(super) fn kernel(
             let before = before.map(|n| n as i64);
             let side = Input { frame, matrix: &matrices.input, tile, before };
             let work = 4 * frame.result().dims.iter().product::<i64>();
-            loops(frame, &side.axes(tiles.map(|n| n as i64)), work, &mut |b, p, parts| {
-                side.points_of(b, p, parts);
-            })
+            loops(
+                frame,
+                &side.axes(tiles.map(|n| n as i64), tiles[1] as i64),
+                work,
+                &mut |b, p, parts| {
+                    side.points_of(b, p, parts);
+                },
+            )
         }
         Side::Output { .. } => {
             let side = Output { frame, matrix: &matrices.output, tile, body };
             let work = 4 * frame.inputs()[0].dims.iter().product::<i64>();
-            loops(frame, &side.axes(), work, &mut |b, p, parts| side.results_of(b, p, parts))
+            loops(frame, &side.axes(side.tiles()[1]), work, &mut |b, p, parts| {
+                side.results_of(b, p, parts)
+            })
         }
         Side::Both { .. } => return Err(ErrorKind::bug("both sides are a kernel of their own")),
     }))
@@ -198,8 +205,9 @@ pub(super) struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// The loops around a tile, over images, tiles and channels.
-    pub(super) fn axes(&self, tiles: [i64; 2]) -> [Axis; 4] {
+    /// The loops around a tile, over images, tiles and channels; points have `row` tiles from a row of
+    /// tiles to the next.
+    pub(super) fn axes(&self, tiles: [i64; 2], row: i64) -> [Axis; 4] {
         let (frame, m) = (self.frame, self.tile);
         let (x, v) = (&frame.inputs()[0], frame.result());
         let points = m + 2;
@@ -212,7 +220,7 @@ impl Input<'_> {
         };
         [
             Axis::new(x.dims[0], vec![x.strides[0], tiles[0] * tiles[1] * v.strides[1]], |_| 0..1),
-            Axis::new(tiles[0], vec![m * x.strides[1], tiles[1] * v.strides[1]], inside(0)),
+            Axis::new(tiles[0], vec![m * x.strides[1], row * v.strides[1]], inside(0)),
             Axis::new(tiles[1], vec![m * x.strides[2], v.strides[1]], inside(1)),
             Axis::vectors(frame, [x.strides[3], v.strides[2]].into_iter()),
         ]
@@ -309,17 +317,24 @@ pub(super) struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// The loops around a tile, over images, tiles and channels.
-    pub(super) fn axes(&self) -> [Axis; 4] {
+    /// Rows and columns of tiles in an image.
+    fn tiles(&self) -> [i64; 2] {
+        let dims = &self.frame.result().dims;
+        [dims[1], dims[2]].map(|extent| (extent + self.tile - 1) / self.tile)
+    }
+
+    /// The loops around a tile, over images, tiles and channels; products have `row` tiles from a row of
+    /// tiles to the next.
+    pub(super) fn axes(&self, row: i64) -> [Axis; 4] {
         let (frame, m) = (self.frame, self.tile);
         let (products, y) = (&frame.inputs()[0], frame.result());
         let extents = [y.dims[1], y.dims[2]];
-        let tiles = extents.map(|extent| (extent + m - 1) / m);
+        let tiles = self.tiles();
         let tile = products.strides[1];
         let inside = |axis: usize| move |tile: i64| 0..m.min(extents[axis] - tile * m);
         [
             Axis::new(y.dims[0], self.steps(tiles[0] * tiles[1] * tile, 0, 1), |_| 0..1),
-            Axis::new(tiles[0], self.steps(tiles[1] * tile, 1, m), inside(0)),
+            Axis::new(tiles[0], self.steps(row * tile, 1, m), inside(0)),
             Axis::new(tiles[1], self.steps(tile, 2, m), inside(1)),
             Axis::vectors(frame, self.steps(products.strides[2], 3, 1).into_iter()),
         ]

@@ -30,7 +30,7 @@ pub mod views;
 pub use access::Access;
 
 use crate::mir;
-pub use crate::mir::winograd::{Bands, Matrices, Side, Winograd};
+pub use crate::mir::winograd::{Blocks, Matrices, Side, Winograd};
 pub use crate::mir::{Attention, Shares, Span};
 pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Stage, Weights, quads, sums};
@@ -253,7 +253,7 @@ pub enum Op {
     /// Convolution.
     Conv(Conv),
     /// See [`mir::Op::Winograd`]. The scratch of both sides has a row for each share of their
-    /// [`Bands`].
+    /// [`Blocks`].
     Winograd(Winograd),
     /// Reduction over windows.
     Pool(Pool),
@@ -297,8 +297,8 @@ impl Op {
             Op::Winograd(w) => {
                 let parts = operands.get(..w.first_extra() - 1)?;
                 let channels = parts.iter().filter_map(|dims| dims.last()).sum();
-                let bands = w.bands(channels, result)?;
-                Some([bands.shares, bands.elements()])
+                let blocks = w.blocks(channels, result)?;
+                Some([blocks.shares, blocks.elements()])
             }
             Op::Rows(_)
             | Op::Reduce { .. }

@@ -78,10 +78,10 @@ impl Display for Op {
                     write!(f, "winograd {tile} of output")?;
                     epilogue(f, expr.as_ref())
                 }
-                Side::Both { before, parts, rows, width, epilogue: expr } => {
+                Side::Both { before, parts, block, width, epilogue: expr } => {
                     write!(
                         f,
-                        "winograd {tile} before {before:?} parts {parts} rows {rows} panels of {width}"
+                        "winograd {tile} before {before:?} parts {parts} blocks {block:?} panels of {width}"
                     )?;
                     epilogue(f, expr.as_ref())
                 }

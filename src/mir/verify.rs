@@ -298,9 +298,9 @@ fn filtered(w: &Winograd, operands: &[&Type], declared: &Type) -> Result<Type, S
             ensure(first.dims == [w.points() * w.points(), count, k], "tiles")?;
             finished(epilogue.as_ref(), first.with_dims(declared.dims.clone()), extra)
         }
-        Side::Both { before, parts, rows, width, epilogue } => {
+        Side::Both { before, parts, block, width, epilogue } => {
             ensure(*parts > 0 && operands.len() > *parts, "parts")?;
-            ensure(*rows > 0 && *width > 0 && declared.rank() == 4, "bands")?;
+            ensure(!block.contains(&0) && *width > 0 && declared.rank() == 4, "blocks")?;
             ensure(before.iter().all(|&n| n < w.points()), "a tile of zeros")?;
             let (inputs, rest) = operands.split_at(*parts);
             let fits = |x: &&Type| {

@@ -60,14 +60,14 @@ pub enum Side {
     /// Operands: the parts of X by its channels, `[N, H, W, C_i]` each; the transformed weights in panels,
     /// `[(m + 2)^2, K / width, C, width]`, rounded up; then those of the epilogue. Result
     /// `[N, H', W', K]`: tiles as for [`Side::Input`], as many as cover it. What lies between the sides
-    /// is in working memory, a band of rows of tiles at a time.
+    /// is in working memory, a block of tiles at a time.
     Both {
         /// As for [`Side::Input`].
         before: [usize; 2],
         /// How many parts X has.
         parts: usize,
-        /// Rows of tiles in a band (the last one of an image may have fewer).
-        rows: usize,
+        /// Rows and columns of tiles in a block (the last ones of an image may have fewer).
+        block: [usize; 2],
         /// Columns of a panel.
         width: usize,
         /// As in [`Contract`](super::Contract).
@@ -91,22 +91,24 @@ impl Winograd {
 
     /// How [`Side::Both`] is cut, for inputs with so many channels in all and a result of these four
     /// dimensions; `None` for one side.
-    pub fn bands(&self, channels: usize, result: &[usize]) -> Option<Bands> {
-        let (&Side::Both { rows, .. }, &[images, height, width, outputs]) = (&self.side, result)
+    pub fn blocks(&self, channels: usize, result: &[usize]) -> Option<Blocks> {
+        let (&Side::Both { block, .. }, &[images, height, width, outputs]) = (&self.side, result)
         else {
             return None;
         };
         let tiles = [height, width].map(|extent| extent.div_ceil(self.tile));
-        let rows = rows.clamp(1, tiles[0].max(1));
-        let of_image = tiles[0].div_ceil(rows);
+        let block = [0, 1].map(|axis| block[axis].clamp(1, tiles[axis].max(1)));
+        let count = [0, 1].map(|axis| tiles[axis].div_ceil(block[axis]));
         // What belongs to one point, with a line between: points that lie a power of two apart
         // meet in the same lines of the cache.
         const LINE: usize = 16;
-        let point = |channels: usize| (rows * tiles[1] * channels).next_multiple_of(LINE) + LINE;
-        Some(Bands {
+        let point =
+            |channels: usize| (block[0] * block[1] * channels).next_multiple_of(LINE) + LINE;
+        Some(Blocks {
             tiles,
-            of_image,
-            shares: (images * of_image).min(SHARES),
+            block,
+            count,
+            shares: (images * count[0] * count[1]).min(SHARES),
             points: [channels, outputs].map(point),
             all: self.points().pow(2),
         })
@@ -116,24 +118,26 @@ impl Winograd {
 /// At most so many shares: more would take more working memory, fewer would leave threads idle.
 const SHARES: usize = 8;
 
-/// How a convolution is cut into bands, and those into shares, each with working memory of its own.
-/// It follows from the dimensions alone: the arena's size depends on it.
+/// How a convolution is cut into blocks of tiles, and those into shares, each with working memory of its
+/// own. It follows from the dimensions alone: the arena's size depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bands {
+pub struct Blocks {
     /// Rows and columns of tiles in an image.
     pub tiles: [usize; 2],
-    /// Bands of an image.
-    pub of_image: usize,
-    /// How many shares there are, of which each has its part of all bands; they may be computed side by
-    /// side.
+    /// Rows and columns of tiles in a block.
+    pub block: [usize; 2],
+    /// Rows and columns of blocks in an image.
+    pub count: [usize; 2],
+    /// How many shares there are, of which each has its part of all blocks; they may be computed side
+    /// by side.
     pub shares: usize,
-    /// Elements from one point of a band to the next, of inputs and of products.
+    /// Elements from one point of a block to the next, of inputs and of products.
     pub points: [usize; 2],
     /// Points of a tile.
     pub all: usize,
 }
 
-impl Bands {
+impl Blocks {
     /// Elements of working memory for a share: the inputs of all points, then the products.
     pub fn elements(&self) -> usize {
         self.points.iter().fold(0, |sum, point| sum.saturating_add(self.all.saturating_mul(*point)))

@@ -6,8 +6,8 @@
 //! the transformation. The image is cut into bands of rows of tiles, one after the other, so that what lies
 //! between the three stays in the cache, and needs no room that the model does not need elsewhere.
 //!
-//! All three are one step ([`Side::Both`]) where the weights stay in the cache for all bands: threads
-//! share bands, and each reads what it wrote itself. Else they are three steps, and threads share the
+//! All three are one step ([`Side::Both`]) where the weights stay in the cache for all blocks: threads
+//! share blocks, and each reads what it wrote itself. Else they are three steps, and threads share the
 //! weights.
 //!
 //! Which tiles and bands, and whether any, is decided by what the steps cost on the machine
@@ -16,7 +16,7 @@
 use super::pack::panels_of;
 use super::rewrite::Rewriter;
 use crate::machine::Machine;
-use crate::mir::winograd::{Bands, Matrices, Side, Winograd};
+use crate::mir::winograd::{Blocks, Matrices, Side, Winograd};
 use crate::mir::{Contract, Conv, Graph, Node, Op, Value, Weights};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
@@ -104,8 +104,8 @@ const EXCHANGED: f64 = 1.15;
 struct Plan {
     /// Rows and columns of a tile of results.
     tile: usize,
-    /// Rows of tiles in a band.
-    height: usize,
+    /// Rows and columns of tiles that are done at a time: a band is as wide as the image.
+    block: [usize; 2],
     /// Whether it is one step, else three for each band.
     whole: bool,
 }
@@ -185,14 +185,18 @@ impl<'a> Case<'a> {
     fn plan(&self, machine: &Machine, room: u64) -> Option<Plan> {
         let mut best: Option<(f64, Plan)> = None;
         for tile in [4, 2, 6] {
-            let rows = self.tiles(tile)[0];
-            let plans = (1..=rows).flat_map(|bands| {
-                let height = rows.div_ceil(bands);
-                [true, false].map(|whole| Plan { tile, height, whole })
+            let [rows, columns] = self.tiles(tile);
+            let bands = (1..=rows).flat_map(|bands| {
+                let block = [rows.div_ceil(bands), columns];
+                [true, false].map(|whole| Plan { tile, block, whole })
             });
-            for plan in plans {
+            let parts = (2..=columns).map(|parts| {
+                let block = [1, columns.div_ceil(parts)];
+                Plan { tile, block, whole: true }
+            });
+            for plan in bands.chain(parts) {
                 // The lowest bands must do if nothing fits.
-                let fits = self.between(plan) <= room || plan.height == 1 && !plan.whole;
+                let fits = self.between(plan) <= room || plan.block[0] == 1 && !plan.whole;
                 let cost = match plan.whole {
                     _ if !fits => continue,
                     true => self.cost_as_one(machine, plan),
@@ -219,27 +223,27 @@ impl<'a> Case<'a> {
     fn between(&self, plan: Plan) -> u64 {
         let points = (plan.tile + 2).pow(2);
         let one = points * self.rows(plan) * (self.channels + self.outputs) * 4;
-        let bands = self.bands(plan);
-        bands.map_or(one, |bands| bands.shares * bands.elements() * 4) as u64
+        let blocks = self.blocks(plan);
+        blocks.map_or(one, |blocks| blocks.shares * blocks.elements() * 4) as u64
     }
 
     /// How it is cut as one step.
-    fn bands(&self, plan: Plan) -> Option<Bands> {
-        let side = self.both(plan, 1).filter(|_| plan.whole)?;
-        Winograd { tile: plan.tile, side }.bands(self.channels, &self.node.ty.dims)
+    fn blocks(&self, plan: Plan) -> Option<Blocks> {
+        let side = self.both(plan, 1)?;
+        Winograd { tile: plan.tile, side }.blocks(self.channels, &self.node.ty.dims)
     }
 
     /// It as one step, with panels of so many columns.
     fn both(&self, plan: Plan, width: usize) -> Option<Side> {
-        let (before, parts, rows) = (self.before, self.inputs.len(), plan.height);
+        let (before, parts, block) = (self.before, self.inputs.len(), plan.block);
         let epilogue = self.conv.epilogue.clone();
-        plan.whole.then_some(Side::Both { before, parts, rows, width, epilogue })
+        plan.whole.then_some(Side::Both { before, parts, block, width, epilogue })
     }
 
-    /// Tiles of a band: rows of the products.
+    /// Tiles that are done at a time: rows of the products.
     fn rows(&self, plan: Plan) -> usize {
         let images = if plan.whole { 1 } else { self.images };
-        images * plan.height * self.tiles(plan.tile)[1]
+        images * plan.block[0] * plan.block[1]
     }
 
     /// Bytes from one row of the product's first operand to the next.
@@ -260,7 +264,7 @@ impl<'a> Case<'a> {
     fn cost(&self, machine: &Machine, plan: Plan) -> f64 {
         let points = (plan.tile + 2).pow(2) as f64;
         let tiles = self.tiles(plan.tile);
-        let bands = tiles[0].div_ceil(plan.height) as f64;
+        let bands = tiles[0].div_ceil(plan.block[0]) as f64;
         let rows = self.rows(plan);
         let vectors = |channels: usize| channels.div_ceil(machine.lanes as usize) as f64;
         // A point of a tile: its share of the sums along both axes, a load, a store.
@@ -280,43 +284,47 @@ impl<'a> Case<'a> {
         bands * band + loads * products.max(loading) + (bands - loads) * products
     }
 
-    /// Cycles that a plan of one step takes; `None` where there are too few bands to share, or each
+    /// Cycles that a plan of one step takes; `None` where there are too few blocks to share, or each
     /// would wait for the weights.
     fn cost_as_one(&self, machine: &Machine, plan: Plan) -> Option<f64> {
-        let bands = self.bands(plan)?;
-        let count = self.images * bands.of_image;
-        let points = bands.all as f64;
-        let vectors = |channels: usize| channels.div_ceil(machine.lanes as usize) as f64;
-        let kinds = vectors(self.channels) + vectors(self.outputs);
-        let band = |rows: usize| {
-            let tiles = rows * bands.tiles[1];
-            let transformations = tiles as f64 * points * (plan.tile as f64 + 3.0) * kinds;
-            let products = machine.product(tiles, self.outputs, self.distance());
-            (transformations, points * products * self.channels as f64)
-        };
-        let (whole, rest) = (bands.tiles[0] / plan.height, bands.tiles[0] % plan.height);
+        let blocks = self.blocks(plan)?;
+        let count = self.images * blocks.count[0] * blocks.count[1];
+        let points = blocks.all as f64;
         let weights = points * 4.0 * (self.channels * self.outputs) as f64;
-        let working = bands.elements() as f64 * 4.0;
-        let l2 = machine.l2 as f64;
         let loading = weights / machine.stream();
-        let far = weights + working > 0.9 * l2;
-        let (transformed, multiplied) = band(plan.height);
-        if count < 4 || far && multiplied < 2.0 * loading {
+        // Weights that do not stay in the cache come anew for every block.
+        let far = weights + 4.0 * blocks.elements() as f64 > 0.9 * machine.l2 as f64;
+        let products = |tiles: usize| {
+            let products = machine.product(tiles, self.outputs, self.distance());
+            let products = points * products * self.channels as f64;
+            if far { products.max(loading) + 0.2 * loading } else { products }
+        };
+        if count < 4 || far && products(self.rows(plan)) < 2.0 * loading {
             return None;
         }
-        let (last, last_products) = if rest > 0 { band(rest) } else { (0.0, 0.0) };
-        const BAND: f64 = 100.0;
-        let all = |whole: f64, rest: f64, times: usize| {
-            self.images as f64 * (whole * times as f64 + rest)
+        let vectors = |channels: usize| channels.div_ceil(machine.lanes as usize) as f64;
+        let each = points * (plan.tile as f64 + 3.0);
+        let each = each * (vectors(self.channels) + vectors(self.outputs));
+        let tiles = (blocks.tiles[0] * blocks.tiles[1]) as f64;
+        const BLOCK: f64 = 100.0;
+        let mut cost = tiles * each + BLOCK * blocks.count.iter().product::<usize>() as f64;
+        // Whole blocks, and those at the end of an axis.
+        let along = |axis: usize| {
+            let (all, size) = (blocks.tiles[axis], blocks.block[axis]);
+            [(all / size, size), (usize::from(all % size > 0), all % size)]
         };
-        let cost = all(transformed, last, whole)
-            + all(multiplied, last_products, whole)
-            + BAND * count as f64
-            + if far { 0.0 } else { loading };
-        // Two threads have as many bands each, and each share has working memory of its own.
+        for ((rows, height), (columns, width)) in
+            along(0).into_iter().flat_map(|rows| along(1).map(|columns| (rows, columns)))
+        {
+            if rows * columns > 0 {
+                cost += (rows * columns) as f64 * products(height * width);
+            }
+        }
+        let cost = self.images as f64 * cost + if far { 0.0 } else { loading };
+        // Two threads have as many blocks each; working memory is new to the cache.
         let uneven = (count.div_ceil(2) * 2) as f64 / count as f64 - 1.0;
-        let memory = self.between(plan) as f64 / l2;
-        Some(cost * (1.0 + uneven / 4.0 + memory / 256.0))
+        let memory = self.between(plan) as f64 / machine.l2 as f64;
+        Some(cost * (1.0 + uneven / 4.0 + memory / 64.0))
     }
 
     /// The steps in the place of node `old`.
@@ -340,8 +348,8 @@ impl<'a> Case<'a> {
         }
         let f32 = |dims: &[usize]| Type::new(DType::F32, dims.to_vec());
         let mut bands = vec![];
-        for first in (0..tiles[0]).step_by(plan.height) {
-            let rows = plan.height.min(tiles[0] - first);
+        for first in (0..tiles[0]).step_by(plan.block[0]) {
+            let rows = plan.block[0].min(tiles[0] - first);
             let (start, end) = (first * m, ((first + rows) * m).min(self.results[0]));
             let from = start.saturating_sub(self.before[0]);
             let to = (end + 2).saturating_sub(self.before[0]).min(self.extents[0]);

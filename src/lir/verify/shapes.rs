@@ -215,7 +215,7 @@ pub(super) fn winograd_shapes(
         return Err(format!("tiles of {} in {first}", w.tile));
     }
     let points = w.points();
-    if let Side::Both { before, parts, rows, width, epilogue } = &w.side {
+    if let Side::Both { before, parts, block, width, epilogue } = &w.side {
         let (Some(inputs), Some(weights), [n, _, _, k]) =
             (operands.get(..*parts), operands.get(*parts), &result.dims[..])
         else {
@@ -227,8 +227,8 @@ pub(super) fn winograd_shapes(
                 && x.dims[0] == *n
                 && x.dims[1..3] == first.dims[1..3]
         });
-        if !alike || *parts == 0 || *rows == 0 || before.iter().any(|&n| n >= points) {
-            return Err(format!("{before:?} before, bands of {rows}: {}", list(inputs)));
+        if !alike || *parts == 0 || block.contains(&0) || before.iter().any(|&n| n >= points) {
+            return Err(format!("{before:?} before, blocks of {block:?}: {}", list(inputs)));
         }
         let channels = inputs.iter().map(|x| x.dims[3]).sum();
         let fits = |w: usize| weights.dims == [points * points, k.div_ceil(w), channels, w];

@@ -287,8 +287,8 @@ pub(super) fn winograd(r: &mut Random) -> Trial {
         operands.push(Placed { tensor: packed, access });
         let dims = vec![n, dims[0], dims[1], outputs];
         let epilogue = epilogue(r, DType::F32, &dims, &mut operands);
-        let rows = 1 + r.below(4);
-        (Side::Both { before, parts, rows, width, epilogue }, operands, dims)
+        let block = [1 + r.below(4), 1 + r.below(4)];
+        (Side::Both { before, parts, block, width, epilogue }, operands, dims)
     } else if r.chance(50) {
         let before = [r.below(points), r.below(points)];
         let tiles = [0, 1].map(|axis| (extents[axis] + r.below(tile)).div_ceil(tile));
