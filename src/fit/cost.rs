@@ -165,8 +165,10 @@ fn work(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
                 Side::Both { parts, .. } => {
                     let inputs: f64 = (0..parts).map(read).sum();
                     let outputs = *node.ty.dims.last().unwrap_or(&1);
+                    // Of a result, and of an element of the input.
                     let points = (w.points() as f64 / w.tile as f64).powi(2);
-                    let products = inputs * points * outputs as f64 / lanes;
+                    let of_input = points / (w.stride * w.stride) as f64;
+                    let products = inputs * of_input * outputs as f64 / lanes;
                     sides(inputs) * points + products + moved(read(parts))
                 }
             }

@@ -78,15 +78,15 @@ pub(super) fn kernel(
     if !fits {
         return Ok(None);
     }
-    let tile = winograd.tile as i64;
-    let matrices = Matrices::new(winograd.tile);
+    let (tile, step) = (winograd.tile as i64, (winograd.tile * winograd.stride) as i64);
+    let matrices = Matrices::new(winograd.tile, winograd.stride);
     let before = before.map(|n| n as i64);
-    let inputs = sides.iter().map(|frame| Input { frame, matrix: &matrices.input, tile, before });
+    let inputs = sides.iter().map(|frame| Input { frame, matrices: &matrices, step, before });
     let writer = Writer {
         frame,
         blocks,
         inputs: inputs.collect(),
-        output: Output { frame: &finished, matrix: &matrices.output, tile, body },
+        output: Output { frame: &finished, matrices: &matrices, tile, body },
         kinds: vec![],
     };
     let panels = (outputs + *width as i64 - 1) / *width as i64;

@@ -34,12 +34,12 @@ pub(super) fn kernel(
     if !is_for_lanes(frame, &body) {
         return Ok(None);
     }
-    let matrices = Matrices::new(winograd.tile);
-    let tile = winograd.tile as i64;
+    let matrices = Matrices::new(winograd.tile, winograd.stride);
+    let (tile, step) = (winograd.tile as i64, (winograd.tile * winograd.stride) as i64);
     Ok(Some(match &winograd.side {
         Side::Input { before, tiles } => {
             let before = before.map(|n| n as i64);
-            let side = Input { frame, matrix: &matrices.input, tile, before };
+            let side = Input { frame, matrices: &matrices, step, before };
             let work = 4 * frame.result().dims.iter().product::<i64>();
             loops(
                 frame,
@@ -51,7 +51,7 @@ pub(super) fn kernel(
             )
         }
         Side::Output { .. } => {
-            let side = Output { frame, matrix: &matrices.output, tile, body };
+            let side = Output { frame, matrices: &matrices, tile, body };
             let work = 4 * frame.inputs()[0].dims.iter().product::<i64>();
             loops(frame, &side.axes(side.tiles()[1]), work, &mut |b, p, parts| {
                 side.results_of(b, p, parts)
@@ -198,8 +198,9 @@ fn dot(b: &mut Builder, terms: &[(f64, Value)]) -> Option<Value> {
 /// Tiles of inputs.
 pub(super) struct Input<'a> {
     pub(super) frame: &'a Frame<'a>,
-    pub(super) matrix: &'a [Vec<f64>],
-    pub(super) tile: i64,
+    pub(super) matrices: &'a Matrices,
+    /// Rows (and columns) of the input from a tile to the next.
+    pub(super) step: i64,
     /// Zeros above the first row and left of the first column.
     pub(super) before: [i64; 2],
 }
@@ -208,9 +209,9 @@ impl Input<'_> {
     /// The loops around a tile, over images, tiles and channels; points have `row` tiles from a row of
     /// tiles to the next.
     pub(super) fn axes(&self, tiles: [i64; 2], row: i64) -> [Axis; 4] {
-        let (frame, m) = (self.frame, self.tile);
+        let (frame, m) = (self.frame, self.step);
         let (x, v) = (&frame.inputs()[0], frame.result());
-        let points = m + 2;
+        let points = self.matrices.input.len() as i64;
         let inside = |axis: usize| {
             let (before, extent) = (self.before[axis], x.dims[axis + 1]);
             move |tile: i64| {
@@ -229,11 +230,12 @@ impl Input<'_> {
     /// All points of a tile, from those of its parts that are there.
     pub(super) fn points_of(&self, b: &mut Builder, p: &[Value], parts: &[Range<i64>]) {
         let (x, v) = (&self.frame.inputs()[0], self.frame.result());
-        let points = self.tile + 2;
+        let points = self.matrices.input.len() as i64;
         let lanes = parts[3].end as u32;
         // Points and their opposites together.
-        let pairs = (1..points as usize - 1).step_by(2).map(|i| i..i + 2);
-        for rows in pairs.chain([0..1, points as usize - 1..points as usize]) {
+        let (pairs, single): (Vec<_>, Vec<_>) =
+            self.matrices.groups.iter().cloned().partition(|group| group.len() == 2);
+        for rows in pairs.into_iter().chain(single) {
             let columns = (0..points).map(|column| {
                 let values: Vec<Option<Value>> = (0..points)
                     .map(|row| {
@@ -244,7 +246,7 @@ impl Input<'_> {
                     })
                     .enumerate()
                     .map(|(row, at)| {
-                        let used = rows.clone().any(|r| self.matrix[r][row] != 0.0);
+                        let used = rows.clone().any(|r| self.matrices.input[r][row] != 0.0);
                         at.filter(|_| used)
                             .map(|at| expr::load(b, DType::F32, p[0], at, lanes, false))
                     })
@@ -255,7 +257,7 @@ impl Input<'_> {
             for (i, row) in rows.clone().enumerate() {
                 let values: Vec<Option<Value>> = columns.iter().map(|column| column[i]).collect();
                 let all = 0..points as usize;
-                for (column, value) in all.clone().zip(self.all_points(b, all, &values)) {
+                for (column, value) in all.zip(self.all_points(b, &values)) {
                     let value = match value {
                         Some(value) => value,
                         None => b.f32(0.0),
@@ -275,13 +277,14 @@ impl Input<'_> {
         values: &[Option<Value>],
     ) -> Vec<Option<Value>> {
         let terms = |matches: &dyn Fn(usize) -> bool| -> Vec<(f64, Value)> {
-            let row = self.matrix[points.start].iter().zip(values).enumerate();
+            let row = self.matrices.input[points.start].iter().zip(values).enumerate();
             row.filter_map(|(i, (&c, value))| Some((c, (*value)?)).filter(|_| matches(i))).collect()
         };
         if points.len() == 1 {
             return vec![dot(b, &terms(&|_| true))];
         }
-        let (plus, minus) = (&self.matrix[points.start], &self.matrix[points.start + 1]);
+        let matrix = &self.matrices.input;
+        let (plus, minus) = (&matrix[points.start], &matrix[points.start + 1]);
         let even = dot(b, &terms(&|i| plus[i] == minus[i]));
         let odd = dot(b, &terms(&|i| plus[i] != minus[i]));
         match (even, odd) {
@@ -292,26 +295,16 @@ impl Input<'_> {
     }
 
     /// All points of a row or column.
-    fn all_points(
-        &self,
-        b: &mut Builder,
-        all: Range<usize>,
-        values: &[Option<Value>],
-    ) -> Vec<Option<Value>> {
-        let last = all.end - 1;
-        let mut results = self.points(b, 0..1, values);
-        for first in (1..last).step_by(2) {
-            results.extend(self.points(b, first..first + 2, values));
-        }
-        results.extend(self.points(b, last..last + 1, values));
-        results
+    fn all_points(&self, b: &mut Builder, values: &[Option<Value>]) -> Vec<Option<Value>> {
+        let groups = self.matrices.groups.iter();
+        groups.flat_map(|group| self.points(b, group.clone(), values)).collect()
     }
 }
 
 /// Tiles of products.
 pub(super) struct Output<'a> {
     pub(super) frame: &'a Frame<'a>,
-    pub(super) matrix: &'a [Vec<f64>],
+    pub(super) matrices: &'a Matrices,
     pub(super) tile: i64,
     pub(super) body: Body<'a>,
 }
@@ -350,7 +343,7 @@ impl Output<'_> {
     pub(super) fn results_of(&self, b: &mut Builder, p: &[Value], parts: &[Range<i64>]) {
         let (frame, m) = (self.frame, self.tile);
         let products = &frame.inputs()[0];
-        let points = (m + 2) as usize;
+        let points = self.matrices.input.len();
         // All rows at once if they stay in registers, else the even and the odd ones.
         let at_once = points as i64 * m + 8 <= i64::from(frame.machine.registers);
         let groups: &[(usize, usize)] = if at_once { &[(0, 1)] } else { &[(0, 2), (1, 2)] };
@@ -365,7 +358,7 @@ impl Output<'_> {
             let columns = (0..points).map(|column| {
                 let values: Vec<Option<Value>> = (0..points)
                     .map(|row| {
-                        let used = rows.iter().any(|&r| self.matrix[r][row] != 0.0);
+                        let used = rows.iter().any(|&r| self.matrices.output[r][row] != 0.0);
                         let at = (row * points + column) as i64 * products.strides[0];
                         used.then(|| expr::load(b, DType::F32, p[0], at, lanes, false))
                     })
@@ -394,22 +387,23 @@ impl Output<'_> {
 
     /// These results of a row or column of products, of which `None` is not needed for them.
     fn results(&self, b: &mut Builder, rows: &[usize], values: &[Option<Value>]) -> Vec<Value> {
-        let last = values.len() - 1;
+        let of = |count: usize| self.matrices.groups.iter().filter(move |g| g.len() == count);
         let mut pairs: [Vec<Value>; 2] = [vec![], vec![]];
         for parity in [0, 1] {
             if rows.iter().any(|row| row % 2 == parity) {
-                let opposite = |i: usize| values[i].zip(values[i + 1]);
-                let all = (1..last).step_by(2).filter_map(opposite);
+                let opposite =
+                    |group: &Range<usize>| values[group.start].zip(values[group.start + 1]);
+                let all = of(2).filter_map(opposite);
                 let combined =
                     all.map(|(x, y)| if parity == 0 { b.add(x, y) } else { b.sub(x, y) });
                 pairs[parity] = combined.collect();
             }
         }
         let result = |&row: &usize| {
-            let factors = &self.matrix[row];
-            let pairs = pairs[row % 2].iter().enumerate().map(|(i, &v)| (factors[2 * i + 1], v));
-            let ends = [0, last].into_iter().filter_map(|i| Some((factors[i], values[i]?)));
-            let terms: Vec<(f64, Value)> = pairs.chain(ends).collect();
+            let factors = &self.matrices.output[row];
+            let pairs = of(2).zip(&pairs[row % 2]).map(|(group, &v)| (factors[group.start], v));
+            let single = of(1).filter_map(|g| Some((factors[g.start], values[g.start]?)));
+            let terms: Vec<(f64, Value)> = pairs.chain(single).collect();
             dot(b, &terms).unwrap_or_else(|| b.f32(0.0))
         };
         rows.iter().map(result).collect()

@@ -70,18 +70,21 @@ impl Display for Op {
                 )?;
                 epilogue(f, c.epilogue.as_ref())
             }
-            Op::Winograd(Winograd { tile, side }) => match side {
+            Op::Winograd(Winograd { tile, stride, side }) => match side {
                 Side::Input { before, tiles } => {
-                    write!(f, "winograd {tile} of input before {before:?} tiles {tiles:?}")
+                    write!(
+                        f,
+                        "winograd {tile} by {stride} of input before {before:?} tiles {tiles:?}"
+                    )
                 }
                 Side::Output { epilogue: expr } => {
-                    write!(f, "winograd {tile} of output")?;
+                    write!(f, "winograd {tile} by {stride} of output")?;
                     epilogue(f, expr.as_ref())
                 }
                 Side::Both { before, parts, block, width, epilogue: expr } => {
                     write!(
                         f,
-                        "winograd {tile} before {before:?} parts {parts} blocks {block:?} panels of {width}"
+                        "winograd {tile} by {stride} before {before:?} parts {parts} blocks {block:?} panels of {width}"
                     )?;
                     epilogue(f, expr.as_ref())
                 }

@@ -283,7 +283,7 @@ fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {
 /// A side of a convolution by minimal filtering.
 fn filtered(w: &Winograd, operands: &[&Type], declared: &Type) -> Result<Type, String> {
     let Some((&first, extra)) = operands.split_first() else { return Err("no operands".into()) };
-    ensure(first.dtype == DType::F32 && matches!(w.tile, 2 | 4 | 6), "element type or tile")?;
+    ensure(first.dtype == DType::F32 && w.is_known(), "element type or tile")?;
     match &w.side {
         Side::Input { before, tiles } => {
             ensure(first.rank() == 4, "rank")?;

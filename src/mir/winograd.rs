@@ -22,12 +22,22 @@
 //! | F(4, 3), not used | 1, 2 | 2.6e-6 |
 //! | F(6, 3) | 1/2, 1, 2 | 5e-6 |
 //!
+//! A convolution with steps of 2 (in fact two interleaved ones of the even elements with 2 taps and of the
+//! odd ones with 1) takes F(m, 2) for the even elements, m + 1 products, and one product for each of the
+//! m odd ones: 2 m + 1 instead of 3 m.
+//!
+//! | by 2 | points besides infinity | error |
+//! | --- | --- | ---: |
+//! | F(2, 2) | 1 | 4.5e-7 |
+//! | F(4, 2) | 1/2, 5/4 | 6.3e-7 |
+//!
 //! Infinities in the input make NaN of all results of their tile.
 
 use super::{Contract, Expr, Op, Weights};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// A convolution by F(m, 3) along two spatial axes, or one side of it; the products between both sides
 /// are an [`Op::Contract`](super::Op::Contract) then. Only f32.
@@ -35,6 +45,8 @@ use serde::{Deserialize, Serialize};
 pub struct Winograd {
     /// m, the extent of a tile of results along both axes: 2, 4 or 6.
     pub tile: usize,
+    /// From one window of the input to the next, along both axes: 1, or 2 with tiles of 2 or 4.
+    pub stride: usize,
     /// Which side.
     pub side: Side,
 }
@@ -42,23 +54,23 @@ pub struct Winograd {
 /// Which side of the products, or all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Side {
-    /// One operand X `[N, H, W, C]`; result `[(m + 2)^2, N * tiles, C]`. Tile (i, j) is made of rows
-    /// `i * m - before[0] ..` and columns `j * m - before[1] ..`, m + 2 of each; elements outside of X
-    /// are zero.
+    /// One operand X `[N, H, W, C]`; result `[points^2, N * tiles, C]`. Tile (i, j) is made of rows
+    /// `i * m * stride - before[0] ..` and columns `j * m * stride - before[1] ..`, as many of each as there
+    /// are points; elements outside of X are zero.
     Input {
-        /// Zeros above the first row and left of the first column; less than m + 2.
+        /// Zeros above the first row and left of the first column; fewer than points.
         before: [usize; 2],
         /// Number of tiles along both axes.
         tiles: [usize; 2],
     },
-    /// Operands: products `[(m + 2)^2, N * tiles, K]`, then those of the epilogue; result
+    /// Operands: products `[points^2, N * tiles, K]`, then those of the epilogue; result
     /// `[N, H, W, K]`, with as many tiles along both axes as cover it.
     Output {
         /// As in [`Contract`](super::Contract).
         epilogue: Option<Expr>,
     },
     /// Operands: the parts of X by its channels, `[N, H, W, C_i]` each; the transformed weights in panels,
-    /// `[(m + 2)^2, K / width, C, width]`, rounded up; then those of the epilogue. Result
+    /// `[points^2, K / width, C, width]`, rounded up; then those of the epilogue. Result
     /// `[N, H', W', K]`: tiles as for [`Side::Input`], as many as cover it. What lies between the sides
     /// is in working memory, a block of tiles at a time.
     Both {
@@ -76,9 +88,14 @@ pub enum Side {
 }
 
 impl Winograd {
-    /// Extent of a tile of inputs, which is the number of points: m + 2.
+    /// Extent of a tile of inputs, which is the number of points: m + 2, or 2 m + 1 by 2.
     pub fn points(&self) -> usize {
-        self.tile + 2
+        (self.tile - 1) * self.stride + 3
+    }
+
+    /// Whether there are matrices for it.
+    pub fn is_known(&self) -> bool {
+        matches!((self.tile, self.stride), (2 | 4 | 6, 1) | (2 | 4, 2))
     }
 
     /// The first operand that belongs to the epilogue.
@@ -144,44 +161,72 @@ impl Blocks {
     }
 }
 
-/// The matrices of F(m, 3), by rows.
+/// The matrices of one tile, by rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Matrices {
-    /// B^T, of m + 2 by m + 2, for inputs.
+    /// B^T, of points by points, for inputs.
     pub input: Vec<Vec<f64>>,
-    /// G, of m + 2 by 3, for weights.
+    /// G, of points by 3, for weights.
     pub weights: Vec<Vec<f64>>,
-    /// A^T, of m by m + 2, for products.
+    /// A^T, of m by points, for products.
     pub output: Vec<Vec<f64>>,
+    /// All points in order: two that are opposite, or one.
+    pub groups: Vec<Range<usize>>,
 }
 
 impl Matrices {
-    /// Those for tiles of `m` results: 2, 4 or 6.
-    pub fn new(m: usize) -> Matrices {
+    /// Those for tiles of `m` results of windows `stride` apart ([`Winograd::is_known`]).
+    pub fn new(m: usize, stride: usize) -> Matrices {
+        let by_two = stride == 2;
         let magnitudes: &[f64] = match m {
             2 => &[1.0],
+            4 if by_two => &[0.5, 1.25],
             4 => &[0.75, 1.5],
             _ => &[1.0, 2.0, 0.5],
         };
         let pairs = magnitudes.iter().flat_map(|&p| [p, -p]);
-        let finite: Vec<f64> = std::iter::once(0.0).chain(pairs).collect();
+        let zero = (!by_two).then_some(0.0);
+        let finite: Vec<f64> = zero.into_iter().chain(pairs).collect();
+        // So many taps, and elements for them.
+        let taps = if by_two { 2 } else { 3 };
+        let extent = m + taps - 1;
         let others = |at: usize| {
             let all = finite.iter().enumerate();
             all.filter(move |&(i, _)| i != at).map(|(_, &q)| q).collect::<Vec<f64>>()
         };
-        let (mut input, mut weights) = (vec![], vec![]);
+        let (mut input, mut weights): (Vec<Vec<f64>>, Vec<Vec<f64>>) = (vec![], vec![]);
         for (at, &p) in finite.iter().enumerate() {
             let norm: f64 = others(at).iter().map(|q| p - q).product();
-            weights.push(vec![1.0 / norm, p / norm, p * p / norm]);
-            input.push(polynomial(&others(at), m + 2));
+            weights.push((0..taps).map(|power| p.powi(power as i32) / norm).collect());
+            input.push(polynomial(&others(at), extent));
         }
-        weights.push(vec![0.0, 0.0, 1.0]);
-        input.push(polynomial(&finite, m + 2));
+        weights.push((0..taps).map(|tap| f64::from(u8::from(tap + 1 == taps))).collect());
+        input.push(polynomial(&finite, extent));
         let row = |k: usize| {
             let powers = finite.iter().map(|p| p.powi(k as i32));
             powers.chain([if k + 1 == m { 1.0 } else { 0.0 }]).collect()
         };
-        Matrices { input, weights, output: (0..m).map(row).collect() }
+        let mut output: Vec<Vec<f64>> = (0..m).map(row).collect();
+        let first = finite.len() - 2 * magnitudes.len();
+        let pairs = (first..finite.len()).step_by(2).map(|at| at..at + 2);
+        let mut groups: Vec<Range<usize>> = (0..first).map(|at| at..at + 1).chain(pairs).collect();
+        groups.push(finite.len()..finite.len() + 1);
+        if by_two {
+            // Of the even elements so far.
+            let spread =
+                |row: &Vec<f64>| row.iter().flat_map(|&c| [c, 0.0]).take(2 * m + 1).collect();
+            input = input.iter().map(spread).collect();
+            weights = weights.iter().map(|row| vec![row[0], 0.0, row[1]]).collect();
+            for odd in 0..m {
+                groups.push(input.len()..input.len() + 1);
+                input.push((0..2 * m + 1).map(|i| f64::from(u8::from(i == 2 * odd + 1))).collect());
+                weights.push(vec![0.0, 1.0, 0.0]);
+                for (i, row) in output.iter_mut().enumerate() {
+                    row.push(f64::from(u8::from(i == odd)));
+                }
+            }
+        }
+        Matrices { input, weights, output, groups }
     }
 }
 
@@ -218,42 +263,40 @@ pub(super) fn both(w: &Winograd, operands: &[&Tensor], ty: &Type) -> Tensor {
     let tiles = [height, columns].map(|extent| extent.div_ceil(w.tile));
     let points = w.points().pow(2);
     let of = |channels: usize| Type::new(DType::F32, [points, n * tiles[0] * tiles[1], channels]);
-    let transformed: Vec<Tensor> = operands[..parts]
-        .iter()
-        .map(|x| input(w.tile, before, tiles, x, &of(x.dims()[3])))
-        .collect();
+    let transformed: Vec<Tensor> =
+        operands[..parts].iter().map(|x| input(w, before, tiles, x, &of(x.dims()[3]))).collect();
     let transformed: Vec<&Tensor> = transformed.iter().collect();
     let channels = transformed.iter().map(|x| x.dims()[2]).sum();
     let transformed = super::eval::op(&Op::Concat { axis: 2 }, &transformed, &of(channels));
     let weights = Weights::Panels { width, columns: outputs };
     let products = Op::Contract(Contract { weights, epilogue: None, backwards: false });
     let products = super::eval::op(&products, &[&transformed, operands[parts]], &of(outputs));
-    output(w.tile, &products, ty)
+    output(w, &products, ty)
 }
 
 /// The input's side by its definition.
 pub(super) fn input(
-    m: usize,
+    w: &Winograd,
     before: [usize; 2],
     tiles: [usize; 2],
     x: &Tensor,
     ty: &Type,
 ) -> Tensor {
-    let (values, points) = (x.f64s(), m + 2);
-    let [n, h, w, c] = [0, 1, 2, 3].map(|axis| x.dims()[axis]);
-    let matrix = Matrices::new(m).input;
+    let (values, points) = (x.f64s(), w.points());
+    let [n, h, width, c] = [0, 1, 2, 3].map(|axis| x.dims()[axis]);
+    let matrix = Matrices::new(w.tile, w.stride).input;
     let count = n * tiles[0] * tiles[1];
     let mut out = vec![0.0; ty.elements()];
     let inside = |tile: usize, i: usize, before: usize, extent: usize| {
-        (tile * m + i).checked_sub(before).filter(|&at| at < extent)
+        (tile * w.tile * w.stride + i).checked_sub(before).filter(|&at| at < extent)
     };
     for tile in 0..count {
         let (row, column) = (tile / tiles[1] % tiles[0], tile % tiles[1]);
         let image = tile / (tiles[0] * tiles[1]);
         for channel in 0..c {
             let element = |i: usize, j: usize| {
-                let at = inside(row, i, before[0], h).zip(inside(column, j, before[1], w));
-                at.map_or(0.0, |(i, j)| values[((image * h + i) * w + j) * c + channel])
+                let at = inside(row, i, before[0], h).zip(inside(column, j, before[1], width));
+                at.map_or(0.0, |(i, j)| values[((image * h + i) * width + j) * c + channel])
             };
             let block: Vec<Vec<f64>> =
                 (0..points).map(|i| (0..points).map(|j| element(i, j)).collect()).collect();
@@ -266,11 +309,11 @@ pub(super) fn input(
 }
 
 /// The output's side by its definition, without the epilogue.
-pub(super) fn output(m: usize, products: &Tensor, ty: &Type) -> Tensor {
-    let (values, points) = (products.f64s(), m + 2);
+pub(super) fn output(winograd: &Winograd, products: &Tensor, ty: &Type) -> Tensor {
+    let (values, points, m) = (products.f64s(), winograd.points(), winograd.tile);
     let [_, h, w, k] = [0, 1, 2, 3].map(|axis| ty.dims[axis]);
     let tiles = [h.div_ceil(m), w.div_ceil(m)];
-    let matrix = Matrices::new(m).output;
+    let matrix = Matrices::new(m, winograd.stride).output;
     let count = products.dims()[1];
     let ty = ty.with_dtype(DType::F32);
     let mut out = vec![0.0; ty.elements()];
@@ -301,11 +344,16 @@ mod tests {
 
     #[test]
     fn tiles_are_convolutions() {
-        for m in [2, 4, 6] {
-            let Matrices { input, weights, output } = Matrices::new(m);
+        for (m, stride) in [(2, 1), (4, 1), (6, 1), (2, 2), (4, 2)] {
+            let Matrices { input, weights, output, groups } = Matrices::new(m, stride);
+            let points = (m - 1) * stride + 3;
+            assert_eq!(
+                groups.iter().flat_map(Clone::clone).collect::<Vec<_>>(),
+                Vec::from_iter(0..points)
+            );
             let number = |i: usize| ((i * 37 + 11) % 19) as f64 - 9.0;
             let d: Vec<Vec<f64>> =
-                (0..m + 2).map(|i| (0..m + 2).map(|j| number(i * 9 + j)).collect()).collect();
+                (0..points).map(|i| (0..points).map(|j| number(i * 9 + j)).collect()).collect();
             let g: Vec<Vec<f64>> =
                 (0..3).map(|i| (0..3).map(|j| number(i * 3 + j + 100)).collect()).collect();
             let (u, v) = (both_axes(&weights, &g), both_axes(&input, &d));
@@ -315,7 +363,8 @@ mod tests {
             let y = both_axes(&output, &products);
             for i in 0..m {
                 for j in 0..m {
-                    let taps = (0..9).map(|t| d[i + t / 3][j + t % 3] * g[t / 3][t % 3]);
+                    let at = |i: usize, tap: usize| i * stride + tap;
+                    let taps = (0..9).map(|t| d[at(i, t / 3)][at(j, t % 3)] * g[t / 3][t % 3]);
                     let direct: f64 = taps.sum();
                     assert!((y[i][j] - direct).abs() < 1e-9, "{m}: {} {direct}", y[i][j]);
                 }

@@ -135,6 +135,18 @@ mod tests {
     }
 
     #[test]
+    fn filtered_in_steps_of_two() {
+        let mut b = Builder::new("steps");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 31, 30, 40]));
+        let w = b.constant(Tensor::noise(&[3, 3, 40, 48], 3));
+        let x = b.pad(x, &[0, 1, 1, 0], &[0, 1, 0, 0], 0.0);
+        let y = b.conv(x, w, &[2, 2], &[1, 1], 1);
+        let graph = optimized(b, &[y]);
+        let by_two = |op: &Op| matches!(op, Op::Winograd(w) if w.stride == 2);
+        assert!(count(&graph, by_two) > 0, "{graph}");
+    }
+
+    #[test]
     fn residual_block() {
         let mut b = Builder::new("block");
         let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 3, 6, 5]));

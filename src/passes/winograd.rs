@@ -1,4 +1,4 @@
-//! Convolutions of 3 x 3 taps by minimal filtering ([`mir::winograd`](crate::mir::winograd)): a
+//! Convolutions of 3 x 3 taps, in steps of 1 or 2, by minimal filtering ([`mir::winograd`](crate::mir::winograd)): a
 //! transformation of tiles of the input, a product of matrices for each point, and a transformation of
 //! tiles of products, which applies the epilogue.
 //!
@@ -28,7 +28,7 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
     let mut r = Rewriter::new(&graph);
     let room = Room::new(&graph);
     let uses = graph.uses();
-    let mut transformed: BTreeMap<(Value, usize, usize), Value> = BTreeMap::new();
+    let mut transformed: BTreeMap<(Value, usize, usize, usize), Value> = BTreeMap::new();
     for (old, node) in &graph.nodes {
         let case = Case::new(&graph, &uses, node);
         let plan = case.as_ref().and_then(|case| case.plan(machine, room.beside(old)));
@@ -39,11 +39,11 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
         let weights = node.operands[1];
         let tile = machine.tile(case.rows(plan), case.outputs, case.distance());
         let width = tile.vectors * machine.lanes as usize;
-        let key = (weights, plan.tile, width);
+        let key = (weights, plan.tile, case.stride, width);
         let constant = match (transformed.get(&key), graph.constant(weights)) {
             (Some(&known), _) => known,
             (None, Some(tensor)) => {
-                let tensor = panels_of(&transform(tensor, plan.tile), width);
+                let tensor = panels_of(&transform(tensor, plan.tile, case.stride), width);
                 let (ty, origins) = (tensor.ty().clone(), graph.nodes[weights].origins.clone());
                 let new = r.push(Op::Constant(tensor), vec![], ty, origins);
                 transformed.insert(key, new);
@@ -60,11 +60,11 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
     r.finish()
 }
 
-/// The weights `[3, 3, C, K]` at all points: `[(m + 2)^2, C, K]`.
-fn transform(weights: &Tensor, m: usize) -> Tensor {
-    let matrix = Matrices::new(m).weights;
+/// The weights `[3, 3, C, K]` at all points: `[points^2, C, K]`.
+fn transform(weights: &Tensor, m: usize, stride: usize) -> Tensor {
+    let matrix = Matrices::new(m, stride).weights;
     let dims = weights.dims();
-    let (inputs, outputs, points) = (dims[2], dims[3], m + 2);
+    let (inputs, outputs, points) = (dims[2], dims[3], matrix.len());
     let values = weights.f32s();
     let mut out = vec![0f32; points * points * inputs * outputs];
     let sum = |to: &mut [f64], from: &[f64], factor: f64| {
@@ -119,6 +119,8 @@ struct Case<'a> {
     inputs: Vec<Value>,
     /// Zeros above and left of it.
     before: [usize; 2],
+    /// From one window to the next, along both axes.
+    stride: usize,
     images: usize,
     /// Rows and columns of the input.
     extents: [usize; 2],
@@ -131,10 +133,13 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     fn new(graph: &'a Graph, uses: &SecondaryMap<Value, u32>, node: &'a Node) -> Option<Case<'a>> {
         let Op::Conv(conv) = &node.op else { return None };
-        let ones = conv.strides.iter().chain(&conv.dilations).all(|&n| n == 1);
+        let &[stride, _] = &conv.strides[..] else { return None };
+        let known = matches!(stride, 1 | 2)
+            && conv.strides.iter().all(|&n| n == stride)
+            && conv.dilations.iter().all(|&n| n == 1);
         let f32s = node.operands.iter().all(|&v| graph.ty(v).dtype == DType::F32);
         let fits = conv.taps == [3, 3]
-            && ones
+            && known
             && conv.groups == 1
             && conv.weights == Weights::Plain
             && f32s
@@ -167,12 +172,18 @@ impl<'a> Case<'a> {
             conv,
             inputs,
             before,
+            stride,
             images,
             extents: [dims[1], dims[2]],
             channels: dims[3],
             results: [height, width],
             outputs,
         })
+    }
+
+    /// Points of a tile along an axis.
+    fn points(&self, tile: usize) -> usize {
+        (tile - 1) * self.stride + 3
     }
 
     /// Tiles along both axes.
@@ -184,7 +195,8 @@ impl<'a> Case<'a> {
     /// bytes.
     fn plan(&self, machine: &Machine, room: u64) -> Option<Plan> {
         let mut best: Option<(f64, Plan)> = None;
-        for tile in [4, 2, 6] {
+        let tiles: &[usize] = if self.stride == 1 { &[4, 2, 6] } else { &[4, 2] };
+        for &tile in tiles {
             let [rows, columns] = self.tiles(tile);
             let bands = (1..=rows).flat_map(|bands| {
                 let block = [rows.div_ceil(bands), columns];
@@ -221,7 +233,7 @@ impl<'a> Case<'a> {
 
     /// Bytes that are kept between the transformations, at a time.
     fn between(&self, plan: Plan) -> u64 {
-        let points = (plan.tile + 2).pow(2);
+        let points = self.points(plan.tile).pow(2);
         let one = points * self.rows(plan) * (self.channels + self.outputs) * 4;
         let blocks = self.blocks(plan);
         blocks.map_or(one, |blocks| blocks.shares * blocks.elements() * 4) as u64
@@ -230,7 +242,8 @@ impl<'a> Case<'a> {
     /// How it is cut as one step.
     fn blocks(&self, plan: Plan) -> Option<Blocks> {
         let side = self.both(plan, 1)?;
-        Winograd { tile: plan.tile, side }.blocks(self.channels, &self.node.ty.dims)
+        let tile = plan.tile;
+        Winograd { tile, stride: self.stride, side }.blocks(self.channels, &self.node.ty.dims)
     }
 
     /// It as one step, with panels of so many columns.
@@ -262,7 +275,7 @@ impl<'a> Case<'a> {
 
     /// Cycles that a plan takes.
     fn cost(&self, machine: &Machine, plan: Plan) -> f64 {
-        let points = (plan.tile + 2).pow(2) as f64;
+        let points = self.points(plan.tile).pow(2) as f64;
         let tiles = self.tiles(plan.tile);
         let bands = tiles[0].div_ceil(plan.block[0]) as f64;
         let rows = self.rows(plan);
@@ -337,12 +350,12 @@ impl<'a> Case<'a> {
         width: usize,
     ) -> Value {
         let (m, tiles) = (plan.tile, self.tiles(plan.tile));
-        let points = (m + 2) * (m + 2);
+        let points = self.points(m).pow(2);
         let origins = &self.node.origins;
         let inputs: Vec<Value> = self.inputs.iter().map(|&v| r.get(v)).collect();
         let extra: Vec<Value> = r.operands(old).split_off(2);
         if let Some(side) = self.both(plan, width) {
-            let op = Op::Winograd(Winograd { tile: m, side });
+            let op = Op::Winograd(Winograd { tile: m, stride: self.stride, side });
             let operands = [inputs, vec![weights], extra].concat();
             return r.push(op, operands, self.node.ty.clone(), origins.clone());
         }
@@ -351,12 +364,14 @@ impl<'a> Case<'a> {
         for first in (0..tiles[0]).step_by(plan.block[0]) {
             let rows = plan.block[0].min(tiles[0] - first);
             let (start, end) = (first * m, ((first + rows) * m).min(self.results[0]));
-            let from = start.saturating_sub(self.before[0]);
-            let to = (end + 2).saturating_sub(self.before[0]).min(self.extents[0]);
+            let above = start * self.stride;
+            let from = above.saturating_sub(self.before[0]);
+            let to = (end - 1) * self.stride + 3;
+            let to = to.saturating_sub(self.before[0]).min(self.extents[0]);
             let count = self.images * rows * tiles[1];
-            let before = [self.before[0].saturating_sub(start), self.before[1]];
+            let before = [self.before[0].saturating_sub(above), self.before[1]];
             let side = Side::Input { before, tiles: [rows, tiles[1]] };
-            let op = Op::Winograd(Winograd { tile: m, side });
+            let op = Op::Winograd(Winograd { tile: m, stride: self.stride, side });
             let mut transformed = vec![];
             for &input in &inputs {
                 let channels = r.new.ty(input).dims[3];
@@ -386,7 +401,7 @@ impl<'a> Case<'a> {
                 });
             }
             let side = Side::Output { epilogue: self.conv.epilogue.clone() };
-            let op = Op::Winograd(Winograd { tile: m, side });
+            let op = Op::Winograd(Winograd { tile: m, stride: self.stride, side });
             let ty = f32(&[self.images, end - start, self.results[1], self.outputs]);
             bands.push(r.push(op, operands, ty, origins.clone()));
         }
@@ -456,8 +471,8 @@ mod tests {
     fn weights_are_transformed() {
         let values: Vec<f32> = (0..9 * 6).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
         let weights = Tensor::from_f32s([3, 3, 2, 3], &values);
-        let transformed = transform(&weights, 4).f32s();
-        let matrix = Matrices::new(4).weights;
+        let transformed = transform(&weights, 4, 1).f32s();
+        let matrix = Matrices::new(4, 1).weights;
         for (c, k) in (0..2).flat_map(|c| (0..3).map(move |k| (c, k))) {
             let tap = |i: usize, j: usize| f64::from(values[((i * 3 + j) * 2 + c) * 3 + k]);
             let block: Vec<Vec<f64>> =

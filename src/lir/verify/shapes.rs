@@ -211,8 +211,8 @@ pub(super) fn winograd_shapes(
     let Some((first, extra)) = operands.split_first() else {
         return Err("a transformation has an operand".to_owned());
     };
-    if first.dtype != DType::F32 || !matches!(w.tile, 2 | 4 | 6) {
-        return Err(format!("tiles of {} in {first}", w.tile));
+    if first.dtype != DType::F32 || !w.is_known() {
+        return Err(format!("tiles of {} by {} in {first}", w.tile, w.stride));
     }
     let points = w.points();
     if let Side::Both { before, parts, block, width, epilogue } = &w.side {

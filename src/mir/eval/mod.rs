@@ -59,11 +59,9 @@ pub fn op(op: &Op, operands: &[&Tensor], ty: &Type) -> Tensor {
             epilogue(c.epilogue.as_ref(), sums, &operands[2..], ty)
         }
         Op::Winograd(w) => match &w.side {
-            Side::Input { before, tiles } => {
-                winograd::input(w.tile, *before, *tiles, operands[0], ty)
-            }
+            Side::Input { before, tiles } => winograd::input(w, *before, *tiles, operands[0], ty),
             Side::Output { epilogue: expr } => {
-                let sums = winograd::output(w.tile, operands[0], ty);
+                let sums = winograd::output(w, operands[0], ty);
                 epilogue(expr.as_ref(), sums, &operands[1..], ty)
             }
             Side::Both { parts, epilogue: expr, .. } => {

@@ -139,7 +139,8 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
                 }
                 let first = -(before[0] as i64);
                 let last = first + w.points() as i64 - 1;
-                let window = Window { stride: w.tile as i64, first, last, ..Window::SAME };
+                let stride = (w.tile * w.stride) as i64;
+                let window = Window { stride, first, last, ..Window::SAME };
                 vec![Source::Rows(Axis { axis: 1, unit: 1 }, window)]
             }
             Side::Both { before, parts, .. } => {
@@ -147,7 +148,8 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
                     0 => same(0),
                     1 if unit == 1 => {
                         let first = -(before[0] as i64);
-                        let window = Window { first, last: first + 2, ..Window::SAME };
+                        let stride = w.stride as i64;
+                        let window = Window { stride, first, last: first + 2, ..Window::SAME };
                         Source::Rows(Axis { axis: 1, unit: 1 }, window)
                     }
                     _ => return None,

@@ -261,12 +261,12 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
         Op::Slice { starts, .. } => starts[axis.axis] = 0,
         // Which queries are left is not worth asking.
         Op::Attention(attention) => attention.spans.clear(),
-        Op::Winograd(Winograd { tile, side: Side::Input { before, tiles } }) => {
-            before[0] = before[0].saturating_sub(rows.start * *tile);
+        Op::Winograd(Winograd { tile, stride, side: Side::Input { before, tiles } }) => {
+            before[0] = before[0].saturating_sub(rows.start * *tile * *stride);
             tiles[0] = rows.len();
         }
-        Op::Winograd(Winograd { side: Side::Both { before, .. }, .. }) => {
-            before[0] = before[0].saturating_sub(rows.start);
+        Op::Winograd(Winograd { stride, side: Side::Both { before, .. }, .. }) => {
+            before[0] = before[0].saturating_sub(rows.start * *stride);
         }
         Op::Input { .. }
         | Op::Constant(_)

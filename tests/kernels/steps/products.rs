@@ -254,10 +254,10 @@ pub(super) fn conv(r: &mut Random) -> Trial {
 }
 
 pub(super) fn winograd(r: &mut Random) -> Trial {
-    let tile = r.pick(&[2, 4, 4, 6]);
+    let (tile, stride) = r.pick(&[(2, 1), (4, 1), (4, 1), (6, 1), (2, 2), (4, 2)]);
     let (n, c) = (1 + r.below(2), r.extent());
     let extents = [1 + r.below(15), 1 + r.below(15)];
-    let points = tile + 2;
+    let points = (tile - 1) * stride + 3;
     // Infinities less infinities are no numbers, and which of them meet is not said.
     let finite = |r: &mut Random, dims: &[usize]| loop {
         let tensor = tensor(r, DType::F32, dims);
@@ -271,7 +271,8 @@ pub(super) fn winograd(r: &mut Random) -> Trial {
             extents[0] += 4 * tile;
         }
         let before = [r.below(3), r.below(3)];
-        let dims = [0, 1].map(|axis| (extents[axis] + before[axis] + r.below(3)).max(3) - 2);
+        let windows = |extent: usize| (extent.max(3) - 3) / stride + 1;
+        let dims = [0, 1].map(|axis| windows(extents[axis] + before[axis] + r.below(3)));
         let parts = 1 + r.below(2);
         let channels: Vec<usize> = (0..parts).map(|_| r.extent()).collect();
         let mut operands: Vec<Placed> = vec![];
@@ -308,7 +309,7 @@ pub(super) fn winograd(r: &mut Random) -> Trial {
         (4 | 6, Side::Both { .. }) => Tolerance::Relative(3e-2),
         _ => Tolerance::Relative(1e-4),
     };
-    let winograd = Winograd { tile, side };
+    let winograd = Winograd { tile, stride, side };
     Trial {
         op: Op::Winograd(winograd.clone()),
         mir: mir::Op::Winograd(winograd),
