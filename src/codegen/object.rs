@@ -4,7 +4,9 @@ use super::contract::{ABI_VERSION, Contract, Tensor, WEIGHTS_ALIGN, WeightsMode}
 use super::weights;
 use crate::error::ErrorKind;
 use crate::lir;
-use object::write::{Relocation, SectionId, StandardSection, Symbol, SymbolId, SymbolSection};
+use object::write::{
+    Relocation, SectionId, StandardSection, Symbol, SymbolId, SymbolSection, WritableBuffer,
+};
 use object::{
     RelocationEncoding, RelocationFlags, RelocationKind, SymbolFlags, SymbolKind, SymbolScope,
 };
@@ -13,7 +15,7 @@ use std::io;
 /// An object file that is ready to be written.
 #[derive(Debug)]
 pub struct Object {
-    pub(super) image: object::write::Object<'static>,
+    pub(super) image: Image,
     /// What it promises.
     pub contract: Contract,
     /// Whether it has `<prefix>_run_profiled`.
@@ -37,10 +39,12 @@ impl Object {
     ///
     /// What `to` gives.
     pub fn write_to(&self, to: impl io::Write) -> io::Result<()> {
-        self.image.write_stream(to).map_err(|error| match error.downcast::<io::Error>() {
-            Ok(error) => *error,
-            Err(error) => io::Error::other(error.to_string()),
-        })
+        let Image { object, weights } = &self.image;
+        let mut stream =
+            Stream { to, length: 0, result: Ok(()), weights: weights.as_ref(), object };
+        object.emit(&mut stream).map_err(|error| io::Error::other(error.to_string()))?;
+        stream.result?;
+        stream.to.flush()
     }
 
     /// The names of all symbols that other objects see.
@@ -64,7 +68,59 @@ impl Object {
     ///
     /// What cannot be represented in the format: a bug of ours.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ErrorKind> {
-        self.image.write().map_err(|error| ErrorKind::bug(format!("object file: {error}")))
+        let mut bytes = vec![];
+        self.write_to(&mut bytes)
+            .map_err(|error| ErrorKind::bug(format!("object file: {error}")))?;
+        Ok(bytes)
+    }
+}
+
+/// An object file whose weights are still with the module.
+#[derive(Debug)]
+pub(super) struct Image {
+    object: object::write::Object<'static>,
+    /// What is written in place of the zeros that fill this section.
+    weights: Option<(SectionId, weights::Image)>,
+}
+
+/// Where an object file is written to.
+struct Stream<'a, W> {
+    to: W,
+    length: usize,
+    result: io::Result<()>,
+    object: &'a object::write::Object<'static>,
+    weights: Option<&'a (SectionId, weights::Image)>,
+}
+
+impl<W: io::Write> WritableBuffer for Stream<'_, W> {
+    fn len(&self) -> usize {
+        self.length
+    }
+
+    fn reserve(&mut self, _: usize) -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn resize(&mut self, length: usize) {
+        let zeros = [0; 1024];
+        while self.length < length {
+            self.write_bytes(&zeros[..(length - self.length).min(zeros.len())]);
+        }
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) {
+        self.length += bytes.len();
+        if self.result.is_ok() {
+            // The zeros are known by their address.
+            self.result = match self.weights {
+                Some((section, image))
+                    if std::ptr::eq(bytes, self.object.section(*section).data()) =>
+                {
+                    image.write(&mut self.to)
+                }
+                _ => self.to.write_all(bytes),
+            };
+        }
     }
 }
 
@@ -83,7 +139,7 @@ pub(super) fn finish(
     weights: Option<SymbolId>,
     module: &lir::Module,
     big_endian: bool,
-) -> Result<object::write::Object<'static>, ErrorKind> {
+) -> Result<Image, ErrorKind> {
     let prefix = &contract.prefix;
     // A program with one model need not know its prefix.
     let Symbol { value, size, kind, scope, section, .. } = *image.symbol(functions.run);
@@ -91,8 +147,9 @@ pub(super) fn finish(
     image.add_symbol(Symbol { name, value, size, kind, scope, weak: true, section, flags });
     let weights = weights.map(|local| {
         let section = image.section_id(StandardSection::ReadOnlyData);
-        let bytes = weights::image(module, contract, big_endian);
-        image.set_section_data(section, bytes, WEIGHTS_ALIGN);
+        // Zeros that nobody touches cost no memory.
+        let zeros = vec![0; contract.weights_size as usize];
+        image.set_section_data(section, zeros, WEIGHTS_ALIGN);
         // The code refers to a local symbol, so that a shared object can be made of it.
         let symbol = image.symbol_mut(local);
         (symbol.scope, symbol.kind) = (SymbolScope::Compilation, SymbolKind::Data);
@@ -128,7 +185,9 @@ pub(super) fn finish(
             .map_err(|error| ErrorKind::bug(format!("object file: {error}")))?;
     }
     export(&mut image, &format!("{prefix}_model"), section, 0, DESCRIPTOR_BYTES);
-    Ok(image)
+    let weights =
+        weights.map(|section| (section, weights::Image::new(module, contract, big_endian)));
+    Ok(Image { object: image, weights })
 }
 
 /// Where a function is.

@@ -1,16 +1,52 @@
 //! The weights' bytes: as they are embedded, and as a file beside the object.
 
 use super::contract::Contract;
-use crate::lir::{BufferKind, Module};
+use crate::lir::{Buffer, BufferKind, Module};
+use crate::tensor::Tensor;
 use crate::types::DType;
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
 
-/// The weights as they are in memory on the target, slack included.
-pub(super) fn image(module: &Module, contract: &Contract, big_endian: bool) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(contract.weights_size as usize);
-    write_image(module, contract, big_endian, &mut bytes).expect("a vector takes everything");
-    bytes
+/// The weights as they are in memory on the target, slack included; shared with the module, and never in one piece here.
+#[derive(Debug)]
+pub(super) struct Image {
+    /// Where each constant begins, in their order.
+    places: Vec<(u64, Tensor)>,
+    size: u64,
+    big_endian: bool,
+}
+
+impl Image {
+    pub(super) fn new(module: &Module, contract: &Contract, big_endian: bool) -> Image {
+        let constant = |(&buffer, &at): (&Buffer, &u64)| match &module.buffers[buffer].kind {
+            BufferKind::Constant(tensor) => Some((at, tensor.clone())),
+            BufferKind::Input
+            | BufferKind::Parameter
+            | BufferKind::Output
+            | BufferKind::State
+            | BufferKind::Temporary => None,
+        };
+        let mut places: Vec<_> = module.plan.weights.iter().filter_map(constant).collect();
+        // Of those without bytes several may begin at one place.
+        places.sort_by_key(|&(at, _)| at);
+        Image { places, size: contract.weights_size, big_endian }
+    }
+
+    /// Writes all bytes.
+    ///
+    /// # Errors
+    ///
+    /// What `to` gives.
+    pub(super) fn write(&self, mut to: impl Write) -> io::Result<()> {
+        let mut written = 0;
+        for (at, tensor) in &self.places {
+            zeros(&mut to, at - written)?;
+            let bytes = in_order(tensor.bytes(), tensor.ty().dtype, self.big_endian);
+            to.write_all(&bytes)?;
+            written = at + bytes.len() as u64;
+        }
+        zeros(&mut to, self.size - written)
+    }
 }
 
 /// Writes the file of weights: safetensors with one `U8` tensor "weights", in whose metadata is the
@@ -35,27 +71,7 @@ pub fn write_file(
     header.extend(std::iter::repeat_n(' ', padding));
     to.write_all(&(header.len() as u64).to_le_bytes())?;
     to.write_all(header.as_bytes())?;
-    write_image(module, contract, big_endian, to)
-}
-
-fn write_image(
-    module: &Module,
-    contract: &Contract,
-    big_endian: bool,
-    mut to: impl Write,
-) -> io::Result<()> {
-    let mut places: Vec<_> =
-        module.plan.weights.iter().map(|(&buffer, &at)| (at, buffer)).collect();
-    places.sort_unstable();
-    let mut written = 0;
-    for (at, buffer) in places {
-        let BufferKind::Constant(tensor) = &module.buffers[buffer].kind else { continue };
-        zeros(&mut to, at - written)?;
-        let bytes = in_order(tensor.bytes(), tensor.ty().dtype, big_endian);
-        to.write_all(&bytes)?;
-        written = at + bytes.len() as u64;
-    }
-    zeros(&mut to, contract.weights_size - written)
+    Image::new(module, contract, big_endian).write(to)
 }
 
 fn zeros(to: &mut impl Write, count: u64) -> io::Result<()> {
