@@ -30,6 +30,7 @@ pub(super) fn select(checked: &Checked<'_>) -> Program {
         half: false,
         pooled: BTreeMap::new(),
         vectors: BTreeMap::new(),
+        masks: BTreeMap::new(),
         at: Block::new(0),
         first: 0,
     };
@@ -53,6 +54,8 @@ pub(super) struct Selector<'a> {
     pooled: BTreeMap<u64, u32>,
     /// Vectors to their offsets in the pool.
     vectors: BTreeMap<Vec<u32>, u32>,
+    /// Masks that the block has in registers already.
+    masks: BTreeMap<u32, VReg>,
     /// The block that is being filled and its first instruction.
     at: Block,
     first: usize,
@@ -129,6 +132,7 @@ impl Selector<'_> {
     fn start(&mut self, block: Block) {
         self.at = block;
         self.first = self.program.insts.len();
+        self.masks.clear();
     }
 
     /// Ends the block. A successor that has no number yet is added by `link`.
@@ -301,15 +305,23 @@ impl Selector<'_> {
     /// The first `lanes` lanes as a mask: in a mask register, or as a vector from the pool.
     pub(super) fn first_lanes(&mut self, lanes: u32) -> VReg {
         match self.program.width {
-            Width::Avx512 => {
-                let bits = self.integer((1 << lanes) - 1);
-                self.make(MASK, both(VEX_Kmovq_kr_r64), [Use(bits)])
-            }
+            Width::Avx512 => self.mask((1 << lanes) - 1),
             Width::Avx2 => {
                 let words = if self.doubles() { 2 * lanes } else { lanes };
                 self.words(|word| if word < words { u32::MAX } else { 0 })
             }
         }
+    }
+
+    /// Lanes by their bits, in a mask register.
+    pub(super) fn mask(&mut self, lanes: u32) -> VReg {
+        if let Some(&known) = self.masks.get(&lanes) {
+            return known;
+        }
+        let bits = self.integer(lanes.into());
+        let mask = self.make(MASK, both(VEX_Kmovq_kr_r64), [Use(bits)]);
+        self.masks.insert(lanes, mask);
+        mask
     }
 
     /// A vector from the pool, in words of four bytes.

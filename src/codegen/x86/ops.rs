@@ -413,16 +413,7 @@ impl Selector<'_> {
 
     fn weave(&mut self, a: Value, b: Value, distance: u32, odd: bool) -> VReg {
         if self.is_wide() {
-            // Lanes of `b` are numbered from 16.
-            let order = self.words(|lane| match ((lane / distance).is_multiple_of(2), odd) {
-                (true, false) => lane,
-                (true, true) => lane + distance,
-                (false, false) => 16 + lane - distance,
-                (false, true) => 16 + lane,
-            });
-            let (a, b) = (self.register(a), Any(self.place(b)));
-            let code = both(EVEX_Vpermt2ps_zmm_k1z_zmm_zmmm512b32);
-            return self.make(VECTOR, code, [Tied(a), Use(order), b]);
+            return self.weave_wide(a, b, distance, odd);
         }
         let blend = both(VEX_Vblendps_ymm_ymm_ymmm256_imm8);
         match (distance, odd) {
@@ -448,6 +439,46 @@ impl Selector<'_> {
                 let (a, b) = (self.register(a), Any(self.place(b)));
                 let halves = Byte(if odd { 0x31 } else { 0x20 });
                 self.make(VECTOR, both(VEX_Vperm2f128_ymm_ymm_ymmm256_imm8), [Use(a), b, halves])
+            }
+        }
+    }
+
+    /// The same for 512 bits. What stays in its lanes is merged with what moves.
+    fn weave_wide(&mut self, a: Value, b: Value, distance: u32, odd: bool) -> VReg {
+        // Of `b` the even blocks move up, of `a` the odd ones down.
+        let (stays, moves) = if odd { (b, a) } else { (a, b) };
+        let lanes = |even: u32, odd_lanes: u32| if odd { even } else { odd_lanes };
+        match distance {
+            1 => {
+                let mask = self.mask(lanes(0x5555, 0xaaaa));
+                let code = match odd {
+                    true => EVEX_Vmovshdup_zmm_k1z_zmmm512,
+                    false => EVEX_Vmovsldup_zmm_k1z_zmmm512,
+                };
+                let (stays, moves) = (self.register(stays), Any(self.place(moves)));
+                self.make(VECTOR, both(code), [Tied(stays), moves, Mask(mask, false)])
+            }
+            2 => {
+                let code = match odd {
+                    true => EVEX_Vunpckhpd_zmm_k1z_zmm_zmmm512b64,
+                    false => EVEX_Vunpcklpd_zmm_k1z_zmm_zmmm512b64,
+                };
+                let (a, b) = (self.register(a), Any(self.place(b)));
+                self.make(VECTOR, both(code), [Use(a), b])
+            }
+            4 => {
+                let mask = self.mask(lanes(0x0f0f, 0xf0f0));
+                let order = Byte(if odd { 0b00_11_00_01 } else { 0b10_00_00_00 });
+                let (stays, moves) = (self.register(stays), self.register(moves));
+                let code = both(EVEX_Vshuff32x4_zmm_k1z_zmm_zmmm512b32_imm8);
+                let parts = [Tied(stays), Use(moves), Use(moves), order, Mask(mask, false)];
+                self.make(VECTOR, code, parts)
+            }
+            _ => {
+                let (a, b) = (self.register(a), Any(self.place(b)));
+                let halves = Byte(if odd { 0xee } else { 0x44 });
+                let code = both(EVEX_Vshuff32x4_zmm_k1z_zmm_zmmm512b32_imm8);
+                self.make(VECTOR, code, [Use(a), b, halves])
             }
         }
     }

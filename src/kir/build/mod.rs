@@ -225,7 +225,7 @@ impl Builder {
 
     /// How many pieces of long chains of operations are best written in turn.
     pub fn at_once(&self) -> i64 {
-        (i64::from(self.kernel.machine.registers) / 8).clamp(1, 4)
+        (i64::from(self.kernel.machine.registers) / 4).clamp(1, 4)
     }
 
     fn push(&mut self, statement: Statement) {
