@@ -2,7 +2,7 @@
 
 use super::codes::*;
 use super::isel::Part::{Any, Byte, Lower, Mask, Pool, Result, Small, Tied, Use};
-use super::isel::{Place, Selector};
+use super::isel::{Part, Place, Selector};
 use super::*;
 use crate::kir::{Address, Comparison, IndexOp, Memory, Op, Reduction, Scalar, Unary, Value};
 use iced_x86::Code::*;
@@ -443,19 +443,26 @@ impl Selector<'_> {
         }
     }
 
+    /// An operand of an instruction that does not broadcast lanes of four bytes.
+    fn whole(&mut self, value: Value) -> Part {
+        match self.place(value) {
+            place @ (Place::Register(_) | Place::Memory { broadcast: false, .. }) => Any(place),
+            Place::Constant(_) | Place::Memory { broadcast: true, .. } => Use(self.register(value)),
+        }
+    }
+
     /// The same for 512 bits. What stays in its lanes is merged with what moves.
     fn weave_wide(&mut self, a: Value, b: Value, distance: u32, odd: bool) -> VReg {
         // Of `b` the even blocks move up, of `a` the odd ones down.
         let (stays, moves) = if odd { (b, a) } else { (a, b) };
-        let lanes = |even: u32, odd_lanes: u32| if odd { even } else { odd_lanes };
         match distance {
             1 => {
-                let mask = self.mask(lanes(0x5555, 0xaaaa));
+                let mask = self.mask(if odd { 0x5555 } else { 0xaaaa });
                 let code = match odd {
                     true => EVEX_Vmovshdup_zmm_k1z_zmmm512,
                     false => EVEX_Vmovsldup_zmm_k1z_zmmm512,
                 };
-                let (stays, moves) = (self.register(stays), Any(self.place(moves)));
+                let (stays, moves) = (self.register(stays), self.whole(moves));
                 self.make(VECTOR, both(code), [Tied(stays), moves, Mask(mask, false)])
             }
             2 => {
@@ -463,11 +470,11 @@ impl Selector<'_> {
                     true => EVEX_Vunpckhpd_zmm_k1z_zmm_zmmm512b64,
                     false => EVEX_Vunpcklpd_zmm_k1z_zmm_zmmm512b64,
                 };
-                let (a, b) = (self.register(a), Any(self.place(b)));
+                let (a, b) = (self.register(a), self.whole(b));
                 self.make(VECTOR, both(code), [Use(a), b])
             }
             4 => {
-                let mask = self.mask(lanes(0x0f0f, 0xf0f0));
+                let mask = self.mask(if odd { 0x0f0f } else { 0xf0f0 });
                 let order = Byte(if odd { 0b00_11_00_01 } else { 0b10_00_00_00 });
                 let (stays, moves) = (self.register(stays), self.register(moves));
                 let code = both(EVEX_Vshuff32x4_zmm_k1z_zmm_zmmm512b32_imm8);
