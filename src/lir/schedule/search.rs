@@ -14,7 +14,9 @@
 //!   makes later ones dearer (what is alive is submodular in the set of tasks), so no better path is lost.
 //!
 //! Where they are still too many, a beam is followed: of the sets of each size those with the lowest
-//! peaks. All work is counted, so that the outcome does not depend on the machine.
+//! peaks; and where even one set of each size has too many ways on (recurrences that are unrolled have
+//! hundreds), what is left of the section is done in its own order. All work is counted, so that the
+//! outcome does not depend on the machine.
 
 use super::problem::{Problem, Progress};
 use std::cmp::Reverse;
@@ -23,6 +25,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 /// Work for all sections that may be spent on exact search, and on each beam.
 pub(super) const EXACT_WORK: usize = 200_000;
 const BEAM_WORK: usize = 200_000;
+/// Work after which even the narrowest beam ends: what is left is done in the problem's own order.
+const MOST_WORK: usize = 4_000_000;
 
 /// Sets of each size in the beam, at most.
 const WIDTH: usize = 24;
@@ -257,6 +261,14 @@ impl<'a> Finder<'a> {
         order
     }
 
+    /// The way to a state, and from there the tasks that are left, in their own order.
+    fn finished(&self, state: usize) -> Vec<usize> {
+        let (mut order, start) = (self.way(state), self.section.start);
+        let set = &self.states[state].set;
+        order.extend(self.section.clone().filter(|task| !set.contains(task - start)));
+        order
+    }
+
     fn begin(&mut self) {
         self.states.clear();
         self.progress.work = 0;
@@ -318,6 +330,9 @@ impl<'a> Finder<'a> {
             // Narrower, as the work runs out.
             let spent = self.spent() * count;
             let width = if spent > size.max(1) * BEAM_WORK { 1 } else { WIDTH };
+            if self.spent() > MOST_WORK {
+                return indices.first().map(|&index| self.finished(index));
+            }
             for index in indices.into_iter().take(width) {
                 for child in self.children(index) {
                     let known = lowest.get(&child.set).copied();
@@ -433,6 +448,32 @@ mod tests {
             beam_sum += peaks[1];
         }
         assert!(beam_sum * 100 <= exact_sum * 103, "{beam_sum} for {exact_sum}");
+    }
+
+    /// What an unrolled recurrence over many inputs is: every step could be prepared at any time.
+    #[test]
+    fn many_ways_on_come_to_an_end() {
+        let mut problem = Problem::default();
+        let mut task = |after: Vec<usize>, size: u64| {
+            let object = problem.object(size);
+            let mut touches = after.clone();
+            touches.push(object);
+            problem.tasks.push(Task { after, touches, result: Some(object), in_place: vec![] });
+            object
+        };
+        let first = task(vec![], 600);
+        let mut states = [first; 2];
+        for step in 0..600 {
+            let input = task(vec![first], 3);
+            let prepared = task(vec![input], 4);
+            states[step % 2] = task(vec![states[step % 2], prepared], 2);
+        }
+        task(states.to_vec(), 1);
+        let problem = &problem;
+        let mut finder = Finder::new(Progress::new(problem), 0..problem.tasks.len(), 0);
+        let order = finder.beam().expect("it is not too large");
+        assert!(finder.spent() < 2 * MOST_WORK, "{}", finder.spent());
+        check(problem, &order);
     }
 
     #[test]
