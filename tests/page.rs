@@ -245,3 +245,93 @@ fn hovers_searches_and_draws() {
     }
     browser.quiet();
 }
+
+/// A block that widens an image and makes it narrow again, added to what the runs before have left.
+fn block() -> Value {
+    let weights = |name: &str, shape: [usize; 4]| {
+        let count: usize = shape.iter().product();
+        json!({ "name": name, "shape": shape, "data": vec![0.5; count] })
+    };
+    let conv = |x: &str, w: &str, y: &str, attributes: Value| json!({ "op": "Conv", "inputs": [x, w], "outputs": [y], "attributes": attributes });
+    json!({
+        "format": "rlx-aot/1", "name": "block",
+        "inputs": [{ "name": "x", "shape": [1, 6, 37, 29] }, { "name": "sum", "shape": [1, 6, 37, 29] }],
+        "parameters": [
+            weights("a", [48, 6, 1, 1]), weights("b", [48, 1, 3, 3]), weights("c", [6, 48, 1, 1]),
+        ],
+        "nodes": [
+            conv("x", "a", "wide", json!({})),
+            conv("wide", "b", "deep", json!({ "group": 48, "pads": [1, 1, 1, 1] })),
+            conv("deep", "c", "narrow", json!({})),
+            { "op": "Add", "inputs": ["sum", "narrow"], "outputs": ["sum1"] },
+        ],
+        "outputs": ["sum1"],
+    })
+}
+
+/// Two memories, each with its own chart; a state; steps in bands, found by their nodes' names.
+#[test]
+fn memories_states_and_bands() {
+    if !Command::new(BROWSER).arg("--version").output().is_ok_and(|o| o.status.success()) {
+        return eprintln!("skipped: this needs {BROWSER}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("block.json"), block().to_string()).unwrap();
+    let plan = ["plan", "block.json", "--html", "plan.html", "--state", "sum=sum1"];
+    let output = Command::new(env!("CARGO_BIN_EXE_rlx-aot"))
+        .args([&plan[..], &["--region", "fast=24K", "--max-arena", "120K"]].concat())
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut browser = Browser::start();
+    browser.open(&format!("file://{}", folder.path().join("plan.html").display()));
+
+    // The state is alive always, and both an input and an output.
+    browser.evaluate("document.getElementById('search').focus()");
+    browser.call("Input.insertText", json!({ "text": "sum" }));
+    browser.key("Enter", 13);
+    let details = browser.text("details");
+    assert!(details.contains("state") && details.contains("always"), "{details}");
+    assert!(browser.text("h-arena").contains("arena over time"), "{}", browser.text("h-arena"));
+    let arena = browser.colours();
+
+    // The other memory by its button, with boxes of its own under the mouse.
+    let buttons = browser
+        .evaluate("[...document.querySelectorAll('#regions button')].map((b) => b.textContent)");
+    assert_eq!(buttons.as_array().unwrap().len(), 2, "{buttons}");
+    assert!(buttons[1].as_str().unwrap().contains("fast"), "{buttons}");
+    browser.evaluate("document.querySelectorAll('#regions button')[1].click()");
+    assert!(browser.text("h-arena").contains("fast over time"), "{}", browser.text("h-arena"));
+    let found = browser.evaluate(
+        "(() => { document.getElementById('stage').scrollIntoView(); const b = document.getElementById('arena').getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; })()",
+    );
+    let [x, y, width, height] = [0, 1, 2, 3].map(|i| found[i].as_f64().unwrap());
+    let mut tips = std::collections::BTreeSet::new();
+    for column in 1..40 {
+        for row in 1..12 {
+            browser.mouse(
+                "mouseMoved",
+                x + width * f64::from(column) / 40.0,
+                y + height * f64::from(row) / 12.0,
+            );
+            let tip = "document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent";
+            tips.insert(browser.evaluate(tip).as_str().unwrap().to_owned());
+        }
+    }
+    let temporaries = tips.iter().filter(|tip| tip.contains("temporary"));
+    assert!(temporaries.count() > 0, "{tips:?}");
+    assert!(!tips.iter().any(|tip| tip.contains(", state") || tip.contains(", input")), "{tips:?}");
+    assert!(browser.colours() > 20 && arena > 20, "a picture is blank");
+
+    // A node that is computed in bands is found as often as it has steps.
+    browser.evaluate("document.getElementById('search').value = ''");
+    browser.evaluate("document.getElementById('search').focus()");
+    browser.call("Input.insertText", json!({ "text": "deep" }));
+    let matches = browser.text("matches");
+    let count: u32 = matches.split(' ').next().unwrap().parse().unwrap();
+    assert!(count > 2, "{matches}");
+    browser.key("Enter", 13);
+    assert!(browser.text("details").contains("deep"), "{}", browser.text("details"));
+    browser.quiet();
+}
