@@ -4,6 +4,8 @@
 //! where the operand's and the result's elements lie one behind the other there, else along such an
 //! axis of what is reduced.
 
+mod places;
+
 use super::combine::Combine;
 use super::expr;
 use super::nest::{self, Level, Shares, nest, strips};
@@ -167,6 +169,15 @@ impl Reduce<'_> {
     }
 }
 
+/// Which element of several is asked for.
+#[derive(Clone, Copy)]
+struct Extremum {
+    /// The largest, else the smallest.
+    largest: bool,
+    /// Of equal ones the last, else the first.
+    last: bool,
+}
+
 /// What is written for one iteration of all loops: it gets a pointer, an offset and the sums.
 type Leaf<'a> = dyn FnMut(&mut Builder, Value, i64, &[Value]) -> Vec<Value> + 'a;
 
@@ -197,7 +208,7 @@ fn accumulate(
     })
 }
 
-/// The index of the extremum along an axis; with one lane, since the result is `i64`.
+/// The index of the extremum along an axis.
 pub(super) fn place(
     frame: &Frame<'_>,
     largest: bool,
@@ -205,13 +216,13 @@ pub(super) fn place(
     last: bool,
 ) -> Result<Option<KernelPlan>, ErrorKind> {
     let x = &frame.inputs()[0];
-    if frame.machine.lanes > 1 {
-        return Ok(None);
-    }
     let kept = (0..x.dims.len())
         .filter(|&a| a != axis)
         .map(|a| Level::axis(x.dims[a], vec![x.strides[a], frame.result().strides[a]]));
     let mut levels = nest::merge(kept);
+    if frame.machine.lanes > 1 {
+        return Ok(places::kernel(frame, Extremum { largest, last }, axis, levels));
+    }
     if levels.is_empty() {
         levels.push(Level::unit(2));
     }

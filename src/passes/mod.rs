@@ -11,6 +11,7 @@ mod identities;
 pub mod integers;
 pub mod layout;
 pub mod map;
+pub mod margins;
 pub mod neighbours;
 pub mod pack;
 pub mod phases;
@@ -54,6 +55,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
     let pack = |graph| pack::pack(graph, machine);
     let turns = |graph| turns::take(graph, machine);
     let split = |graph| phases::split(graph, machine);
+    let cut = |graph| margins::cut(graph, machine);
     let join = |graph| neighbours::join(graph, machine);
     let filter = |graph| match filtering {
         Filtering::Off => graph,
@@ -77,6 +79,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("phases", &split),
         ("attention", &attention::fuse),
         ("winograd", &filter),
+        ("margins", &cut),
         ("neighbours", &join),
         ("pack", &pack),
         ("turns", &turns),
@@ -200,6 +203,14 @@ mod tests {
         assert_eq!(count(&graph, |op| matches!(op, Op::Map(_) | Op::Reduce { .. })), 0, "{graph}");
     }
 
+    /// Whether zeros come between elements.
+    fn zeros(op: &Op) -> bool {
+        match op {
+            Op::Pad { interior, .. } => interior.iter().any(|&n| n > 0),
+            _ => false,
+        }
+    }
+
     /// Results between zeros are computed by phases, which meet no zeros.
     #[test]
     fn zeros_between_elements_are_skipped() {
@@ -234,12 +245,13 @@ mod tests {
         let mut joined = 0;
         for (i, axis) in axes.iter().enumerate() {
             let graph = build(&[*axis], 1 + i % 2);
+            assert_eq!(count(&graph, zeros), 0, "{graph}");
             // Those of the last axis may be one.
-            assert!([1, axis.1].contains(&convs(&graph)), "{graph}");
+            joined += usize::from(convs(&graph) < axis.1);
             assert_eq!(count(&graph, |op| matches!(op, Op::Map(_))), 0, "{graph}");
             for other in &axes {
                 let graph = build(&[*axis, *other], 1 + i % 2);
-                assert!([axis.1, axis.1 * other.1].contains(&convs(&graph)), "{graph}");
+                assert_eq!(count(&graph, zeros), 0, "{graph}");
                 joined += usize::from(convs(&graph) < axis.1 * other.1);
             }
         }
@@ -256,12 +268,37 @@ mod tests {
         let w = b.constant(Tensor::noise(&[4, 4, 1], 3));
         let y = b.conv(x, w, &[1], &[1], 1);
         let graph = optimized(b, &[y]);
-        let zeros = |op: &Op| match op {
-            Op::Pad { interior, .. } => interior.iter().any(|&n| n > 0),
-            _ => false,
-        };
         assert_eq!(count(&graph, zeros), 0, "{graph}");
         assert_eq!(count(&graph, |op| matches!(op, Op::Conv(_))), 1, "{graph}");
+    }
+
+    /// Taps that meet zeros only are left out.
+    #[test]
+    fn windows_in_borders_are_cut() {
+        // Elements along both axes, distance of taps, groups, and the convolutions that are left.
+        for (extents, dilation, groups, convs) in [
+            ([10, 9], 12, 1, [1, 1]),
+            // In rows, and in columns too.
+            ([10, 9], 4, 1, [3, 9]),
+            ([10, 9], 6, 2, [3, 9]),
+            ([12, 40], 4, 1, [3, 9]),
+            ([30, 40], 2, 1, [1, 1]),
+        ] {
+            let mut b = Builder::new("margins");
+            let [h, w] = extents;
+            let x = b.input("x", Role::Input, Type::new(DType::F32, [1, h, w, 4]));
+            let border = [0, dilation, dilation, 0];
+            let y = b.pad(x, &border, &border, 0.0);
+            let weights = b.constant(Tensor::noise(&[3, 3, 4 / groups, 8], 3));
+            let y = b.conv(y, weights, &[1, 1], &[dilation, dilation], groups);
+            let more = b.input("more", Role::Input, Type::new(DType::F32, [1, h, w, 8]));
+            let row = b.constant(Tensor::noise(&[w, 1], 5));
+            let y = b.binary(Binary::Add, y, more);
+            let y = b.binary(Binary::Mul, y, row);
+            let graph = optimized(b, &[y]);
+            let found = count(&graph, |op| matches!(op, Op::Conv(_)));
+            assert!(convs.contains(&found), "{graph}");
+        }
     }
 
     /// Few channels are computed for several results at once.

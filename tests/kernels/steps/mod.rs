@@ -141,9 +141,14 @@ fn reduce(r: &mut Random) -> Trial {
 
 fn arg_reduce(r: &mut Random) -> Trial {
     let rank = 1 + r.below(3);
-    let dims = r.dims(rank, 1000);
+    let mut dims = r.dims(rank, 1000);
     let (axis, largest, last) = (r.below(rank), r.chance(50), r.chance(30));
-    let ty = dtype(r);
+    let mut ty = dtype(r);
+    if rank > 1 && r.chance(40) {
+        // Many rows, in either order.
+        ty = DType::F32;
+        (dims[rank - 2], dims[rank - 1]) = (1 + r.below(70), 1 + r.below(40));
+    }
     let mut result = dims.clone();
     result[axis] = 1;
     let x = tensor(r, ty, &dims);
