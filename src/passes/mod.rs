@@ -61,7 +61,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 20] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 21] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
@@ -270,6 +270,30 @@ mod tests {
         let graph = optimized(b, &[y]);
         assert_eq!(count(&graph, zeros), 0, "{graph}");
         assert_eq!(count(&graph, |op| matches!(op, Op::Conv(_))), 1, "{graph}");
+    }
+
+    /// Each phase reads its own of what is added to the results.
+    #[test]
+    fn phases_with_residuals() {
+        for (groups, channels, extents, residual) in [
+            (1, 5, [3, 4], [6, 8, 5]),
+            (1, 1, [3, 4], [6, 8, 1]),
+            (2, 6, [3, 4], [6, 8, 6]),
+            (1, 4, [5, 3], [10, 1, 4]),
+            (1, 4, [5, 3], [1, 6, 1]),
+        ] {
+            let mut b = Builder::new("phases");
+            let [h, w] = extents;
+            let x = b.input("x", Role::Input, Type::new(DType::F32, [1, h, w, 4]));
+            let x = b.pad_interior(x, &[0, 2, 2, 0], &[0, 2, 2, 0], &[0, 1, 1, 0], 0.0);
+            let weights = b.constant(Tensor::noise(&[4, 4, 4 / groups, channels], 3));
+            let y = b.conv(x, weights, &[1, 1], &[1, 1], groups);
+            let more = b.input("more", Role::Input, Type::new(DType::F32, residual));
+            let y = b.binary(Binary::Add, y, more);
+            let graph = optimized(b, &[y]);
+            assert_eq!(count(&graph, zeros), 0, "{graph}");
+            assert_eq!(count(&graph, |op| matches!(op, Op::Map(_))), 0, "{graph}");
+        }
     }
 
     /// Taps that meet zeros only are left out.

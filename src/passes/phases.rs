@@ -139,17 +139,23 @@ impl<'a> Case<'a> {
             Axis::new(dims[i + 1], interior[i + 1] + 1, low[i + 1], conv.taps[i], results)
         };
         let axes: Vec<Axis> = (0..conv.taps.len()).map(axis).collect::<Option<_>>()?;
-        // What an epilogue reads is the same along the axes that are split.
-        let uniform = node.operands[2..].iter().all(|&v| {
+        // What an epilogue reads is the same along an axis that is split, or each phase reads its own.
+        let readable = node.operands[2..].iter().all(|&v| {
             let dims = &graph.ty(v).dims;
-            let extents = dims.iter().rev().skip(1).zip(axes.iter().rev());
-            extents.into_iter().all(|(&extent, axis)| axis.step == 1 || extent == 1)
+            let mut extents = dims.iter().rev().skip(1).zip(axes.iter().rev());
+            extents.all(|(&extent, axis)| {
+                let even = axis.results.is_multiple_of(axis.step) && axis.phases.len() == axis.step;
+                axis.step == 1 || extent == 1 || even
+            })
         });
         let mut case = Case { node, conv, weights, input, order, axes, union: None };
-        let repeatable =
-            conv.groups == 1 && node.operands[2..].iter().all(|&v| is_repeatable(graph, v));
+        // In a union, that of neighbouring results lies one behind the other.
+        let joins = |&v: &Value| {
+            is_repeatable(graph, v) || graph.ty(v).dims.iter().rev().eq(node.ty.dims.iter().rev())
+        };
+        let repeatable = conv.groups == 1 && node.operands[2..].iter().all(joins);
         case.union = case.best_union(machine).filter(|_| repeatable);
-        uniform.then_some(case)
+        readable.then_some(case)
     }
 
     /// What the phases of the last axis meet, if one convolution over that is no slower than theirs.
@@ -261,13 +267,42 @@ impl<'a> Case<'a> {
         let mut all = vec![input, constant];
         let times = self.axes.last().filter(|_| union.is_some()).map_or(1, |a| a.phases.len());
         for &operand in &operands[2..] {
-            all.push(r.repeated(operand, times));
+            let own = self.own(r, operand, chosen);
+            all.push(match times {
+                1 => own,
+                _ if r.new.ty(own).dims.iter().rev().nth(1).is_some_and(|&d| d > 1) => {
+                    let mut dims = r.new.ty(own).dims.clone();
+                    if let [.., results, channels] = &mut dims[..] {
+                        (*results, *channels) = (*results / times, *channels * times);
+                    }
+                    r.reshape(own, &dims)
+                }
+                _ => r.repeated(own, times),
+            });
         }
         if let Some(channels) = dims.last_mut() {
             *channels *= times;
         }
         let ty = self.node.ty.with_dims(dims);
         r.push(Op::Conv(Conv { taps, ..self.conv.clone() }), all, ty, origins)
+    }
+
+    /// What these phases read of an operand of the epilogue.
+    fn own(&self, r: &mut Rewriter<'_>, operand: Value, chosen: &[usize]) -> Value {
+        let (ty, origins) = (r.new.ty(operand), r.new.nodes[operand].origins.clone());
+        let (mut starts, mut steps) = (vec![0; ty.rank()], vec![1; ty.rank()]);
+        let mut dims = ty.dims.clone();
+        for (i, (axis, &phase)) in self.axes.iter().zip(chosen).enumerate() {
+            let Some(at) = (ty.rank() + i + 1).checked_sub(self.node.ty.rank()) else { continue };
+            if dims[at] > 1 && axis.step > 1 {
+                (starts[at], steps[at], dims[at]) = (phase, axis.step as i64, axis.each);
+            }
+        }
+        if dims == ty.dims {
+            return operand;
+        }
+        let ty = ty.with_dims(dims);
+        r.push(Op::Slice { starts, steps }, vec![operand], ty, origins)
     }
 
     /// The weights of the taps that meet elements, those of all phases of the last axis side by side where

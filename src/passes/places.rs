@@ -1,5 +1,6 @@
 //! The place of an extremum becomes two reductions: the extremum, and the first place of what equals it.
-//! Vectors hold those, which they do not hold for places of 64 bits.
+//! Vectors hold those, which they do not hold for places of 64 bits. Many rows are left to the kernel, which
+//! searches them side by side.
 
 use super::rewrite::Rewriter;
 use crate::mir::{Binary, Comparison, Expr, Graph, Op, Reduction, Value};
@@ -8,6 +9,9 @@ use crate::types::{DType, Type};
 
 /// Fewer elements are not worth the further steps.
 const FEWEST: usize = 256;
+
+/// So many rows fill vectors.
+const MANY: usize = 16;
 
 /// See the module's text.
 pub fn reduce(graph: Graph) -> Graph {
@@ -36,6 +40,7 @@ fn first_place(r: &mut Rewriter<'_>, old: Value, op: Reduction, axis: usize) -> 
     let none = i32::MAX;
     let fits = ty.dtype == DType::F32
         && ty.elements() >= FEWEST
+        && node.ty.elements() < MANY
         && i32::try_from(extent).is_ok_and(|extent| (1..none).contains(&extent));
     fits.then_some(())?;
     let reduced = |dtype: DType| node.ty.with_dtype(dtype);
