@@ -4,7 +4,7 @@
 //! others never do. They take turns, and so do two heights: the lowest that is possible, which most
 //! problems have, and one between it and the best so far, the nearer to that the more searches have failed.
 
-use super::search::{CHOICES, Outcome, Search};
+use super::search::{AT_ONCE, CHOICES, Outcome, Search};
 use super::{Item, Problem};
 use std::collections::VecDeque;
 use std::thread;
@@ -64,7 +64,7 @@ fn descend(
     let items = &problem.items;
     let mut search = Search::new(items, unit);
     // To place all items without a wrong turn takes half of that.
-    let first_quota = (items.len() * items.len()) as u64 + 1000;
+    let first_quota = (items.len() * items.len()) as u64 / AT_ONCE + 1000;
     let mut descent = Descent::new();
     for turn in 0.. {
         let (choice, round) = (turn % CHOICES, (turn / CHOICES) as u64);
@@ -122,12 +122,12 @@ const PATIENCE: usize = 6;
 impl Descent {
     fn new() -> Descent {
         let choices = (0..CHOICES).map(|choice| (choice, 0)).collect();
-        Descent { choices, stride: WHOLE / 2, fails: 0 }
+        Descent { choices, stride: WHOLE * 3 / 4, fails: 0 }
     }
 
-    /// Starts anew from the middle.
+    /// Starts anew, from far down.
     fn begin(&mut self) {
-        (self.stride, self.fails) = (WHOLE / 2, 0);
+        (self.stride, self.fails) = (WHOLE * 3 / 4, 0);
     }
 
     fn height(&self, lowest: u64, upper: u64) -> u64 {

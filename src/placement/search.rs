@@ -26,6 +26,15 @@ use std::ops::Range;
 /// A search that goes deeper is stopped.
 pub(super) const MOST_DEPTH: usize = 8192;
 
+/// So many items are looked at in the time of one step: only what has changed is looked at closely.
+pub(super) const AT_ONCE: u64 = 2;
+
+/// What an item with the most blame weighs more, in 256ths, once that has been so for long.
+const BLAME: u32 = 256;
+
+/// Blame fades by such a part with each search.
+const FADES: u32 = 6;
+
 /// Entries of the table of states that fail. A power of two.
 const TABLE: usize = 1 << 14;
 
@@ -88,6 +97,8 @@ pub(super) struct Search<'a> {
     spans: Vec<Range<usize>>,
     /// Which others each meets.
     meets: Vec<Vec<usize>>,
+    /// Which are alive in each section.
+    members: Vec<Vec<usize>>,
     /// The one before of those that are the same.
     twins: Vec<Option<usize>>,
     /// The sums of sizes alive in each section.
@@ -97,20 +108,27 @@ pub(super) struct Search<'a> {
     pivot: Pivot,
     /// What is tried first has the lower rank.
     ranks: Vec<usize>,
+    /// How often a search ended for want of room for each: in this one, and in those before, which fade.
+    blame: Vec<u32>,
+    blamed: Vec<u32>,
     /// The lowest offset that each can have; of those that are placed, theirs.
     lows: Vec<u32>,
+    /// What stands for it in the key of a state.
+    keys: Vec<[u64; 2]>,
     placed: Vec<bool>,
+    /// The lowest offset and the lowest end of each that is left, and the highest numbers of those that are placed.
+    left_at: Vec<[u32; 2]>,
     /// The sums of what is left in each section.
     left: Vec<u32>,
     /// The offsets that were raised, with what they were; what was placed, in this order.
     raised: Vec<(usize, u32)>,
     stack: Vec<usize>,
-    /// Of each section the lowest offset and the lowest end of what is left.
+    /// Of each section the lowest offset and the lowest end of what is left, and how many can lie at the floor.
     floors: Vec<u32>,
     tops: Vec<u32>,
-    /// How many lie at the floor at best; whether something fits under one of them (then not 0).
     cases: Vec<u32>,
-    under: Vec<u32>,
+    /// Where these have to be found anew.
+    stale: Vec<bool>,
     failures: Vec<Failure>,
     /// A number that looks random.
     noise: u64,
@@ -136,7 +154,16 @@ impl<'a> Search<'a> {
             let same = |&j: &usize| sort(i) == sort(j) && items[i].fixed.is_none();
             (0..i).rev().find(same)
         };
+        let mut members = vec![vec![]; count];
+        for (i, span) in spans.iter().enumerate() {
+            members[span.clone()].iter_mut().for_each(|list| list.push(i));
+        }
+        let lows: Vec<u32> = items.iter().map(|item| item.fixed.map_or(0, units)).collect();
         Search {
+            members,
+            blame: vec![0; items.len()],
+            blamed: vec![0; items.len()],
+            keys: lows.iter().enumerate().map(|(i, &low)| key_of(i, low)).collect(),
             meets: (0..items.len()).map(others).collect(),
             twins: (0..items.len()).map(twin).collect(),
             left: live.iter().map(|&l| units(l)).collect(),
@@ -148,14 +175,19 @@ impl<'a> Search<'a> {
             capacity: 0,
             pivot: Pivot::Cases,
             ranks: vec![0; items.len()],
-            lows: items.iter().map(|item| item.fixed.map_or(0, units)).collect(),
+            left_at: lows
+                .iter()
+                .zip(items)
+                .map(|(&low, item)| [low, low + units(item.size)])
+                .collect(),
+            lows,
             placed: vec![false; items.len()],
             raised: vec![],
             stack: vec![],
             floors: vec![0; count],
             tops: vec![0; count],
             cases: vec![0; count],
-            under: vec![0; count],
+            stale: vec![true; count],
             failures: vec![Failure::default(); TABLE],
             noise: 1,
             steps: 0,
@@ -200,9 +232,18 @@ impl<'a> Search<'a> {
         self.steps
     }
 
-    /// Ranks the items. Those that are alike in what counts change places from round to round.
+    /// Ranks the items. Those that are alike in what counts change places from round to round, and what had no room
+    /// comes earlier.
+    ///
+    /// F. Boussemart, F. Hemery, C. Lecoutre and L. Sais, "Boosting Systematic Search by Weighting
+    /// Constraints", ECAI 2004.
     fn rank(&mut self, first: First, round: u64) {
-        let Search { items, spans, live, noise, .. } = self;
+        let most = self.blame.iter().copied().max().unwrap_or(0).max(1);
+        for (blamed, blame) in self.blamed.iter_mut().zip(&mut self.blame) {
+            let share = u64::from(std::mem::take(blame)) * u64::from(BLAME) / u64::from(most);
+            *blamed = *blamed - *blamed / FADES + share as u32 / FADES;
+        }
+        let Search { items, spans, live, noise, blamed, .. } = self;
         let length = |i: usize| items[i].lower.abs_diff(items[i].upper);
         let crowd = |i: usize| live[spans[i].clone()].iter().copied().max().unwrap_or(0);
         let mut weigh = |i: usize| {
@@ -220,8 +261,8 @@ impl<'a> Search<'a> {
             };
             // The first time is by the weights alone.
             *noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let share = if round == 0 { 0 } else { (*noise >> 33) as u128 % 64 };
-            weight.saturating_mul(256 + share)
+            let share = u128::from((*noise >> 33) % 64) + u128::from(blamed[i]);
+            weight.saturating_mul(256 + if round == 0 { 0 } else { share })
         };
         let weights: Vec<u128> = (0..items.len()).map(&mut weigh).collect();
         let mut order: Vec<usize> = (0..items.len()).collect();
@@ -258,15 +299,14 @@ impl<'a> Search<'a> {
 
     /// Searches unless the state is known to fail.
     fn explore(&mut self, part: &[usize]) -> Outcome {
-        self.steps += part.len() as u64;
+        self.steps += 1 + part.len() as u64 / AT_ONCE;
         if self.steps > self.limit || self.depth == MOST_DEPTH {
             return Outcome::Stopped;
         }
         let mut key = [0; 2];
         for &i in part {
-            let mixed = mix(u64::from(self.lows[i]) ^ mix(i as u64 + 1));
-            key[0] ^= mixed;
-            key[1] ^= mix(mixed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+            key[0] ^= self.keys[i][0];
+            key[1] ^= self.keys[i][1];
         }
         let slot = key[0] as usize % TABLE;
         let known = self.failures[slot];
@@ -286,8 +326,8 @@ impl<'a> Search<'a> {
         let Some(pivot) = self.choose(part) else { return Outcome::Impossible };
         let floor = self.floors[pivot];
         let room = self.capacity - floor - self.left[pivot];
-        let lowest = |&&i: &&usize| self.spans[i].contains(&pivot) && self.lows[i] == floor;
-        let mut lowest: Vec<usize> = part.iter().filter(lowest).copied().collect();
+        let lowest = |&&i: &&usize| self.left_at[i][0] == floor;
+        let mut lowest: Vec<usize> = self.members[pivot].iter().filter(lowest).copied().collect();
         lowest.sort_by_key(|&i| self.ranks[i]);
         for &i in &lowest {
             // Of two that are the same, the first is placed first.
@@ -323,41 +363,37 @@ impl<'a> Search<'a> {
     /// The section to branch on; `None` if a section cannot take what is left in it.
     fn choose(&mut self, part: &[usize]) -> Option<usize> {
         let sections = self.extent(part);
-        self.find_floors(part, sections.clone());
         if !self.fits(sections.clone()) {
             return None;
         }
-        self.tops[sections.clone()].fill(u32::MAX);
-        for &i in part {
-            let top = self.lows[i] + self.sizes[i];
-            self.tops[self.spans[i].clone()].iter_mut().for_each(|t| *t = top.min(*t));
-        }
-        self.cases[sections.clone()].fill(0);
-        self.under[sections.clone()].fill(0);
-        for &i in part {
-            let (low, span) = (self.lows[i], self.spans[i].clone());
-            let floors = &self.floors[span.clone()];
-            let top = self.tops[span.clone()].iter().fold(u32::MAX, |a, &b| a.min(b));
-            let fits_under = u32::from(top <= low);
-            let counts = self.cases[span.clone()].iter_mut().zip(&mut self.under[span]);
-            for ((cases, under), &floor) in counts.zip(floors) {
-                let is_lowest = u32::from(floor == low);
-                *cases += is_lowest;
-                *under += is_lowest & fits_under;
+        // Nothing fits under what is lowest in the section of the lowest end: there is always one.
+        let mut best: Option<([u32; 3], usize)> = None;
+        for s in sections.filter(|&s| self.left[s] > 0) {
+            let key = self.key(s);
+            if best.is_none_or(|(least, _)| key < least) && !self.fits_under(s) {
+                best = Some((key, s));
             }
         }
-        // The section of the lowest end is always one of them.
-        let open = sections.filter(|&s| self.left[s] > 0 && self.under[s] == 0);
-        open.min_by_key(|&s| {
-            let (floor, room) = (self.floors[s], self.capacity - self.floors[s] - self.left[s]);
-            let cases = self.cases[s] + u32::from(room > 0);
-            match self.pivot {
-                Pivot::Cases => [cases, room, 0],
-                Pivot::Low => [floor, cases, room],
-                Pivot::LowTight => [floor, room, cases],
-                Pivot::Tight => [room, cases, 0],
-            }
-        })
+        best.map(|(_, s)| s)
+    }
+
+    /// The lower, the rather a section is branched on.
+    fn key(&self, s: usize) -> [u32; 3] {
+        let (floor, room) = (self.floors[s], self.capacity - self.floors[s] - self.left[s]);
+        let cases = self.cases[s] + u32::from(room > 0);
+        match self.pivot {
+            Pivot::Cases => [cases, room, 0],
+            Pivot::Low => [floor, cases, room],
+            Pivot::LowTight => [floor, room, cases],
+            Pivot::Tight => [room, cases, 0],
+        }
+    }
+
+    /// Whether something that is left fits under one of the lowest items of a section.
+    fn fits_under(&self, s: usize) -> bool {
+        let floor = self.floors[s];
+        let mut lowest = self.members[s].iter().filter(|&&i| self.left_at[i][0] == floor);
+        lowest.any(|&i| self.tops[self.spans[i].clone()].iter().any(|&top| top <= floor))
     }
 
     /// The sections of a group.
@@ -366,17 +402,39 @@ impl<'a> Search<'a> {
         first..part.iter().map(|&i| self.spans[i].end).max().unwrap_or(first)
     }
 
-    fn find_floors(&mut self, part: &[usize], sections: Range<usize>) {
-        self.floors[sections].fill(u32::MAX);
-        for &i in part {
-            let low = self.lows[i];
-            self.floors[self.spans[i].clone()].iter_mut().for_each(|f| *f = low.min(*f));
+    /// Whether what is left fits between the floors, which are found, and the height.
+    fn fits(&mut self, sections: Range<usize>) -> bool {
+        for s in sections.clone().filter(|&s| std::mem::take(&mut self.stale[s])) {
+            let (mut floor, mut top, mut cases) = (u32::MAX, u32::MAX, 0);
+            for &i in &self.members[s] {
+                let [low, its_top] = self.left_at[i];
+                top = top.min(its_top);
+                cases = if low < floor { 1 } else { cases + u32::from(low == floor) };
+                floor = floor.min(low);
+            }
+            (self.floors[s], self.tops[s], self.cases[s]) = (floor, top, cases);
+        }
+        let over = |&s: &usize| self.left[s] > 0 && self.floors[s] + self.left[s] > self.capacity;
+        let Some(over) = sections.clone().find(over) else { return true };
+        for &i in self.members[over].iter().filter(|&&i| !self.placed[i]) {
+            self.blame[i] += 1;
+        }
+        false
+    }
+
+    /// Notes for the sections of an item that it can lie there, or could.
+    fn touch(&mut self, i: usize, low: u32) {
+        let (span, top) = (self.spans[i].clone(), low + self.sizes[i]);
+        let found = self.floors[span.clone()].iter().zip(&self.tops[span.clone()]);
+        for (stale, (&floor, &its_top)) in self.stale[span].iter_mut().zip(found) {
+            *stale |= low <= floor || top <= its_top;
         }
     }
 
-    /// Whether what is left fits between the floors and the height.
-    fn fits(&self, mut sections: Range<usize>) -> bool {
-        sections.all(|s| self.left[s] == 0 || self.floors[s] + self.left[s] <= self.capacity)
+    fn set_low(&mut self, i: usize, low: u32) {
+        self.touch(i, low.min(self.lows[i]));
+        (self.lows[i], self.keys[i]) = (low, key_of(i, low));
+        self.left_at[i] = [low, low + self.sizes[i]];
     }
 
     /// Places an item as low as it can lie; `false` if there is then no room for another.
@@ -386,6 +444,8 @@ impl<'a> Search<'a> {
             return false;
         }
         self.placed[i] = true;
+        self.touch(i, low);
+        self.left_at[i] = [u32::MAX; 2];
         self.stack.push(i);
         self.left[span].iter_mut().for_each(|left| *left -= size);
         (0..self.meets[i].len()).all(|at| {
@@ -415,37 +475,53 @@ impl<'a> Search<'a> {
             }
         }
         let sections = self.extent(part);
-        self.find_floors(part, sections.clone());
+        if !self.fits(sections) {
+            return false;
+        }
         // Below the floors is empty room: what fits there may as well lie there.
         let fits_below = |&(i, was): &(usize, u32)| {
             let top = was + self.sizes[i];
             self.floors[self.spans[i].clone()].iter().all(|&floor| floor >= top)
         };
-        self.fits(sections) && !self.raised[raised..].iter().any(fits_below)
+        !self.raised[raised..].iter().any(fits_below)
     }
 
     /// Notes that an item lies no lower; `false` if it then cannot lie anywhere.
     fn raise(&mut self, i: usize, low: u32) -> bool {
         self.raised.push((i, self.lows[i]));
-        if low > self.capacity || self.fixed[i].is_some_and(|fixed| fixed < low) {
+        let alignment = self.alignments[i];
+        let low = match alignment {
+            1 => low,
+            _ => low.checked_next_multiple_of(alignment).unwrap_or(u32::MAX),
+        };
+        let most = self.fixed[i].unwrap_or(self.capacity);
+        if low > most || low + self.sizes[i] > self.capacity {
+            self.blame[i] += 4;
             return false;
         }
-        let alignment = self.alignments[i];
-        self.lows[i] = if alignment == 1 { low } else { low.next_multiple_of(alignment) };
-        self.lows[i] + self.sizes[i] <= self.capacity
+        self.set_low(i, low);
+        true
     }
 
     /// Back to when so much had been raised and placed.
     fn undo(&mut self, raised: usize, placed: usize) {
         for i in self.stack.split_off(placed) {
             self.placed[i] = false;
+            self.touch(i, self.lows[i]);
+            self.left_at[i] = [self.lows[i], self.lows[i] + self.sizes[i]];
             let size = self.sizes[i];
             self.left[self.spans[i].clone()].iter_mut().for_each(|left| *left += size);
         }
         for (i, low) in self.raised.split_off(raised).into_iter().rev() {
-            self.lows[i] = low;
+            self.set_low(i, low);
         }
     }
+}
+
+/// What stands for an item that lies no lower than that.
+fn key_of(i: usize, low: u32) -> [u64; 2] {
+    let mixed = mix(u64::from(low) ^ mix(i as u64 + 1));
+    [mixed, mix(mixed.wrapping_add(0x9e37_79b9_7f4a_7c15))]
 }
 
 /// A number that looks random, from another; none comes from two.
