@@ -47,6 +47,20 @@ impl Attention {
     }
 }
 
+impl Attention {
+    /// Leaves the spans of these queries, which are then all.
+    pub fn narrow(&mut self, queries: Range<usize>) {
+        let mut start = 0;
+        let of_span = |span: Span| {
+            let own = start.max(queries.start)..span.queries.min(queries.end);
+            start = span.queries;
+            let some = own.start < own.end;
+            some.then(|| Span { queries: own.end - queries.start, keys: span.keys })
+        };
+        self.spans = std::mem::take(&mut self.spans).into_iter().filter_map(of_span).collect();
+    }
+}
+
 impl Rows {
     /// Of a softmax of the only operand, what is done to an element and the largest one.
     pub fn softmax(&self) -> Option<&Expr> {
@@ -171,6 +185,24 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_of_some_queries() {
+        let span = |queries: usize, keys: Range<usize>| Span { queries, keys };
+        let rows = Rows { stages: vec![], width: 9 };
+        let spans = vec![span(3, 0..3), span(6, 2..6), span(9, 4..9)];
+        let all = Attention { epilogue: None, rows, spans };
+        assert_eq!(all.pairs(9, 9), 9 + 12 + 15);
+        let narrowed = |queries: Range<usize>| {
+            let mut some = all.clone();
+            some.narrow(queries);
+            some.spans
+        };
+        assert_eq!(narrowed(0..9), all.spans);
+        assert_eq!(narrowed(2..7), [span(1, 0..3), span(4, 2..6), span(5, 4..9)]);
+        assert_eq!(narrowed(3..6), [span(3, 2..6)]);
+        assert_eq!(narrowed(7..8), [span(1, 4..9)]);
+    }
 
     #[test]
     fn shares_cover_the_work() {

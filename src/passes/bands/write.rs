@@ -259,8 +259,10 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
                 rows.end.saturating_sub(before + read.end.max(1).saturating_sub(1) * block + 1);
         }
         Op::Slice { starts, .. } => starts[axis.axis] = 0,
-        // Which queries are left is not worth asking.
-        Op::Attention(attention) => attention.spans.clear(),
+        // Matrices are all alike.
+        Op::Attention(attention) if axis.axis + 2 == node.ty.rank() => {
+            attention.narrow(rows.start * axis.unit..rows.end * axis.unit);
+        }
         Op::Winograd(Winograd { tile, stride, side: Side::Input { before, tiles } }) => {
             before[0] = before[0].saturating_sub(rows.start * *tile * *stride);
             tiles[0] = rows.len();
@@ -276,6 +278,7 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
         | Op::ArgReduce { .. }
         | Op::Rows(_)
         | Op::Contract(_)
+        | Op::Attention(_)
         | Op::Conv(_)
         | Op::Winograd(Winograd { side: Side::Output { .. }, .. })
         | Op::Pool(_)
