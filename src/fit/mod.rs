@@ -44,6 +44,9 @@ const FREE_TRIED: usize = 30;
 /// Each turn that must cost no time is to lower what is needed by one of so many parts.
 const FREE_PART: u64 = 4;
 
+/// Bands that nobody asked for make the arena lower by at least one of so many parts.
+const WORTH: u64 = 32;
+
 /// What is no time: a part of it all that cannot be measured.
 const FREE: f64 = 0.005;
 
@@ -177,8 +180,11 @@ pub fn fit(
         false => Some(lir::lower(&now.graph, options.clone())?),
     };
     let fits = |module: &Module| module.plan.arena_size <= limit;
-    let lower = |module: &Module| module.plan.arena_size < plain.plan.arena_size;
-    let (module, now) = match free.filter(|module| lower(module)) {
+    let worth = |module: &Module| {
+        let size = plain.plan.arena_size;
+        module.plan.arena_size <= size - size / WORTH
+    };
+    let (module, now) = match free.filter(|module| worth(module)) {
         Some(module) if fits(&module) => (module, now),
         None if fits(&plain) => return Ok(Fitted { graph, module: plain, price: None }),
         Some(_) | None => search.fit(now, &plain, limit)?,

@@ -192,6 +192,25 @@ fn moved_and_joined() {
     assert!(cuts > 20, "{cuts}");
 }
 
+/// Rows of a reshape that are parts of its operand's.
+#[test]
+fn repeated_rows() {
+    let mut b = Builder::new("upsampled");
+    let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 5, 4, 3]));
+    let c = Convolution { taps: 3, stride: 1, dilation: 1, border: [1, 1], groups: 1 };
+    let small = conv(&mut b, x, 4, &c);
+    let single = b.reshape(small, [1, 5, 1, 4, 1, 4]);
+    let each = b.broadcast(single, [1, 5, 2, 4, 3, 4]);
+    let each = b.unary(Unary::Neg, each);
+    let large = b.reshape(each, [1, 10, 12, 4]);
+    let y = conv(&mut b, large, 2, &c);
+    let graph = finish(b, y);
+    for graph in [graph.clone(), run(graph, Level::Speed, Filtering::Off, &Machine::AVX2)] {
+        let (_, largest) = check(&graph);
+        assert!(largest >= 6, "both convolutions: {largest}\n{graph}");
+    }
+}
+
 #[test]
 fn minimal_filtering() {
     let mut b = Builder::new("filtered");
