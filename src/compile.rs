@@ -221,7 +221,7 @@ fn lowered(
     let level = if plan.is_some() { Level::None } else { options.level };
     let mut mir = lower::expand(checked);
     if level != Level::None {
-        mir = integers::find(mir, options.dequantized);
+        mir = integers::find(mir, options.dequantized, machine);
     }
     let mir = passes::run(mir, level, options.filtering, machine);
     // Of the arena as the program sees it.

@@ -39,7 +39,7 @@ pub(crate) struct Args {
     bands: Bands,
     /// Products of numbers that DequantizeLinear has just made of 8-bit integers: sums of the integers where that
     /// is possible, or of the floats as written.
-    #[arg(long, value_enum, default_value_t = Quantized::Integers, value_name = "HOW")]
+    #[arg(long, value_enum, default_value_t = Quantized::Auto, value_name = "HOW")]
     dequantized: Quantized,
     /// The machine to compile for, as a target triple. [default: this one]
     #[arg(long, value_name = "TRIPLE")]
@@ -165,6 +165,8 @@ enum Bands {
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Quantized {
+    /// Sums of integers where that is faster.
+    Auto,
     /// Exact sums of 8-bit products, scaled once.
     Integers,
     /// Floats, rounded at every step.
@@ -212,6 +214,7 @@ impl Args {
         }
         options.level = if self.level == "0" { Level::None } else { Level::Speed };
         options.dequantized = match self.dequantized {
+            Quantized::Auto => Dequantized::Auto,
             Quantized::Integers => Dequantized::Integers,
             Quantized::Floats => Dequantized::Floats,
         };

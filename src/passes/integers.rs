@@ -12,6 +12,7 @@
 //! column, is needed only where `b - zero` has no room in `i8`. Views and padding between are done on the bytes.
 
 use super::rewrite::Rewriter;
+use crate::machine::Machine;
 use crate::mir::expr::Ref;
 use crate::mir::{
     Binary, Contract, Conv, Expr, Graph, Literal, Node, Op, Scalar, Value, Weights, eval,
@@ -26,17 +27,33 @@ use std::collections::BTreeMap;
 pub enum Dequantized {
     /// In floats, as the model says.
     Floats,
-    /// As sums of integers, where that is possible.
+    /// As sums of integers, where that is possible and faster.
     #[default]
+    Auto,
+    /// As sums of integers, where that is possible.
     Integers,
+}
+
+impl Dequantized {
+    /// Whether a product is one of integers, on a machine: those that add four products at a time are faster
+    /// for it, the others where they wait for the weights, which are a quarter as large.
+    fn is_for_integers(self, node: &Node, machine: &Machine) -> bool {
+        const FEW_ROWS: usize = 4;
+        let columns = node.ty.dims.last().copied().unwrap_or(1).max(1);
+        match self {
+            Dequantized::Floats => false,
+            Dequantized::Auto => machine.dots || node.ty.elements() / columns <= FEW_ROWS,
+            Dequantized::Integers => true,
+        }
+    }
 }
 
 /// Bytes of a known result that is computed here.
 const LARGEST: usize = 64 << 20;
 
 /// See the module's text. What is left of known integers that are dequantized is computed.
-pub fn find(graph: Graph, dequantized: Dequantized) -> Graph {
-    let graph = super::dce::eliminate(products(graph, dequantized));
+pub fn find(graph: Graph, dequantized: Dequantized, machine: &Machine) -> Graph {
+    let graph = super::dce::eliminate(products(graph, dequantized, machine));
     let mut r = Rewriter::new(&graph);
     for (old, node) in &graph.nodes {
         match dequantized_now(&graph, node) {
@@ -62,7 +79,7 @@ fn dequantized_now(graph: &Graph, node: &Node) -> Option<Tensor> {
 }
 
 /// The products that are found.
-fn products(graph: Graph, dequantized: Dequantized) -> Graph {
+fn products(graph: Graph, dequantized: Dequantized, machine: &Machine) -> Graph {
     let wanted = wanted(&graph);
     if wanted.values().all(|&w| !w) {
         return graph;
@@ -75,7 +92,7 @@ fn products(graph: Graph, dequantized: Dequantized) -> Graph {
             Op::Contract(Contract { weights: Weights::Plain, epilogue: None, .. })
             | Op::Conv(Conv { weights: Weights::Plain, epilogue: None, .. }) => {
                 let floats = node.ty.dtype == DType::F32;
-                let may = !floats || dequantized == Dequantized::Integers;
+                let may = !floats || dequantized.is_for_integers(node, machine);
                 if may { f.product(node) } else { None }
             }
             Op::Map(_) if wanted[old] && node.ty.dtype == DType::I8 && uses[old] > 0 => {
@@ -327,14 +344,22 @@ impl Finder<'_> {
             }
             Op::Pad { low, high, interior, value } => {
                 let left = self.left(node.operands[0])?;
-                let Zero::Known(zero) = left.zero else { return None };
-                let [low, high, interior] = [low, high, interior].map(Clone::clone);
-                if value.f64() != 0.0 || !(0..256).contains(&zero) {
+                let zero = match left.zero {
+                    Zero::Known(zero) => Some(zero),
+                    Zero::Given(..) => None,
+                };
+                if value.f64() != 0.0 || zero.is_some_and(|zero| !(0..256).contains(&zero)) {
                     return None;
                 }
-                let value = Literal::from_int(DType::U8, zero);
+                let [low, high, interior] = [low, high, interior].map(Clone::clone);
+                let value = Literal::from_int(DType::U8, zero.unwrap_or(0));
                 let op = Op::Pad { low, high, interior, value };
-                Left { source: self.same(op, left.source, node), ..left }
+                let padded = self.same(op, left.source, node);
+                let source = match left.zero {
+                    Zero::Known(_) => padded,
+                    Zero::Given(zero, by) => self.bordered(node, padded, zero, by),
+                };
+                Left { source, ..left }
             }
             op if op.is_view() => {
                 let left = self.left(node.operands[0])?;
@@ -344,6 +369,35 @@ impl Finder<'_> {
         };
         self.sources.insert(old, left);
         Some(left)
+    }
+
+    /// What was padded with a zero point that is known only when it runs, from what was padded with anything.
+    fn bordered(&mut self, node: &Node, padded: Value, zero: Value, by: i64) -> Value {
+        let Op::Pad { low, high, interior, .. } = &node.op else { return padded };
+        let [low, high, interior] = [low, high, interior].map(Clone::clone);
+        // The axes along which nothing is padded have one element.
+        let inside = &self.r.old.ty(node.operands[0]).dims;
+        let is_padded = |axis: usize| low[axis] + high[axis] + interior[axis] > 0;
+        let of = |dims: &[usize]| -> Vec<usize> {
+            dims.iter().enumerate().map(|(i, &d)| if is_padded(i) { d } else { 1 }).collect()
+        };
+        let (inside, outside) = (of(inside), of(&node.ty.dims));
+        let ty = Type::new(DType::Bool, inside);
+        let count = ty.elements();
+        let ones = Tensor::from_ints(ty, std::iter::repeat_n(1, count));
+        let value = Literal::from_int(DType::Bool, 0);
+        let pad = Op::Pad { low, high, interior, value };
+        let mask = eval::op(&pad, &[&ones], &Type::new(DType::Bool, outside));
+        let mask = self.constant(mask);
+        let mut e = Expr::new();
+        let zero_of = e.operand(2);
+        let whole = e.cast(DType::I32, zero_of);
+        let by = e.literal(DType::I32, by as f64);
+        let sum = e.binary(Binary::Add, whole, by);
+        let border = e.cast(DType::U8, sum);
+        let (is_inside, number) = (e.operand(0), e.operand(1));
+        e.select(is_inside, number, border);
+        self.map(e, vec![mask, padded, zero], node.ty.with_dtype(DType::U8), node)
     }
 
     /// A node as it was, of bytes.
@@ -655,7 +709,6 @@ fn plan_scale(scale: &Tensor, dims: &[usize]) -> Option<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Machine;
     use crate::mir::verify::verify;
     use crate::mir::{Builder, Output, Role, Unary};
     use crate::passes::{Filtering, Level, run};
@@ -712,7 +765,7 @@ mod tests {
         let graph = b.finish(vec![Output { name: "y".into(), value: y }]);
         verify(&graph).unwrap();
         let expected = eval::graph(&graph, inputs)[0].f64s();
-        let found = find(graph, Dequantized::Integers);
+        let found = find(graph, Dequantized::Integers, &Machine::AVX2);
         verify(&found).unwrap();
         for machine in [Machine::AVX2, Machine::AVX512, Machine::CLIF.scalar()] {
             let all = run(found.clone(), Level::Speed, Filtering::Auto, &machine);
@@ -820,6 +873,24 @@ mod tests {
         }
     }
 
+    /// A border of a zero point that the run knows.
+    #[test]
+    fn given_zero_points_are_padded() {
+        for (dtype, groups, outputs) in [(DType::U8, 1, 3), (DType::I8, 2, 8), (DType::I8, 4, 4)] {
+            let mut b = Builder::new("border");
+            let x = b.input("x", Role::Input, Type::new(dtype, [1, 5, 6, 4]));
+            let zero = b.input("zero", Role::Input, Type::scalar(dtype));
+            let a = shift(&mut b, x, zero, None);
+            let a = b.pad(a, &[0, 1, 0, 0], &[0, 2, 1, 0], 0.0);
+            let w = b.constant(noise(DType::U8, &[3, 2, 4 / groups, outputs], 3));
+            let w_zero = b.constant(noise(DType::U8, &[], 4));
+            let w = shift(&mut b, w, w_zero, None);
+            let y = b.conv(a, w, &[1, 1], &[1, 1], groups);
+            let inputs = [noise(dtype, &[1, 5, 6, 4], 5), noise(dtype, &[], 9)];
+            same(b, y, &inputs, 0.0);
+        }
+    }
+
     #[test]
     fn sums_that_are_long_or_unknown_stay() {
         let mut b = Builder::new("other");
@@ -844,7 +915,9 @@ mod tests {
         let w = shift(&mut b, w, zero, Some(scale));
         let y = b.contract(a, w);
         let graph = b.finish(vec![Output { name: "y".into(), value: y }]);
-        let graph = find(graph, Dequantized::Floats);
+        let dots = Machine { dots: true, ..Machine::AVX2 };
+        assert_eq!(count(&find(graph.clone(), Dequantized::Auto, &dots)), (1, 0));
+        let graph = find(graph, Dequantized::Floats, &dots);
         assert_eq!(count(&graph), (0, 1));
         let known =
             |n: &Node| matches!(n.op, Op::Contract(_)) && graph.constant(n.operands[1]).is_some();

@@ -35,7 +35,7 @@ pub(crate) fn all(random: u64, converts: bool) -> Vec<Case> {
     let mut cases = operations::cases();
     cases.extend(programs::cases());
     cases.extend(functions::cases(1 << 16));
-    cases.extend(steps::cases(random * 4));
+    cases.extend(steps::cases(random * 4, converts));
     cases.extend((0..random).map(|seed| random::case(seed, converts)));
     cases
 }

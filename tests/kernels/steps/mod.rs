@@ -18,9 +18,10 @@ use rlx_aot::mir::{Attention, Scalar, Side, Span, Winograd, quads};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 
-/// So many random steps.
-pub(crate) fn cases(count: u64) -> Vec<Case> {
-    (0..count).map(case).chain((0..count / 6).map(case_of_bytes)).collect()
+/// So many random steps; see `Target::converts`.
+pub(crate) fn cases(count: u64, converts: bool) -> Vec<Case> {
+    let of_bytes = (0..count / 6).map(|seed| case_of_bytes(seed, converts));
+    (0..count).map(case).chain(of_bytes).collect()
 }
 
 /// What one step is tested with.
@@ -323,10 +324,10 @@ fn case(seed: u64) -> Case {
     tried(seed, trial, r)
 }
 
-fn case_of_bytes(seed: u64) -> Case {
+fn case_of_bytes(seed: u64, converts: bool) -> Case {
     let mut r = Random(seed);
     let kinds = [contract_of_bytes, conv_of_bytes];
-    let trial = kinds[seed as usize % kinds.len()](&mut r);
+    let trial = kinds[seed as usize % kinds.len()](&mut r, converts);
     tried(seed, trial, r)
 }
 

@@ -340,8 +340,9 @@ fn finish_bytes(
     r: &mut Random,
     dims: &[usize],
     operands: &mut Vec<Placed>,
+    converts: bool,
 ) -> (Option<Expr>, DType) {
-    if r.chance(40) {
+    if r.chance(40) || !converts {
         return (epilogue(r, DType::I32, dims, operands), DType::I32);
     }
     let to = r.pick(&[DType::U8, DType::I8]);
@@ -361,7 +362,7 @@ fn finish_bytes(
     (Some(e), to)
 }
 
-pub(super) fn contract_of_bytes(r: &mut Random) -> Trial {
+pub(super) fn contract_of_bytes(r: &mut Random, converts: bool) -> Trial {
     let batch = if r.chance(70) { vec![] } else { vec![1 + r.below(3)] };
     let (m, k, n) = (r.extent(), r.extent(), r.extent());
     let a = bytes(r, DType::U8, &[&batch[..], &[m, k]].concat());
@@ -380,7 +381,7 @@ pub(super) fn contract_of_bytes(r: &mut Random) -> Trial {
     };
     let mut operands = vec![a, b];
     let dims = [&batch[..], &[m, n]].concat();
-    let (epilogue, ty) = finish_bytes(r, &dims, &mut operands);
+    let (epilogue, ty) = finish_bytes(r, &dims, &mut operands, converts);
     let contract = Contract { weights, epilogue, backwards: r.below(2) == 0 };
     Trial {
         op: Op::Contract(contract.clone()),
@@ -392,7 +393,7 @@ pub(super) fn contract_of_bytes(r: &mut Random) -> Trial {
     }
 }
 
-pub(super) fn conv_of_bytes(r: &mut Random) -> Trial {
+pub(super) fn conv_of_bytes(r: &mut Random, converts: bool) -> Trial {
     let spatial = r.pick(&[1, 2, 2, 2, 3]);
     let taps: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 2, 3, 4])).collect();
     let strides: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 2, 3])).collect();
@@ -436,7 +437,7 @@ pub(super) fn conv_of_bytes(r: &mut Random) -> Trial {
     let outputs: Vec<usize> = outputs.collect();
     let dims = [&[n][..], &outputs, &[groups * outside]].concat();
     let mut operands = vec![x, w];
-    let (epilogue, ty) = finish_bytes(r, &dims, &mut operands);
+    let (epilogue, ty) = finish_bytes(r, &dims, &mut operands, converts);
     conv.epilogue = epilogue;
     Trial {
         op: Op::Conv(conv.clone()),
