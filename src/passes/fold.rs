@@ -63,8 +63,8 @@ fn inlined(graph: &Graph, expr: &Expr, operands: &[Value], ty: &Type) -> (Expr, 
     };
     let mut literals: Vec<Option<Literal>> = operands.iter().map(|&v| literal(v)).collect();
     let left = |literals: &[Option<Literal>]| {
-        let kept = operands.iter().zip(literals).filter(|(_, l)| l.is_none());
-        kept.fold(Some(vec![]), |dims, (&v, _)| broadcast(&dims?, &graph.ty(v).dims))
+        let mut kept = operands.iter().zip(literals).filter(|(_, l)| l.is_none());
+        kept.try_fold(vec![], |dims, (&v, _)| broadcast(&dims, &graph.ty(v).dims))
     };
     if left(&literals).as_ref() != Some(&ty.dims) {
         literals.fill(None);

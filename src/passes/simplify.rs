@@ -166,7 +166,7 @@ fn without_broadcasts(graph: &Graph, mut operands: Vec<Value>, dims: &[usize]) -
             continue;
         }
         let old = std::mem::replace(&mut operands[i], node.operands[0]);
-        let left = operands.iter().fold(Some(vec![]), |d, &v| broadcast(&d?, &graph.ty(v).dims));
+        let left = operands.iter().try_fold(vec![], |d, &v| broadcast(&d, &graph.ty(v).dims));
         if left.as_deref() != Some(dims) {
             operands[i] = old;
         }

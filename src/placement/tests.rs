@@ -101,7 +101,7 @@ fn packings_without_room_are_found() {
         while blocks.len() < 40 {
             let at = (noise(&mut state) % blocks.len() as u64) as usize;
             let (first, behind, low, high) = blocks[at];
-            if noise(&mut state) % 2 == 0 && behind - first > 1 {
+            if noise(&mut state).is_multiple_of(2) && behind - first > 1 {
                 let cut = first + 1 + noise(&mut state) as i64 % (behind - first - 1);
                 blocks[at].1 = cut;
                 blocks.push((cut, behind, low, high));

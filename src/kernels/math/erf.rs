@@ -45,6 +45,7 @@ pub fn erf(b: &mut Builder, x: Value) -> Value {
 
 /// The error function, within 6 ulp and in half the time: for sums with 1, which lose more than that.
 /// (A rational minimax fit, of Eigen and XLA.)
+#[expect(clippy::approx_constant, reason = "a coefficient of a fit, which is near a constant")]
 pub fn erf_for_sums(b: &mut Builder, x: Value) -> Value {
     if b.type_of(x) == Type::F64 {
         return erf(b, x);

@@ -236,9 +236,9 @@ fn interleaving(rows: usize, lanes: i64) -> (Vec<(usize, u32)>, Vec<usize>) {
     let mut lane_places: Vec<usize> = (row_bits..row_bits + lane_bits).collect();
     let mut row_places: Vec<usize> = (0..row_bits).collect();
     let mut swaps = vec![];
-    for bit in 0..lane_bits {
+    for (bit, lane_place) in lane_places.iter_mut().enumerate() {
         if let Some(row) = row_places.iter().position(|&place| place == bit) {
-            std::mem::swap(&mut row_places[row], &mut lane_places[bit]);
+            std::mem::swap(&mut row_places[row], lane_place);
             swaps.push((1 << row, 1 << bit));
         }
     }

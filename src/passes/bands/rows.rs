@@ -190,7 +190,7 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
             let part = |&value: &Value| {
                 let extent = graph.ty(value).dims[axis];
                 let window = Window::moved(-((before / unit) as i64));
-                let fits = before % unit == 0 && extent % unit == 0;
+                let fits = before.is_multiple_of(unit) && extent.is_multiple_of(unit);
                 before += extent;
                 fits.then_some(Source::Rows(rows, window))
             };
