@@ -4,7 +4,7 @@
 //!
 //! Weights are transformed here, in 64 bits, and rounded once. A zero border around the input is left to
 //! the transformation. The image is cut into bands of rows of tiles, one after the other, so that what lies
-//! between the three stays in the cache, and needs no room that the model does not need elsewhere.
+//! between the three stays in the cache, and needs little room that the model does not need elsewhere.
 //!
 //! All three are one step ([`Side::Both`]) where the weights stay in the cache for all blocks: threads
 //! share blocks, and each reads what it wrote itself. Else they are three steps, and threads share the
@@ -21,7 +21,7 @@ use crate::mir::{Contract, Conv, Graph, Node, Op, Value, Weights};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use cranelift_entity::SecondaryMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module's text.
 pub fn filter(graph: Graph, machine: &Machine) -> Graph {
@@ -31,7 +31,8 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
     let mut transformed: BTreeMap<(Value, usize, usize, usize), Value> = BTreeMap::new();
     for (old, node) in &graph.nodes {
         let case = Case::new(&graph, &uses, node);
-        let plan = case.as_ref().and_then(|case| case.plan(machine, room.beside(old)));
+        let plan =
+            case.as_ref().and_then(|case| case.plan(machine, room.beside(old), room.most / 4));
         let (Some(case), Some(plan)) = (case, plan) else {
             r.copy(old);
             continue;
@@ -192,8 +193,8 @@ impl<'a> Case<'a> {
     }
 
     /// The best plan, if it is better than none. What it keeps between its steps should fit into `room`
-    /// bytes.
-    fn plan(&self, machine: &Machine, room: u64) -> Option<Plan> {
+    /// bytes, or, where threads share it better as one step, into `slack` bytes.
+    fn plan(&self, machine: &Machine, room: u64, slack: u64) -> Option<Plan> {
         let mut best: Option<(f64, Plan)> = None;
         let tiles: &[usize] = if self.stride == 1 { &[4, 2, 6] } else { &[4, 2] };
         for &tile in tiles {
@@ -208,7 +209,10 @@ impl<'a> Case<'a> {
             });
             for plan in bands.chain(parts) {
                 // The lowest bands must do if nothing fits.
-                let fits = self.between(plan) <= room || plan.block[0] == 1 && !plan.whole;
+                let fits = match plan.whole {
+                    true => self.between(plan) <= room.max(slack),
+                    false => self.between(plan) <= room || plan.block[0] == 1,
+                };
                 let cost = match plan.whole {
                     _ if !fits => continue,
                     true => self.cost_as_one(machine, plan),
@@ -412,8 +416,9 @@ impl<'a> Case<'a> {
     }
 }
 
-/// How much memory the values of a graph need in its own order, roughly: every value that is no view by
-/// itself, from where it is computed to its last use.
+/// How much memory the values of a graph need in its own order, roughly: every value that has memory of its
+/// own, from where it is computed to its last use. Others lie in their operands' (views, and what
+/// has a border), or their operands in theirs (concatenations).
 struct Room {
     /// Bytes that are alive at each node.
     alive: Vec<u64>,
@@ -423,23 +428,40 @@ struct Room {
 impl Room {
     fn new(graph: &Graph) -> Room {
         let count = graph.nodes.len();
-        let mut root: Vec<usize> = (0..count).collect();
+        // The values whose memory each one has.
+        let mut roots: Vec<BTreeSet<usize>> = Vec::with_capacity(count);
         let mut last: Vec<usize> = (0..count).collect();
+        let shares = |op: &Op| op.is_view() || matches!(op, Op::Pad { .. } | Op::Concat { .. });
         for (at, node) in graph.nodes.values().enumerate() {
-            if let Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast = node.op {
-                root[at] = root[node.operands[0].as_u32() as usize];
-            }
-            node.operands.iter().for_each(|v| last[root[v.as_u32() as usize]] = at);
+            let operands = node.operands.iter().map(|v| &roots[v.as_u32() as usize]);
+            let operands: BTreeSet<usize> = operands.flatten().copied().collect();
+            operands.iter().for_each(|&root| last[root] = at);
+            roots.push(if shares(&node.op) { operands } else { BTreeSet::from([at]) });
         }
         for output in &graph.outputs {
-            last[root[output.value.as_u32() as usize]] = count;
+            roots[output.value.as_u32() as usize].iter().for_each(|&root| last[root] = count);
         }
+        let in_place = |at: usize| {
+            let node = &graph.nodes[Value::from_u32(at as u32)];
+            let operands = match &node.op {
+                Op::Map(_) | Op::Rows(_) => &node.operands[..],
+                Op::Contract(_) | Op::Conv(_) => node.operands.get(2..).unwrap_or_default(),
+                _ => &[],
+            };
+            operands.iter().any(|&v| {
+                let at_once = roots[v.as_u32() as usize].iter().all(|&root| last[root] == at);
+                let temporary = !matches!(graph.nodes[v].op, Op::Input { .. } | Op::Constant(_));
+                at_once && temporary && graph.ty(v).bytes() == node.ty.bytes()
+            })
+        };
         let mut change = vec![0i64; count + 2];
         for (at, node) in graph.nodes.values().enumerate() {
-            let (bytes, from, to) = match node.op {
+            let (bytes, from, to) = match &node.op {
                 Op::Constant(_) => continue,
                 Op::Input { .. } => (node.ty.bytes(), 0, count),
-                _ if root[at] != at => continue,
+                op if shares(op) => continue,
+                // It may lie where an operand does that nobody needs any more.
+                _ if in_place(at) => (node.ty.bytes(), (at + 1).min(last[at]), last[at]),
                 _ => (node.ty.bytes(), at, last[at]),
             };
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX >> 16);
