@@ -21,7 +21,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("fit", &["error", "lir", "machine", "mir", "passes"]),
     ("kir", &["machine", "types"]),
     ("kernels", &["error", "kir", "lir", "machine", "tensor", "types"]),
-    ("codegen", &["error", "kir", "lir", "machine", "types"]),
+    ("codegen", &["error", "kir", "lir", "machine", "tensor", "types"]),
     ("interp", &["error", "hir", "lir", "mir", "ops", "tensor", "types"]),
     ("report", &["codegen", "lir", "types"]),
     (
