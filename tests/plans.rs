@@ -328,6 +328,33 @@ fn random_graphs_with_states() {
     }
 }
 
+/// What works in the place of a slice leaves alone what waits beside it.
+#[test]
+fn slices_leave_their_neighbours() {
+    let rows = |mir: &mut Builder, name: &str, rows: usize| {
+        mir.input(name, Role::Input, Type::new(DType::F32, [rows, 3]))
+    };
+    // A concatenation that is copied together where another one waits.
+    let mut mir = Builder::new("m");
+    let [x, p, q] = ["x", "p", "q"].map(|name| rows(&mut mir, name, 2));
+    let first = mir.unary(Unary::Exp, x);
+    let both = mir.concat(&[p, q], 0);
+    let last = mir.slice(both, &[2, 0], &[2, 3], &[1, 1]);
+    let last = mir.unary(Unary::Neg, last);
+    let y = mir.concat(&[first, last], 0);
+    check(&mir.finish(vec![Output { name: "y".into(), value: y }]), 1);
+    // A product that lies where its operand does.
+    let mut mir = Builder::new("m");
+    let x = rows(&mut mir, "x", 4);
+    let w = rows(&mut mir, "w", 3);
+    let x = mir.unary(Unary::Exp, x);
+    let [first, last] = [0, 2].map(|row| mir.slice(x, &[row, 0], &[2, 3], &[1, 1]));
+    let first = mir.contract(first, w);
+    let last = mir.unary(Unary::Neg, last);
+    let y = mir.concat(&[first, last], 0);
+    check(&mir.finish(vec![Output { name: "y".into(), value: y }]), 1);
+}
+
 #[test]
 fn random_graphs() {
     for seed in 0..400 {

@@ -359,7 +359,9 @@ impl<'a> Homes<'a> {
                 }
                 if node.op.is_view() {
                     if !shows_once(self.graph, user) {
-                        open.extend(is_block(node).then_some((user, true)));
+                        // What is copied together is not written by one step, at one time.
+                        let is_slice = is_block(node) && self.ops[root].is_some();
+                        open.extend(is_slice.then_some((user, true)));
                         continue;
                     }
                     let order = (!is_slice).then(|| self.pull_back(root, user, dense(user)));
@@ -525,6 +527,10 @@ impl<'a> Homes<'a> {
         if low < 0 || end > self.buffers[access.buffer].bytes {
             return false;
         }
+        if self.is_spread[access.buffer] && self.graph.nodes[root].op.is_view() {
+            // What it is copied from may lie there, and be needed for longer.
+            return false;
+        }
         let now = self.position[root];
         let between = |&&value: &&Value| {
             let at = self.position[value];
@@ -536,19 +542,16 @@ impl<'a> Homes<'a> {
             || !others.any(|&value| self.access(value).is_some_and(|a| a.overlaps(access)))
     }
 
-    /// Whether something is written over what a user reads of a root before it has read it, or by that user in
-    /// another order.
-    fn is_overwritten(&self, root: Value, user: Value, read: &Access) -> bool {
+    /// Whether something is written over what a user reads of a root before it has read it, or by that user
+    /// without working in place.
+    fn is_overwritten(&self, root: Value, user: Value, read: &Access, in_place: bool) -> bool {
         let written = &self.written[read.buffer];
         let (now, then) = (self.position[root], self.position[user]);
         written.len() > WRITTEN
             || written.iter().any(|&value| {
                 let at = self.position[value];
-                let before = now < at && (at < then || value == user);
-                before
-                    && self.access(value).is_some_and(|access| {
-                        access.overlaps(read) && !(value == user && access.same(read))
-                    })
+                let before = now < at && (at < then || value == user && !in_place);
+                before && self.access(value).is_some_and(|access| access.overlaps(read))
             })
     }
 
@@ -583,9 +586,9 @@ impl<'a> Homes<'a> {
             return None;
         }
         // What works in the place of a slice may come before others that read it.
-        let readable = |user: Value, access: &Access| match candidate.spread {
-            true => !self.is_overwritten(root, user, access),
-            false => self.position[user] < candidate.until,
+        let readable = |user: Value, access: &Access, in_place: bool| match candidate.spread {
+            true => !self.is_overwritten(root, user, access, in_place),
+            false => self.position[user] < candidate.until || in_place,
         };
         let mut cost = self.refused_windows(root, &candidate.access)
             + self.reordered_windows(root, &candidate.access);
@@ -621,7 +624,7 @@ impl<'a> Homes<'a> {
                 if node.op.is_view() {
                     match view(node, &access).filter(|_| self.options.alias) {
                         Some(access) => open.push((user, access)),
-                        None if readable(user, &access) => cost += bytes(user),
+                        None if readable(user, &access, false) => cost += bytes(user),
                         None => return None,
                     }
                     continue;
@@ -633,20 +636,17 @@ impl<'a> Homes<'a> {
                     if window.is_some_and(|w| w.same(&access)) {
                         continue;
                     }
-                    if !readable(user, &access) {
+                    if !readable(user, &access, false) {
                         return None;
                     }
                     cost += bytes(value);
                     continue;
                 };
                 let read = access.broadcast(&operand_dims(self.graph, user, index));
-                let works_in_place = (candidate.in_place == Some(user) || candidate.spread)
+                let in_place = (candidate.in_place == Some(user) || candidate.spread)
                     && op.in_place(index)
                     && read.same(&place.access);
-                if works_in_place && !candidate.spread {
-                    continue;
-                }
-                if !readable(user, &read) {
+                if !readable(user, &read, in_place) {
                     return None;
                 }
                 refused |= !accepts(op, index, &read);
