@@ -15,7 +15,7 @@ use super::rewrite::Rewriter;
 use crate::machine::Machine;
 use crate::mir::expr::Ref;
 use crate::mir::{
-    Binary, Contract, Conv, Expr, Graph, Literal, Node, Op, Scalar, Value, Weights, eval,
+    Binary, Contract, Conv, Expr, Graph, Literal, Node, Op, Scalar, Unary, Value, Weights, eval,
 };
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
@@ -165,7 +165,9 @@ fn shifted(graph: &Graph, node: &Node, expr: &Expr) -> Option<Shifted> {
             Scalar::Binary(Binary::Sub, a, b) => {
                 let bytes = bare(a)?;
                 let zero = match expr.nodes[b as usize] {
-                    Scalar::Literal(literal) => Number::Literal(literal),
+                    Scalar::Literal(zero) if zero.f64().fract() != 0.0 => return None,
+                    Scalar::Literal(zero) if zero.f64().abs() > 255.0 => return None,
+                    Scalar::Literal(zero) => Number::Literal(zero),
                     _ => Number::Operand(bare(b)?),
                 };
                 Some(Shifted { bytes, zero: Some(zero), scale: None })
@@ -185,10 +187,12 @@ fn shifted(graph: &Graph, node: &Node, expr: &Expr) -> Option<Shifted> {
     let last = expr.nodes.len().checked_sub(1)?;
     let found = form(expr, Ref::try_from(last).ok()?, &is_byte)?;
     let dtype = if found.scale.is_some() { DType::F32 } else { DType::I32 };
-    // The types in between are those of the result.
+    // The types in between are those of the result: differences of bytes would wrap in theirs.
     let types: Vec<DType> = node.operands.iter().map(|&v| graph.ty(v).dtype).collect();
-    let exact = expr.types(&types)?.into_iter().all(|ty| {
-        matches!(ty, DType::U8 | DType::I8 | DType::I32) || ty == DType::F32 && dtype == ty
+    let types = expr.types(&types)?;
+    let exact = expr.nodes.iter().zip(types).all(|(scalar, ty)| match ty {
+        DType::U8 | DType::I8 => matches!(scalar, Scalar::Operand(_)),
+        ty => ty == DType::I32 || ty == DType::F32 && dtype == ty,
     });
     (exact && node.ty.dtype == dtype && graph.ty(node.operands[found.bytes]).dims == node.ty.dims)
         .then_some(found)
@@ -510,8 +514,8 @@ impl Finder<'_> {
     }
 }
 
-/// What quantizes to `i8`, `i8(Min(Max(x + zero, -128), 127))` with a known zero point, to `u8` and a zero point that
-/// is 128 more.
+/// What quantizes to `i8`, `i8(Min(Max(Round(x) + zero, -128), 127))` with a known zero point, to `u8` and a zero
+/// point that is 128 more.
 fn saturated(graph: &Graph, node: &Node, expr: &Expr) -> Option<Expr> {
     let at = |a: Ref| expr.nodes[a as usize];
     let is = |a: Ref, value: f64| at(a) == Scalar::Literal(Literal::from_f64(DType::F32, value));
@@ -519,7 +523,12 @@ fn saturated(graph: &Graph, node: &Node, expr: &Expr) -> Option<Expr> {
     let Scalar::Binary(Binary::Min, above, high) = at(inside) else { return None };
     let Scalar::Binary(Binary::Max, sum, low) = at(above) else { return None };
     let Scalar::Binary(Binary::Add, x, zero) = at(sum) else { return None };
-    if !is(high, 127.0) || !is(low, -128.0) {
+    let rounded = match at(x) {
+        Scalar::Cast(DType::F32, a) => at(a),
+        x => x,
+    };
+    // Only of whole numbers: others are cut towards zero.
+    if !is(high, 127.0) || !is(low, -128.0) || !matches!(rounded, Scalar::Unary(Unary::Round, _)) {
         return None;
     }
     let zero = match at(zero) {
@@ -533,6 +542,9 @@ fn saturated(graph: &Graph, node: &Node, expr: &Expr) -> Option<Expr> {
         },
         _ => return None,
     };
+    if zero.fract() != 0.0 {
+        return None;
+    }
     let mut out = expr.clone();
     let mut sum = x;
     if zero != -128.0 {
@@ -636,8 +648,8 @@ impl Plan {
             }
             _ => (1, outer.iter().product::<usize>(), vec![columns]),
         };
-        // Sums of floats that become sums of integers must have room.
-        let room = depth.checked_mul(255 * 128).is_some_and(|most| most < 1 << 31);
+        // Sums of floats that become sums of integers must have room: of products of differences of bytes.
+        let room = depth.checked_mul(255 * 255).is_some_and(|most| most < 1 << 31);
         if depth * columns == 0 || right.scale.is_some() && !room {
             return None;
         }
@@ -710,7 +722,7 @@ fn plan_scale(scale: &Tensor, dims: &[usize]) -> Option<Tensor> {
 mod tests {
     use super::*;
     use crate::mir::verify::verify;
-    use crate::mir::{Builder, Output, Role, Unary};
+    use crate::mir::{Builder, Output, Role};
     use crate::passes::{Filtering, Level, run};
 
     /// Integers that look random, in the range of their type.
@@ -889,6 +901,42 @@ mod tests {
             let inputs = [noise(dtype, &[1, 5, 6, 4], 5), noise(dtype, &[], 9)];
             same(b, y, &inputs, 0.0);
         }
+    }
+
+    /// What becomes an integer without being rounded is cut towards zero; differences of bytes wrap as such.
+    #[test]
+    fn conversions_stay_what_they_are() {
+        let mut b = Builder::new("cut");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [2, 3]));
+        let mut e = Expr::new();
+        let x_of = e.operand(0);
+        let [zero, low, high] = [0.0, -128.0, 127.0].map(|v| e.literal(DType::F32, v));
+        let sum = e.binary(Binary::Add, x_of, zero);
+        let above = e.binary(Binary::Max, sum, low);
+        let inside = e.binary(Binary::Min, above, high);
+        e.cast(DType::I8, inside);
+        let q = b.map(e, &[x]);
+        let none = b.scalar(DType::I8, 0.0);
+        let a = shift(&mut b, q, none, None);
+        let w = b.constant(noise(DType::I8, &[3, 4], 3));
+        let w = shift(&mut b, w, none, None);
+        let y = b.contract(a, w);
+        let x = Tensor::from_f32s([2, 3], &[-0.5, -3.7, 2.9, 200.5, -200.0, 0.4]);
+        same(b, y, &[x], 0.0);
+
+        let mut b = Builder::new("wrap");
+        let x = b.input("x", Role::Input, Type::new(DType::U8, [2, 3]));
+        let zero = b.scalar(DType::U8, 100.0);
+        let mut e = Expr::new();
+        let [x_of, zero_of] = [0, 1].map(|n| e.operand(n));
+        let difference = e.binary(Binary::Sub, x_of, zero_of);
+        e.cast(DType::I32, difference);
+        let a = b.map(e, &[x, zero]);
+        let w = b.constant(noise(DType::I8, &[3, 4], 3));
+        let none = b.scalar(DType::I8, 0.0);
+        let w = shift(&mut b, w, none, None);
+        let y = b.contract(a, w);
+        same(b, y, &[noise(DType::U8, &[2, 3], 1)], 0.0);
     }
 
     #[test]
