@@ -109,7 +109,7 @@ pub(crate) struct Args {
     /// Make a new plan, or keep the one in the file (RLX modules have one).
     #[arg(long, value_enum, default_value_t = Plan::New)]
     plan: Plan,
-    /// How many steps (looks at a tensor, about 50 ns each) the search for a smaller arena may take, where
+    /// How many steps (looks at a tensor, about 80 ns each) the search for a smaller arena may take, where
     /// it is not known to be the smallest. [default: 1000000]
     #[arg(long, value_name = "STEPS")]
     pub(crate) plan_budget: Option<u64>,
@@ -321,7 +321,7 @@ impl Args {
     }
 }
 
-/// The second memory that `NAME=BYTES` means.
+/// The second memory that `NAME=BYTES[,keep]` means.
 fn region(text: &str) -> Result<Region, ErrorKind> {
     let wrong = || ErrorKind::usage(format!("--region {text}")).help("write --region fast=256K");
     let (text, keeps) = match text.split_once(',') {

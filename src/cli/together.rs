@@ -48,7 +48,7 @@ pub(crate) fn run(args: &build::Args, name: &str, quiet: bool) -> Outcome {
     let missing = asked.find(|state| !states.contains(state));
     if let Some((input, to)) = missing {
         let kind =
-            ErrorKind::usage(format!("--state {input}={to}: no model has an input \"{input}\""));
+            ErrorKind::usage(format!("state {input}={to}: no model has an input \"{input}\""));
         return Err(kind.into());
     }
     progress.phase("compiling");

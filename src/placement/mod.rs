@@ -29,7 +29,7 @@ use sections::Sections;
 /// How much is done for a good answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Effort {
-    /// Looks at an item, about 50 ns each, that the search may take.
+    /// Looks at an item, about 80 ns each, that the search may take.
     pub steps: u64,
     /// A height that is low enough: no lower one is searched for.
     pub enough: u64,
