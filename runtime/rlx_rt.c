@@ -222,23 +222,26 @@ static void clear_states(const rlx_instance *instance) {
 
 static void fill_guards(const rlx_instance *instance, const rlx_tensor *tensors, uint32_t count) {
   for (uint32_t i = 0; i < count; i++) {
-    unsigned char *end = (unsigned char *)instance->arena + (tensors[i].offset & ~RLX_OUTSIDE) + tensors[i].bytes;
     uint64_t guard = guard_of(instance->model, &tensors[i]);
     if (guard != 0)
-      fill(end, RLX_GUARD, guard);
+      fill((unsigned char *)instance->arena + tensors[i].offset + tensors[i].bytes, RLX_GUARD, guard);
   }
+}
+
+/* Whether a tensor lies where an input does. */
+static bool is_input(const rlx_model *model, const rlx_tensor *tensor) {
+  for (uint32_t i = 0; i < model->input_count; i++)
+    if (model->inputs[i].offset == tensor->offset && model->inputs[i].bytes != 0)
+      return true;
+  return false;
 }
 
 /* Behind the outputs that are no inputs: their memory was others' before they were written. */
 static void refill_guards(const rlx_instance *instance) {
   const rlx_model *model = instance->model;
-  for (uint32_t i = 0; HAS(model, guard) && i < model->output_count; i++) {
-    uint32_t input = 0;
-    while (input < model->input_count && model->inputs[input].offset != model->outputs[i].offset)
-      input++;
-    if (input == model->input_count)
+  for (uint32_t i = 0; HAS(model, guard) && i < model->output_count; i++)
+    if (!is_input(model, &model->outputs[i]))
       fill_guards(instance, &model->outputs[i], 1);
-  }
 }
 
 /* Where the pointer to a tensor outside of the arena is. */

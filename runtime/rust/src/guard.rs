@@ -39,11 +39,11 @@ impl Model {
         if self.guard() == 0 {
             return Err(Error::NoGuards);
         }
-        let whole = |tensor: &&Tensor| {
+        let overrun = |tensor: &&Tensor| {
             let guard = guard_of(self, tensor).unwrap_or_default();
             self.bytes()[guard].iter().any(|&byte| byte != FILLED)
         };
-        match self.guarded().find(whole) {
+        match self.guarded().find(overrun) {
             Some(tensor) => Err(Error::Guard { name: tensor.name.to_string() }),
             None => Ok(()),
         }
@@ -56,7 +56,8 @@ impl Model {
         }
         for i in 0..self.outputs().len() {
             let output = self.outputs()[i];
-            if self.inputs().iter().all(|input| input.offset != output.offset) {
+            let is_it = |input: &Tensor| input.bytes > 0 && input.offset == output.offset;
+            if !self.inputs().iter().any(is_it) {
                 self.fill_guard(output);
             }
         }
@@ -77,7 +78,8 @@ impl Model {
 mod tests {
     use super::*;
     use crate::abi::{Descriptor, weights_mode};
-    use crate::fake::{descriptor, leak};
+    use crate::fake::{descriptor, leak, tensor};
+    use alloc::boxed::Box;
 
     #[test]
     fn who_writes_too_far_is_found() {
@@ -96,6 +98,13 @@ mod tests {
                 assert_eq!(model.check_guards(), Ok(()));
             }
         }
+        // An input without bytes where an output is does not make it an input.
+        let none = Box::leak(Box::new(tensor(c"none", &[0], 1, 192, 0)));
+        let mut model = Model::new(leak(Descriptor { inputs: none, input_count: 1, ..with(40) }));
+        let model = model.as_mut().unwrap();
+        model.bytes_mut()[192 + 24] = 0;
+        model.run().unwrap();
+        assert_eq!(model.check_guards(), Ok(()));
         assert_eq!(Model::new(leak(with(0))).unwrap().check_guards(), Err(Error::NoGuards));
         assert!(matches!(Model::new(leak(with(1000))), Err(Error::Descriptor { .. })));
     }
