@@ -814,9 +814,8 @@ impl<'a> Tiling<'a> {
         parts: &[Part],
     ) -> Vec<Option<Value>> {
         if let Some((ahead, bytes)) = ahead.zip(self.ahead) {
-            (0..bytes * (depth.end - depth.start))
-                .step_by(LINE)
-                .for_each(|line| b.prefetch(ahead, line));
+            let lines = (depth.start * bytes..depth.end * bytes).step_by(LINE);
+            lines.for_each(|line| b.prefetch(ahead, line));
         }
         let [left_type, right_type] = [self.problem.left, self.problem.right()].map(|operand| {
             // Fours are numbers of `i32`.

@@ -421,7 +421,8 @@ impl<'a> Body<'a> {
             return false;
         };
         self.types[a as usize] == DType::F32
-            && literal(high).is_some_and(|high| high <= most)
+            // Where they are the wrong way round, all is `high`.
+            && literal(high).is_some_and(|high| (least..=most).contains(&high))
             && literal(low).is_some_and(|low| low >= least)
     }
 
