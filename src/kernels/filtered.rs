@@ -82,13 +82,8 @@ pub(super) fn kernel(
     let matrices = Matrices::new(winograd.tile, winograd.stride);
     let before = before.map(|n| n as i64);
     let inputs = sides.iter().map(|frame| Input { frame, matrices: &matrices, step, before });
-    let writer = Writer {
-        frame,
-        blocks,
-        inputs: inputs.collect(),
-        output: Output { frame: &finished, matrices: &matrices, tile, body },
-        kinds: vec![],
-    };
+    let (inputs, matrices) = (inputs.collect(), &matrices);
+    let output = Output { frame: &finished, matrices, tile, body };
     let panels = (outputs + *width as i64 - 1) / *width as i64;
     let bytes = blocks.all as i64 * panels * *width as i64 * channels * SIZE;
     let far = bytes + blocks.elements() as i64 * SIZE > frame.machine.l2 as i64;
@@ -115,7 +110,7 @@ pub(super) fn kernel(
             kinds.push(Kind { tiles: [height, columns], which: [rows.clone(), which], product });
         }
     }
-    Ok(Some(Writer { kinds, ..writer }.write()))
+    Ok(Some(Writer { frame, blocks, inputs, output, kinds }.write()))
 }
 
 /// Blocks of one size.

@@ -45,9 +45,7 @@ impl Attention {
         };
         if self.spans.is_empty() { queries * keys } else { self.spans.iter().map(of_span).sum() }
     }
-}
 
-impl Attention {
     /// Leaves the spans of these queries, which are then all.
     pub fn narrow(&mut self, queries: Range<usize>) {
         let mut start = 0;
@@ -87,8 +85,8 @@ impl Rows {
 /// The nodes of an expression in the order in which its result needs them.
 fn in_order(expr: &Expr) -> Vec<Scalar> {
     fn visit(expr: &Expr, node: u32, order: &mut Vec<u32>) {
-        expr.nodes[node as usize].args().into_iter().for_each(|arg| visit(expr, arg, order));
         if !order.contains(&node) {
+            expr.nodes[node as usize].args().into_iter().for_each(|arg| visit(expr, arg, order));
             order.push(node);
         }
     }

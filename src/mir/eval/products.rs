@@ -12,7 +12,7 @@ pub(super) fn contract(c: &Contract, a: &Tensor, b: &Tensor, ty: &Type) -> Tenso
     let (m, n, k) = (ty.dims[rank - 2], ty.dims[rank - 1], a.dims()[rank - 1]);
     let batch: usize = ty.dims[..rank - 2].iter().product();
     let columns = Columns::new(c.weights, n, k);
-    let accumulate = Accumulator::new(a, b, ty.dtype);
+    let accumulate = Accumulator::new(a, b);
     let mut out = Vec::with_capacity(ty.bytes());
     for group in 0..batch {
         for row in 0..m {
@@ -51,11 +51,9 @@ pub(super) fn conv(c: &Conv, x: &Tensor, w: &Tensor, ty: &Type) -> Tensor {
     let mut offsets = vec![];
     let by: Vec<i64> = (0..spatial).map(|i| own[i + 1] * c.dilations[i] as i64).collect();
     walk(&c.taps, [&by], |[at]| offsets.push(at));
-    let mut first: Vec<i64> = (0..spatial + 1)
-        .map(|i| if i == 0 { own[0] } else { own[i] * c.strides[i - 1] as i64 })
-        .collect();
-    first.truncate(spatial + 1);
-    let accumulate = Accumulator::new(x, w, ty.dtype);
+    let mut first = own[..spatial + 1].to_vec();
+    (0..spatial).for_each(|i| first[i + 1] *= c.strides[i] as i64);
+    let accumulate = Accumulator::new(x, w);
     let mut out = Vec::with_capacity(ty.bytes());
     walk(&ty.dims[..spatial + 1], [&first], |[at]| {
         for group in 0..c.groups {
@@ -117,7 +115,7 @@ pub(super) struct Accumulator {
 }
 
 impl Accumulator {
-    pub(super) fn new(a: &Tensor, b: &Tensor, _: DType) -> Accumulator {
+    pub(super) fn new(a: &Tensor, b: &Tensor) -> Accumulator {
         let dtype = sums(a.ty().dtype, b.ty().dtype).expect("products have a type");
         let floats = dtype.is_float().then(|| (a.f64s(), b.f64s()));
         let ints = (!dtype.is_float()).then(|| (a.ints(), b.ints()));
