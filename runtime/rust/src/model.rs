@@ -41,10 +41,11 @@ pub struct Model {
     arena: Memory,
 }
 
-// SAFETY: the object's code keeps all its state in the arena, which `Model` owns, and what the context points to (weights, pool)
-// may be used from any thread.
+// SAFETY: the object's code keeps all its state in the arena, which `Model` owns. What the arena points to (weights, pool, shared
+// tensors) may be used from any thread, and what was borrowed only while a `Binding` runs the model, which borrows it as slices of
+// numbers do.
 unsafe impl Send for Model {}
-// SAFETY: by shared reference a model is only read.
+// SAFETY: by shared reference a model is only read, and nothing follows its pointers.
 unsafe impl Sync for Model {}
 
 impl Model {
