@@ -15,6 +15,7 @@ use crate::mir::{
 use crate::types::DType;
 use cranelift_entity::SecondaryMap;
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 /// Operands of a masked product.
 const MOST_OPERANDS: usize = 10;
@@ -380,11 +381,20 @@ fn masking(rows: &Rows, operands: usize, at: usize) -> Option<(Expr, Rows)> {
     Some((mask.clone(), Rows { stages, width: rows.width }))
 }
 
-/// Whether two nodes compute the same.
+/// Whether two nodes compute the same. Each pair is looked at once, however many ways lead there.
 fn equal(a: &Expr, i: usize, b: &Expr, j: usize) -> bool {
-    let (x, y) = (a.nodes[i], b.nodes[j]);
-    x.with_args(|_| 0) == y.with_args(|_| 0)
-        && x.args().iter().zip(y.args()).all(|(&i, j)| equal(a, i as usize, b, j as usize))
+    let (mut open, mut seen) = (vec![(i, j)], BTreeSet::new());
+    while let Some((i, j)) = open.pop() {
+        let (x, y) = (a.nodes[i], b.nodes[j]);
+        if x.with_args(|_| 0) != y.with_args(|_| 0) {
+            return false;
+        }
+        if seen.insert((i, j)) {
+            let pairs = x.args().into_iter().zip(y.args());
+            open.extend(pairs.map(|(i, j)| (i as usize, j as usize)));
+        }
+    }
+    true
 }
 
 /// A product's epilogue and then `mask`, of whose `operands` one, `at`, is the result of that and the
@@ -407,4 +417,23 @@ fn after(product: &Contract, own: usize, mask: &Expr, operands: usize, at: usize
     let refs: Vec<u32> = (0..operands).map(operand).collect();
     let result = out.inline(mask, &refs);
     out.returning(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mir::Binary;
+
+    /// A sum with itself, again and again, has more ways to its operand than can be followed.
+    #[test]
+    fn equal_masks_are_found_once() {
+        let doubled = |times: usize| {
+            let mut e = Expr::new();
+            let first = e.operand(0);
+            (0..times).fold(first, |sum, _| e.binary(Binary::Add, sum, sum));
+            e
+        };
+        let (a, b) = (doubled(60), doubled(60));
+        assert!(equal(&a, 60, &b, 60) && !equal(&a, 60, &b, 59));
+    }
 }
