@@ -86,13 +86,15 @@ impl Granularity {
             dims[0] = x[axis];
             return mir.reshape(other, dims);
         }
+        // A block that is longer than the axis is all of it.
+        let block = self.block.min(x[axis]);
         let mut dims = ty.dims.clone();
         dims.insert(axis + 1, 1);
         let single = mir.reshape(other, dims.clone());
-        dims[axis + 1] = self.block;
+        dims[axis + 1] = block;
         let repeated = mir.broadcast(single, dims.clone());
         dims.remove(axis + 1);
-        dims[axis] *= self.block;
+        dims[axis] *= block;
         let whole = mir.reshape(repeated, dims);
         mir.narrow(whole, axis, 0, x[axis])
     }

@@ -85,6 +85,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("DequantizeLinear axis=0", &["i32[3]", "f32[1]=0.01"]),
     ("DequantizeLinear axis=2", &["i8[2,1,4]", "f16[4]=0.5,0.2,0.1,3", "i8[4]=1,2,-3,-128"]),
     ("DequantizeLinear block_size=3", &["i16[2,4,2]", "f32[2,2,2]", "i16[2,2,2]"]),
+    ("DequantizeLinear block_size=1000000000", &["i16[2,4,2]", "f32[2,1,2]", "i16[2,1,2]"]),
     ("DequantizeLinear output_dtype=1", &["u16[3]", "f16[]=0.25"]),
     ("DynamicQuantizeLinear", &["f32[2,3]"]),
     ("DynamicQuantizeLinear", &["f32[3]=1,2,3"]),
