@@ -1,4 +1,7 @@
 //! Passes over MIR: each a function from graph to graph, one file, one exported function.
+//!
+//! [`run`] is the list of them. Two are asked for by others: [`integers`] before all of these, as the options say
+//! ([`compile`](mod@crate::compile)), and [`bands`] afterwards, where an arena is to be smaller ([`fit`](crate::fit)).
 
 pub mod attention;
 pub mod bands;
