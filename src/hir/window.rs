@@ -22,6 +22,11 @@ pub fn cut(checked: &Checked, pairs: &[(String, String)]) -> Result<Graph, Error
         let output = graph.outputs.iter().position(|&value| graph.values[value].name == *to);
         let (Some(input), Some(output)) = (input, output) else { continue };
         let whole = graph.outputs[output];
+        // Who links them says whether this is right for what is cut already, or for what is handed through.
+        let is_input = graph.inputs.iter().any(|input| input.value == whole);
+        if is_input || whole != checked.graph().outputs[output] {
+            continue;
+        }
         let (before, after) = (checked.ty(input), checked.ty(whole));
         if before == after {
             continue;

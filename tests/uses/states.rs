@@ -204,6 +204,9 @@ int main(void) {
     assert!(wrong.contains("a state cannot grow") && wrong.contains("--window"), "{wrong}");
     let wrong = refused(&["build", "decoder.json", "--window", "past_k=y"], &folder);
     assert!(wrong.contains("it must be longer along that axis"), "{wrong}");
+    let twice = ["--window", "past_k=present_k", "--window", "past_k=present_k"];
+    let wrong = refused(&[&["build", "decoder.json"], &twice[..]].concat(), &folder);
+    assert!(wrong.contains("already"), "{wrong}");
     let wrong = refused(&["build", "decoder.json", "--window", "past=present_k"], &folder);
     assert!(wrong.contains("no input \"past\""), "{wrong}");
 }
