@@ -28,18 +28,8 @@ use cranelift_entity::{EntityRef, SecondaryMap};
 /// So many turns at most.
 const TURNS: usize = 32;
 
-/// So many cuts are tried at most.
-const TRIED: usize = 200;
-
-/// So many times of a schedule are looked at in a turn.
-const LOOKS: usize = 24;
-
-/// As [`TURNS`], [`LOOKS`] and [`TRIED`], where it must cost no time.
+/// So many where it must cost no time.
 const FREE_TURNS: usize = 6;
-/// See [`FREE_TURNS`].
-const FREE_LOOKS: usize = 6;
-/// See [`FREE_TURNS`].
-const FREE_TRIED: usize = 30;
 
 /// Each turn that must cost no time is to lower what is needed by one of so many parts.
 const FREE_PART: u64 = 4;
@@ -206,6 +196,23 @@ struct Aim {
     goal: u64,
     /// Cycles that it may cost; as many as it takes if none are given.
     most: Option<f64>,
+    effort: Effort,
+}
+
+/// How far a turn looks.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    /// Times at which a cut is looked for.
+    looks: usize,
+    /// Cuts that are tried in all.
+    tried: usize,
+}
+
+impl Effort {
+    /// For an arena that is asked for.
+    const FULL: Effort = Effort { looks: 24, tried: 200 };
+    /// For what nobody waits for.
+    const SMALL: Effort = Effort { looks: 6, tried: 30 };
 }
 
 impl Aim {
@@ -234,7 +241,8 @@ impl Search<'_> {
         for _ in 0..FREE_TURNS {
             let spent = self.cycles(&now.graph, Threads::Two) - plain;
             let goal = now.module.plan.bound - now.module.plan.bound / FREE_PART;
-            let aim = Aim { goal, most: Some((plain * FREE - spent).max(0.0)) };
+            let most = Some((plain * FREE - spent).max(0.0));
+            let aim = Aim { goal, most, effort: Effort::SMALL };
             match self.turn(&now, aim, &mut tried)? {
                 Some(next) if next.module.plan.bound < now.module.plan.bound => now = next,
                 Some(_) | None => break,
@@ -261,7 +269,7 @@ impl Search<'_> {
                     best = Some(module);
                 }
             }
-            match self.turn(&now, Aim { goal, most: None }, &mut tried)? {
+            match self.turn(&now, Aim { goal, most: None, effort: Effort::FULL }, &mut tried)? {
                 Some(next) => now = next,
                 None => break,
             }
@@ -278,11 +286,9 @@ impl Search<'_> {
     /// Cuts what needs most; `None` where nothing is left to be tried.
     fn turn(&self, now: &Turn, aim: Aim, tried: &mut Vec<Cut>) -> Result<Option<Turn>, ErrorKind> {
         let lives = Lives::new(&now.module);
-        let (looks, most) =
-            if aim.most.is_some() { (FREE_LOOKS, FREE_TRIED) } else { (LOOKS, TRIED) };
         loop {
             let mut scene = Scene::new(self.graph, now, self.machine);
-            let mut left = looks;
+            let mut left = aim.effort.looks;
             for &time in &lives.times {
                 if left == 0 || lives.sums[time] + lir::CONTEXT_BYTES <= aim.goal {
                     break;
@@ -290,7 +296,7 @@ impl Search<'_> {
                 left -= usize::from(scene.look(&lives.at(time), aim, tried));
             }
             let taken = scene.taken;
-            if taken.is_empty() || tried.len() > most {
+            if taken.is_empty() || tried.len() > aim.effort.tried {
                 return Ok(None);
             }
             tried.extend(taken.iter().cloned());

@@ -34,7 +34,7 @@ pub fn offer(
         if now.module.plan.bound <= goal {
             break;
         }
-        match search.turn(&now, Aim { goal, most: None }, &mut tried)? {
+        match search.turn(&now, Aim { goal, most: None, effort: Effort::SMALL }, &mut tried)? {
             Some(next) => now = next,
             None => break,
         }
