@@ -26,17 +26,18 @@ use std::collections::{BTreeMap, BTreeSet};
 /// See the module's text.
 pub fn filter(graph: Graph, machine: &Machine) -> Graph {
     let mut r = Rewriter::new(&graph);
-    let room = Room::new(&graph);
+    let mut room = Room::new(&graph);
+    let slack = room.most / 4;
     let uses = graph.uses();
     let mut transformed: BTreeMap<(Value, usize, usize, usize), Value> = BTreeMap::new();
     for (old, node) in &graph.nodes {
         let case = Case::new(&graph, &uses, node);
-        let plan =
-            case.as_ref().and_then(|case| case.plan(machine, room.beside(old), room.most / 4));
+        let plan = case.as_ref().and_then(|case| case.plan(machine, room.beside(old), slack));
         let (Some(case), Some(plan)) = (case, plan) else {
             r.copy(old);
             continue;
         };
+        room.take(old, case.between(plan));
         let weights = node.operands[1];
         let tile = machine.tile(case.rows(plan), case.outputs, case.distance());
         let width = tile.vectors * machine.lanes as usize;
@@ -482,6 +483,11 @@ impl Room {
     /// node does.
     fn beside(&self, value: Value) -> u64 {
         self.most - self.alive[value.as_u32() as usize]
+    }
+
+    /// So many bytes are used beside a node, so that nodes after it may need as much.
+    fn take(&mut self, value: Value, bytes: u64) {
+        self.most = self.most.max(self.alive[value.as_u32() as usize].saturating_add(bytes));
     }
 }
 
