@@ -3,6 +3,7 @@
 use crate::tensor::{push_f64, push_int, read_f64, read_int};
 use crate::types::DType;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 
 /// A scalar of some type, by its bits, so that it can be compared and hashed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -153,6 +154,20 @@ pub enum Comparison {
     LessEqual,
     Greater,
     GreaterEqual,
+}
+
+impl Comparison {
+    /// Whether it holds of arguments in this order; `None`: one of them is NaN.
+    pub fn holds(self, order: Option<Ordering>) -> bool {
+        match self {
+            Comparison::Equal => order == Some(Ordering::Equal),
+            Comparison::NotEqual => order != Some(Ordering::Equal),
+            Comparison::Less => order == Some(Ordering::Less),
+            Comparison::LessEqual => order.is_some_and(Ordering::is_le),
+            Comparison::Greater => order == Some(Ordering::Greater),
+            Comparison::GreaterEqual => order.is_some_and(Ordering::is_ge),
+        }
+    }
 }
 
 impl Scalar {

@@ -164,15 +164,7 @@ fn binary(op: Binary, a: Known, b: Known) -> Known {
 
 fn compare(op: Comparison, a: Known, b: Known) -> Known {
     let (Number(a), Number(b)) = (a, b) else { return Nothing };
-    let holds = match op {
-        Comparison::Equal => a == b,
-        Comparison::NotEqual => a != b,
-        Comparison::Less => a < b,
-        Comparison::LessEqual => a <= b,
-        Comparison::Greater => a > b,
-        Comparison::GreaterEqual => a >= b,
-    };
-    Number(f64::from(holds))
+    Number(f64::from(op.holds(a.partial_cmp(&b))))
 }
 
 #[cfg(test)]

@@ -224,22 +224,13 @@ pub(super) fn int_binary(op: Binary, a: i64, b: i64, dtype: DType) -> i64 {
 }
 
 pub(super) fn compare(op: Comparison, a: Number, b: Number, dtype: DType) -> bool {
-    use std::cmp::Ordering::*;
-    let order = match (a, b) {
+    op.holds(match (a, b) {
         (Number::Int(a), Number::Int(b)) if dtype == DType::U64 => {
             Some((a as u64).cmp(&(b as u64)))
         }
         (Number::Int(a), Number::Int(b)) => Some(a.cmp(&b)),
         _ => a.float().partial_cmp(&b.float()),
-    };
-    match op {
-        Comparison::Equal => order == Some(Equal),
-        Comparison::NotEqual => order != Some(Equal),
-        Comparison::Less => order == Some(Less),
-        Comparison::LessEqual => matches!(order, Some(Less | Equal)),
-        Comparison::Greater => order == Some(Greater),
-        Comparison::GreaterEqual => matches!(order, Some(Greater | Equal)),
-    }
+    })
 }
 
 /// The error function, to about 1e-15: its series near zero, a continued fraction of the complement

@@ -308,14 +308,7 @@ fn apply(kind: &Kind, args: &[Tensor], ty: Type) -> Tensor {
             }
         }
         Kind::Compare(op) => {
-            let holds = |(a, b): (f64, f64)| match op {
-                Comparison::Equal => a == b,
-                Comparison::NotEqual => a != b,
-                Comparison::Less => a < b,
-                Comparison::LessEqual => a <= b,
-                Comparison::Greater => a > b,
-                Comparison::GreaterEqual => a >= b,
-            };
+            let holds = |(a, b): (f64, f64)| op.holds(a.partial_cmp(&b));
             Tensor::from_f64s(ty, pairs().map(|pair| f64::from(u8::from(holds(pair)))))
         }
         Kind::Where => {
