@@ -450,17 +450,20 @@ mod tests {
         assert!(beam_sum * 100 <= exact_sum * 103, "{beam_sum} for {exact_sum}");
     }
 
+    /// Adds a task that reads the results of others; gives its own.
+    fn task(problem: &mut Problem, after: Vec<usize>, size: u64) -> usize {
+        let object = problem.object(size);
+        let mut touches = after.clone();
+        touches.push(object);
+        problem.tasks.push(Task { after, touches, result: Some(object), in_place: vec![] });
+        object
+    }
+
     /// What an unrolled recurrence over many inputs is: every step could be prepared at any time.
     #[test]
     fn many_ways_on_come_to_an_end() {
         let mut problem = Problem::default();
-        let mut task = |after: Vec<usize>, size: u64| {
-            let object = problem.object(size);
-            let mut touches = after.clone();
-            touches.push(object);
-            problem.tasks.push(Task { after, touches, result: Some(object), in_place: vec![] });
-            object
-        };
+        let mut task = |after, size| task(&mut problem, after, size);
         let first = task(vec![], 600);
         let mut states = [first; 2];
         for step in 0..600 {
@@ -480,13 +483,7 @@ mod tests {
     fn long_branches_are_few_states() {
         // Five branches of sixteen tasks between two cuts: 17^5 sets.
         let mut problem = Problem::default();
-        let mut task = |after: Vec<usize>, size: u64| {
-            let object = problem.object(size);
-            let mut touches = after.clone();
-            touches.push(object);
-            problem.tasks.push(Task { after, touches, result: Some(object), in_place: vec![] });
-            object
-        };
+        let mut task = |after, size| task(&mut problem, after, size);
         let first = task(vec![], 4);
         let mut ends = vec![];
         for branch in 0..5 {
