@@ -42,12 +42,7 @@ fn blocks() -> Value {
 fn arena_of_a_given_size() {
     let folder = folder("bands");
     write(&folder, "m.json", blocks().to_string());
-    let size = |limit: &[&str]| -> u64 {
-        let build = ["build", "m.json", "-o", "m.o", "--json"];
-        let text = output(COMPILER, &[&build[..], limit].concat(), &folder);
-        let manifest: Value = serde_json::from_str(&text).unwrap();
-        manifest["arena_size"].as_u64().unwrap()
-    };
+    let size = |limit: &[&str]| arena_size(limit, &folder);
     let plain = size(&[]);
     for part in [2, 3] {
         let limit = format!("--max-arena={}", plain / part);

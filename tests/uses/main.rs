@@ -35,6 +35,18 @@ fn output(program: &str, arguments: &[&str], folder: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Builds a model; what `--json` says of it.
+fn build(arguments: &[&str], folder: &Path) -> Value {
+    let text = output(COMPILER, &[&["build", "--json"][..], arguments].concat(), folder);
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Bytes of the arena of `m.json` with these options, whose object is `m.o` then.
+fn arena_size(options: &[&str], folder: &Path) -> u64 {
+    let manifest = build(&[&["m.json", "-o", "m.o"][..], options].concat(), folder);
+    manifest["arena_size"].as_u64().unwrap()
+}
+
 /// What the compiler says is wrong.
 fn refused(arguments: &[&str], folder: &Path) -> String {
     let output = Command::new(COMPILER).args(arguments).current_dir(folder).output().unwrap();

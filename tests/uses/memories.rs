@@ -56,12 +56,7 @@ int main(void) {
   return rlx_destroy(&model) != RLX_OK || touched < 64;
 }
 "#;
-    let size = |arguments: &[&str]| -> u64 {
-        let build = ["build", "m.json", "-o", "m.o", "--json"];
-        let text = output(COMPILER, &[&build[..], arguments].concat(), &folder);
-        let manifest: Value = serde_json::from_str(&text).unwrap();
-        manifest["arena_size"].as_u64().unwrap()
-    };
+    let size = |arguments: &[&str]| arena_size(arguments, &folder);
     let alone = size(&[]);
     for bytes in ["8K", "6464", "8K,keep"] {
         let region = format!("--region=fast={bytes}");
@@ -180,9 +175,8 @@ int main(void) {
     output(COMPILER, &[&["build", "m.json", "--bundle", "."][..], &all].concat(), &folder);
     output("cc", &["-O1", "main.c", "rlx_rt.c", "m.o", "-o", "bundled"], &folder);
     assert!(output("./bundled", &[], &folder).contains("sum1: 16 16"));
-    let build = ["build", "m.json", "-o", "m.o", "--json", "--state", "sum=sum1"];
-    let text = output(COMPILER, &[&build[..], &all].concat(), &folder);
-    let manifest: Value = serde_json::from_str(&text).unwrap();
+    let state = ["m.json", "-o", "m.o", "--state", "sum=sum1"];
+    let manifest = build(&[&state[..], &all].concat(), &folder);
     assert!(manifest["inputs"][0]["offset"].is_null() && manifest["inputs"][0]["pointer"].is_u64());
     // A state is always inside.
     assert!(manifest["inputs"][1]["offset"].is_u64() && manifest["outputs"][1]["offset"].is_u64());

@@ -8,14 +8,12 @@ fn two_models_in_one_arena() {
     let folder = folder("together");
     write(&folder, "one.json", accumulator("one", 40, "v"));
     write(&folder, "two.json", accumulator("two", 100, "v"));
-    let build = ["build", "one.json", "two.json", "--shared-arena=both", "--state", "sum=sum1"];
-    let text = output(COMPILER, &[&build[..], &["-o", ".", "--json"]].concat(), &folder);
-    let manifest: Value = serde_json::from_str(&text).unwrap();
+    let both = ["one.json", "two.json", "--shared-arena=both", "--state", "sum=sum1", "-o", "."];
+    let manifest = build(&both, &folder);
     let alone: Vec<u64> = ["one", "two"]
         .map(|name| {
             let file = format!("{name}.json");
-            let text = output(COMPILER, &["build", &file, "-o", "alone.o", "--json"], &folder);
-            let alone: Value = serde_json::from_str(&text).unwrap();
+            let alone = build(&[&file, "-o", "alone.o"], &folder);
             alone["arena_size"].as_u64().unwrap()
         })
         .into();

@@ -201,10 +201,10 @@ pub(super) fn attention(r: &mut Random) -> Trial {
     }
 }
 
-pub(super) fn conv(r: &mut Random) -> Trial {
-    let ty = product_type(r, 80);
+/// Windows and groups, without an epilogue; the extents of its input, and how many channels go into a group and come out.
+fn convolution(r: &mut Random, taps: &[usize]) -> (Conv, Vec<usize>, usize, usize) {
     let spatial = r.pick(&[1, 2, 2, 2, 3]);
-    let taps: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 2, 3])).collect();
+    let taps: Vec<usize> = (0..spatial).map(|_| r.pick(taps)).collect();
     let strides: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 2, 3])).collect();
     let dilations: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 1, 2])).collect();
     let extents: Vec<usize> =
@@ -214,35 +214,54 @@ pub(super) fn conv(r: &mut Random) -> Trial {
         1 => (2, 1 + r.below(9), 1 + r.below(17)),
         _ => (1, 1 + r.below(9), r.extent()),
     };
+    let weights = Weights::Plain;
+    let conv = Conv { taps, strides, dilations, groups, weights, epilogue: None };
+    (conv, extents, inside, outside)
+}
+
+/// Weights with the columns of each group apart: `[groups, depth, columns]`.
+fn apart(w: &Tensor, [groups, depth, columns]: [usize; 3]) -> Tensor {
+    let values = w.f64s();
+    let mut apart = vec![];
+    for g in 0..groups {
+        for k in 0..depth {
+            let at = (k * groups + g) * columns;
+            apart.extend_from_slice(&values[at..at + columns]);
+        }
+    }
+    Tensor::from_f64s(Type::new(w.ty().dtype, [groups, depth, columns]), apart)
+}
+
+/// Results along the spatial axes.
+fn results(conv: &Conv, extents: &[usize]) -> Vec<usize> {
+    let along = |(i, &extent): (usize, &usize)| {
+        windows(extent, conv.taps[i], conv.strides[i], conv.dilations[i])
+    };
+    extents.iter().enumerate().map(along).collect()
+}
+
+pub(super) fn conv(r: &mut Random) -> Trial {
+    let ty = product_type(r, 80);
+    let (mut conv, extents, inside, outside) = convolution(r, &[1, 2, 3]);
+    let groups = conv.groups;
     let n = 1 + r.below(2);
     let x = tensor(r, ty, &[&[n][..], &extents, &[groups * inside]].concat());
     let x = place(r, 0, x);
-    let w = tensor(r, ty, &[&taps[..], &[inside, groups * outside]].concat());
-    let depth: usize = taps.iter().product::<usize>() * inside;
-    let (w, weights) = if r.chance(50) {
-        // The columns of each group apart.
-        let values = w.f64s();
-        let mut apart = vec![];
-        for g in 0..groups {
-            for k in 0..depth {
-                let at = (k * groups + g) * outside;
-                apart.extend_from_slice(&values[at..at + outside]);
-            }
-        }
-        let apart = Tensor::from_f64s(Type::new(ty, [groups, depth, outside]), apart);
+    let w = tensor(r, ty, &[&conv.taps[..], &[inside, groups * outside]].concat());
+    let depth: usize = conv.taps.iter().product::<usize>() * inside;
+    let w = if r.chance(50) {
+        let apart = apart(&w, [groups, depth, outside]);
         let width = r.pick(&[4, 8, 16, 32]);
         let packed = panels(&apart, &[groups], depth, outside, width);
         let access = layout(r, 1, ty, packed.dims(), true);
-        (Placed { tensor: packed, access }, Weights::Panels { width, columns: outside })
+        conv.weights = Weights::Panels { width, columns: outside };
+        Placed { tensor: packed, access }
     } else {
-        (place(r, 1, w), Weights::Plain)
+        place(r, 1, w)
     };
-    let outputs: Vec<usize> =
-        (0..spatial).map(|i| windows(extents[i], taps[i], strides[i], dilations[i])).collect();
-    let dims = [&[n][..], &outputs, &[groups * outside]].concat();
+    let dims = [&[n][..], &results(&conv, &extents), &[groups * outside]].concat();
     let mut operands = vec![x, w];
-    let epilogue = epilogue(r, ty, &dims, &mut operands);
-    let conv = Conv { taps, strides, dilations, groups, weights, epilogue };
+    conv.epilogue = epilogue(r, ty, &dims, &mut operands);
     Trial {
         op: Op::Conv(conv.clone()),
         mir: mir::Op::Conv(conv),
@@ -394,34 +413,15 @@ pub(super) fn contract_of_bytes(r: &mut Random, converts: bool) -> Trial {
 }
 
 pub(super) fn conv_of_bytes(r: &mut Random, converts: bool) -> Trial {
-    let spatial = r.pick(&[1, 2, 2, 2, 3]);
-    let taps: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 2, 3, 4])).collect();
-    let strides: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 2, 3])).collect();
-    let dilations: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 1, 2])).collect();
-    let extents: Vec<usize> =
-        (0..spatial).map(|i| (taps[i] - 1) * dilations[i] + 1 + r.below(9)).collect();
-    let (groups, inside, outside) = match r.below(4) {
-        0 => (r.pick(&[3, 16, 19, 33]), 1, r.pick(&[1, 1, 1, 2])),
-        1 => (2, 1 + r.below(9), 1 + r.below(17)),
-        _ => (1, 1 + r.below(9), r.extent()),
-    };
+    let (mut conv, extents, inside, outside) = convolution(r, &[1, 2, 3, 4]);
+    let (spatial, groups) = (extents.len(), conv.groups);
     let n = 1 + r.below(2);
     let x = bytes(r, DType::U8, &[&[n][..], &extents, &[groups * inside]].concat());
     let x = place(r, 0, x);
-    let w = bytes(r, DType::I8, &[&taps[..], &[inside, groups * outside]].concat());
-    let depth: usize = taps.iter().product::<usize>() * inside;
-    let mut conv =
-        Conv { taps, strides, dilations, groups, weights: Weights::Plain, epilogue: None };
+    let w = bytes(r, DType::I8, &[&conv.taps[..], &[inside, groups * outside]].concat());
+    let depth: usize = conv.taps.iter().product::<usize>() * inside;
     let w = if r.chance(70) {
-        let values = w.f64s();
-        let mut apart = vec![];
-        for g in 0..groups {
-            for k in 0..depth {
-                let at = (k * groups + g) * outside;
-                apart.extend_from_slice(&values[at..at + outside]);
-            }
-        }
-        let apart = Tensor::from_f64s(Type::new(DType::I8, [groups, depth, outside]), apart);
+        let apart = apart(&w, [groups, depth, outside]);
         let width = r.pick(&[4, 8, 16, 32]);
         let all = conv.taps[spatial - 1] * inside;
         let run = if r.chance(50) && conv.has_runs_of(all, inside) { all } else { inside };
@@ -432,10 +432,7 @@ pub(super) fn conv_of_bytes(r: &mut Random, converts: bool) -> Trial {
     } else {
         place(r, 1, w)
     };
-    let outputs =
-        (0..spatial).map(|i| windows(extents[i], conv.taps[i], conv.strides[i], conv.dilations[i]));
-    let outputs: Vec<usize> = outputs.collect();
-    let dims = [&[n][..], &outputs, &[groups * outside]].concat();
+    let dims = [&[n][..], &results(&conv, &extents), &[groups * outside]].concat();
     let mut operands = vec![x, w];
     let (epilogue, ty) = finish_bytes(r, &dims, &mut operands, converts);
     conv.epilogue = epilogue;
