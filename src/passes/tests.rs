@@ -60,6 +60,33 @@ fn filtered_in_steps_of_two() {
 }
 
 #[test]
+fn filtered_plane_by_plane() {
+    // Images, planes of the kernel and from one to the next, from a window to the next.
+    let cases =
+        [(1, 3, 1, [1, 1, 1]), (2, 3, 2, [2, 1, 1]), (1, 1, 1, [1, 2, 2]), (2, 2, 1, [2, 2, 2])];
+    for (images, planes, apart, strides) in cases {
+        let mut b = Builder::new("planes");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [images, 5, 20, 21, 24]));
+        let y = b.input("y", Role::Input, Type::new(DType::F32, [images, 5, 20, 21, 16]));
+        let w = b.constant(Tensor::noise(&[planes, 3, 3, 40, 48], 3));
+        let x = b.concat(&[x, y], 4);
+        let border = planes - 1;
+        let x = b.pad(x, &[0, border, 1, 0, 0], &[0, 0, 1, 2, 0], 0.0);
+        let y = b.conv(x, w, &strides, &[apart, 1, 1], 1);
+        let dims = b.ty(y).dims.clone();
+        let other = b.input("z", Role::Input, Type::new(DType::F32, dims.clone()));
+        let scale = [dims[0], 1, 1, 1, dims[4]];
+        let scale = b.input("s", Role::Input, Type::new(DType::F32, scale));
+        let y = b.binary(Binary::Mul, y, scale);
+        let y = b.binary(Binary::Add, y, other);
+        let graph = optimized(b, &[y]);
+        assert_eq!(count(&graph, |op| matches!(op, Op::Conv(_))), 0, "{graph}");
+        let copies = |op: &Op| matches!(op, Op::Map(_));
+        assert_eq!(count(&graph, copies), 0, "{graph}");
+    }
+}
+
+#[test]
 fn residual_block() {
     let mut b = Builder::new("block");
     let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 3, 6, 5]));

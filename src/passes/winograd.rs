@@ -2,6 +2,9 @@
 //! transformation of tiles of the input, a product of matrices for each point, and a transformation of
 //! tiles of products, which applies the epilogue.
 //!
+//! Of three spatial axes the outermost may have any taps: what lies under them are parts of the channels, and its
+//! results are images.
+//!
 //! Weights are transformed here, in 64 bits, and rounded once. A zero border around the input is left to
 //! the transformation. The image is cut into bands of rows of tiles, one after the other, so that what lies
 //! between the three stays in the cache, and needs little room that the model does not need elsewhere.
@@ -17,7 +20,7 @@ use super::pack::panels_of;
 use super::rewrite::Rewriter;
 use crate::machine::Machine;
 use crate::mir::winograd::{Blocks, Matrices, Side, Winograd};
-use crate::mir::{Contract, Conv, Graph, Node, Op, Value, Weights};
+use crate::mir::{Contract, Conv, Graph, Literal, Node, Op, Value, Weights};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use cranelift_entity::SecondaryMap;
@@ -56,17 +59,18 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
                 continue;
             }
         };
-        let new = case.write(&mut r, old, plan, constant, width);
+        let new = case.write(&mut r, old, plan, (constant, width));
         r.set(old, new);
     }
     r.finish()
 }
 
-/// The weights `[3, 3, C, K]` at all points: `[points^2, C, K]`.
+/// The weights `[3, 3, C, K]` or `[planes, 3, 3, C, K]` at all points: `[points^2, planes * C, K]`.
 fn transform(weights: &Tensor, m: usize, stride: usize) -> Tensor {
     let matrix = Matrices::new(m, stride).weights;
-    let dims = weights.dims();
-    let (inputs, outputs, points) = (dims[2], dims[3], matrix.len());
+    let (dims, points) = (weights.dims(), matrix.len());
+    let (channels, outputs) = (dims[dims.len() - 2], dims[dims.len() - 1]);
+    let inputs = dims[..dims.len() - 4].iter().product::<usize>() * channels;
     let values = weights.f32s();
     let mut out = vec![0f32; points * points * inputs * outputs];
     let sum = |to: &mut [f64], from: &[f64], factor: f64| {
@@ -77,7 +81,8 @@ fn transform(weights: &Tensor, m: usize, stride: usize) -> Tensor {
     // A row of output channels at a time.
     for channel in 0..inputs {
         let tap = |i: usize, j: usize| -> Vec<f64> {
-            let at = ((i * 3 + j) * inputs + channel) * outputs;
+            let (plane, channel) = (channel / channels, channel % channels);
+            let at = ((plane * 9 + i * 3 + j) * channels + channel) * outputs;
             values[at..at + outputs].iter().map(|&w| f64::from(w)).collect()
         };
         let taps: Vec<Vec<f64>> = (0..9).map(|t| tap(t / 3, t % 3)).collect();
@@ -119,28 +124,43 @@ struct Case<'a> {
     /// The input without its border: parts of its channels, which are transformed by themselves, so that
     /// they need not be brought together before.
     inputs: Vec<Value>,
+    /// The outermost of three spatial axes.
+    planes: Option<Planes>,
     /// Zeros above and left of it.
     before: [usize; 2],
     /// From one window to the next, along both axes.
     stride: usize,
+    /// Done at once: all of the input's, or the planes of one of them.
     images: usize,
     /// Rows and columns of the input.
     extents: [usize; 2],
+    /// Under all taps of the outermost axis, if there are three.
     channels: usize,
     /// Rows and columns of the result.
     results: [usize; 2],
     outputs: usize,
 }
 
+/// The outermost of three spatial axes.
+struct Planes {
+    taps: usize,
+    stride: usize,
+    dilation: usize,
+    /// Zeros before and behind the input.
+    border: [usize; 2],
+    results: usize,
+}
+
 impl<'a> Case<'a> {
     fn new(graph: &'a Graph, uses: &SecondaryMap<Value, u32>, node: &'a Node) -> Option<Case<'a>> {
         let Op::Conv(conv) = &node.op else { return None };
-        let &[stride, _] = &conv.strides[..] else { return None };
+        let outer = conv.taps.len().checked_sub(2).filter(|&outer| outer <= 1)?;
+        let stride = conv.strides[outer];
         let known = matches!(stride, 1 | 2)
-            && conv.strides.iter().all(|&n| n == stride)
-            && conv.dilations.iter().all(|&n| n == 1);
+            && conv.strides[outer..].iter().all(|&n| n == stride)
+            && conv.dilations[outer..].iter().all(|&n| n == 1);
         let f32s = node.operands.iter().all(|&v| graph.ty(v).dtype == DType::F32);
-        let fits = conv.taps == [3, 3]
+        let fits = conv.taps[outer..] == [3, 3]
             && known
             && conv.groups == 1
             && conv.weights == Weights::Plain
@@ -150,14 +170,18 @@ impl<'a> Case<'a> {
         if !fits {
             return None;
         }
-        let (mut input, mut before) = (node.operands[0], [0, 0]);
-        let outer = &graph.nodes[input];
-        if let Op::Pad { low, high, interior, value } = &outer.op
+        let (mut input, mut before, mut border) = (node.operands[0], [0, 0], [0, 0]);
+        let padded = &graph.nodes[input];
+        if let Op::Pad { low, high, interior, value } = &padded.op
             && value.f64() == 0.0
             && interior.iter().all(|&n| n == 0)
-            && [low, high].iter().all(|p| p[0] == 0 && p[3] == 0 && p[1] <= 2 && p[2] <= 2)
+            && let ([n, before_all @ .., c], [n_behind, behind @ .., c_behind]) =
+                (&low[..], &high[..])
+            && [n, c, n_behind, c_behind] == [&0; 4]
+            && [before_all, behind].iter().all(|p| p[outer..].iter().all(|&n| n <= 2))
         {
-            (input, before) = (outer.operands[0], [low[1], low[2]]);
+            (input, before) = (padded.operands[0], [before_all[outer], before_all[outer + 1]]);
+            border = [before_all, behind].map(|zeros| zeros[..outer].iter().sum());
         }
         let dims = &graph.ty(input).dims;
         if dims.contains(&0) {
@@ -165,22 +189,38 @@ impl<'a> Case<'a> {
         }
         let parts = &graph.nodes[input];
         let inputs = match &parts.op {
-            Op::Concat { axis: 3 } if uses[input] == 1 => parts.operands.clone(),
+            // (In a border they are together.)
+            &Op::Concat { axis } if axis == outer + 3 && uses[input] == 1 && border == [0, 0] => {
+                parts.operands.clone()
+            }
             _ => vec![input],
         };
-        let [images, height, width, outputs] = [0, 1, 2, 3].map(|axis| node.ty.dims[axis]);
+        let [height, width, outputs] = [1, 2, 3].map(|axis| node.ty.dims[outer + axis]);
+        let planes = (outer == 1).then(|| Planes {
+            taps: conv.taps[0],
+            stride: conv.strides[0],
+            dilation: conv.dilations[0],
+            border,
+            results: node.ty.dims[1],
+        });
         Some(Case {
             node,
             conv,
             inputs,
             before,
             stride,
-            images,
-            extents: [dims[1], dims[2]],
-            channels: dims[3],
+            images: planes.as_ref().map_or(node.ty.dims[0], |planes| planes.results),
+            extents: [dims[outer + 1], dims[outer + 2]],
+            channels: dims[outer + 3] * planes.as_ref().map_or(1, |planes| planes.taps),
+            planes,
             results: [height, width],
             outputs,
         })
+    }
+
+    /// Dimensions of what is done at once.
+    fn dims(&self) -> [usize; 4] {
+        [self.images, self.results[0], self.results[1], self.outputs]
     }
 
     /// Points of a tile along an axis.
@@ -248,12 +288,13 @@ impl<'a> Case<'a> {
     fn blocks(&self, plan: Plan) -> Option<Blocks> {
         let side = self.both(plan, 1)?;
         let tile = plan.tile;
-        Winograd { tile, stride: self.stride, side }.blocks(self.channels, &self.node.ty.dims)
+        Winograd { tile, stride: self.stride, side }.blocks(self.channels, &self.dims())
     }
 
     /// It as one step, with panels of so many columns.
     fn both(&self, plan: Plan, width: usize) -> Option<Side> {
-        let (before, parts, block) = (self.before, self.inputs.len(), plan.block);
+        let taps = self.planes.as_ref().map_or(1, |planes| planes.taps);
+        let (before, parts, block) = (self.before, self.inputs.len() * taps, plan.block);
         let epilogue = self.conv.epilogue.clone();
         plan.whole.then_some(Side::Both { before, parts, block, width, epilogue })
     }
@@ -351,18 +392,46 @@ impl<'a> Case<'a> {
         r: &mut Rewriter<'_>,
         old: Value,
         plan: Plan,
-        weights: Value,
-        width: usize,
+        weights: (Value, usize),
+    ) -> Value {
+        let inputs: Vec<Value> = self.inputs.iter().map(|&v| r.get(v)).collect();
+        let extra: Vec<Value> = r.operands(old).split_off(2);
+        let Some(planes) = &self.planes else {
+            return self.write_images(r, plan, inputs, weights, extra);
+        };
+        let inputs: Vec<Value> = inputs.into_iter().map(|v| planes.bordered(r, v)).collect();
+        let all = &self.node.ty;
+        let mut results = vec![];
+        for image in 0..all.dims[0] {
+            let parts = planes.parts(r, &inputs, image);
+            let extra = extra.iter().map(|&v| of_image(r, v, image, all.rank())).collect();
+            let result = self.write_images(r, plan, parts, weights, extra);
+            results.push(r.reshape(result, &[&[1], &all.dims[1..]].concat()));
+        }
+        match results[..] {
+            [only] => only,
+            _ => r.push(Op::Concat { axis: 0 }, results, all.clone(), self.node.origins.clone()),
+        }
+    }
+
+    /// The steps for [`Case::images`]: with these parts of the input, weights in panels of so many columns, and
+    /// operands of the epilogue.
+    fn write_images(
+        &self,
+        r: &mut Rewriter<'_>,
+        plan: Plan,
+        inputs: Vec<Value>,
+        (weights, width): (Value, usize),
+        extra: Vec<Value>,
     ) -> Value {
         let (m, tiles) = (plan.tile, self.tiles(plan.tile));
         let points = self.points(m).pow(2);
         let origins = &self.node.origins;
-        let inputs: Vec<Value> = self.inputs.iter().map(|&v| r.get(v)).collect();
-        let extra: Vec<Value> = r.operands(old).split_off(2);
+        let result = self.node.ty.with_dims(self.dims());
         if let Some(side) = self.both(plan, width) {
             let op = Op::Winograd(Winograd { tile: m, stride: self.stride, side });
             let operands = [inputs, vec![weights], extra].concat();
-            return r.push(op, operands, self.node.ty.clone(), origins.clone());
+            return r.push(op, operands, result, origins.clone());
         }
         let f32 = |dims: &[usize]| Type::new(DType::F32, dims.to_vec());
         let mut bands = vec![];
@@ -412,9 +481,62 @@ impl<'a> Case<'a> {
         }
         match bands[..] {
             [only] => only,
-            _ => r.push(Op::Concat { axis: 1 }, bands, self.node.ty.clone(), origins.clone()),
+            _ => r.push(Op::Concat { axis: 1 }, bands, result, origins.clone()),
         }
     }
+}
+
+impl Planes {
+    /// An input within the zeros of this axis.
+    fn bordered(&self, r: &mut Rewriter<'_>, input: Value) -> Value {
+        let ty = r.new.ty(input);
+        let rank = ty.rank();
+        let axis = |extent: usize| {
+            let mut border = vec![0; rank];
+            border[1] = extent;
+            border
+        };
+        let [low, high] = self.border.map(axis);
+        if self.border == [0, 0] {
+            return input;
+        }
+        let mut dims = ty.dims.clone();
+        dims[1] += self.border[0] + self.border[1];
+        let (ty, interior) = (ty.with_dims(dims), vec![0; rank]);
+        let origins = r.new.nodes[input].origins.clone();
+        let value = Literal::from_f64(ty.dtype, 0.0);
+        r.push(Op::Pad { low, high, interior, value }, vec![input], ty, origins)
+    }
+
+    /// What lies under the taps of this axis in one image, `[results, H, W, C]` each: for each tap, all
+    /// of the inputs.
+    fn parts(&self, r: &mut Rewriter<'_>, inputs: &[Value], image: usize) -> Vec<Value> {
+        let mut parts = vec![];
+        for tap in 0..self.taps {
+            for &input in inputs {
+                let node = &r.new.nodes[input];
+                let (mut dims, origins) = (node.ty.dims.clone(), node.origins.clone());
+                let (mut starts, mut steps) = (vec![0; dims.len()], vec![1; dims.len()]);
+                (starts[0], starts[1]) = (image, tap * self.dilation);
+                steps[1] = self.stride as i64;
+                (dims[0], dims[1]) = (1, self.results);
+                let ty = node.ty.with_dims(dims.clone());
+                let slice = r.push(Op::Slice { starts, steps }, vec![input], ty, origins);
+                parts.push(r.reshape(slice, &dims[1..]));
+            }
+        }
+        parts
+    }
+}
+
+/// An operand of an epilogue whose result has so many axes, for one image without the axis of images.
+fn of_image(r: &mut Rewriter<'_>, operand: Value, image: usize, rank: usize) -> Value {
+    let dims = r.new.ty(operand).dims.clone();
+    if dims.len() < rank {
+        return operand;
+    }
+    let one = if dims[0] == 1 { operand } else { r.narrow(operand, 0, image, 1) };
+    r.reshape(one, &dims[1..])
 }
 
 /// How much memory the values of a graph need in its own order, roughly: every value that has memory of its
