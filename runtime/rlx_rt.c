@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #endif
 
@@ -192,6 +193,16 @@ static int32_t check_model(const rlx_model *model) {
 
 /* ---- Instances --------------------------------------------------------- */
 
+static void clear_pace(rlx_pace *pace) {
+  pace->shared_ns = 0;
+  pace->alone_ns = 0;
+  pace->spent_ns = 0;
+  pace->turn = 0;
+  pace->doubts = 0;
+  pace->rest = 0;
+  pace->last_rest = 0;
+}
+
 static void clear_instance(rlx_instance *instance) {
   instance->model = NULL;
   instance->arena = NULL;
@@ -199,6 +210,7 @@ static void clear_instance(rlx_instance *instance) {
   instance->mapping_bytes = 0;
   instance->flags = 0;
   instance->reserved = 0;
+  clear_pace(&instance->pace);
 }
 
 static void clear_context(rlx_context *context) {
@@ -346,6 +358,83 @@ static int32_t call(const rlx_instance *instance, int32_t (*function)(void *aren
   return status;
 }
 
+#if defined(RLX_RT_THREADS) && !defined(RLX_RT_FREESTANDING)
+
+/* Runs of each half of a trial, after which the other half begins; the half on one
+   thread ends sooner if it has taken so long. Doubts that lead to another trial.
+   Runs on one thread after the first trial that speaks for it, and after the last. */
+enum { TRIALS = 3, LONG_NS = 5000000, DOUBTS = 4, SHORTEST_REST = 64, LONGEST_REST = 1024 };
+
+static bool shares(const rlx_pace *pace) {
+  return pace->rest == 0 && (pace->turn < TRIALS || pace->turn == 2 * TRIALS);
+}
+
+/* Notes how long a run took that went as `shares` says. A trial is the least time of some
+   shared runs, the first of which wakes the threads, against that of some on one thread. */
+static void note(rlx_pace *pace, uint64_t ns) {
+  if (pace->turn == 2 * TRIALS) {
+    if (ns > pace->alone_ns)
+      pace->doubts++;
+    else if (pace->doubts > 0)
+      pace->doubts--;
+    if (pace->doubts == DOUBTS)
+      pace->turn = 0;
+    return;
+  }
+  if (pace->turn < TRIALS) {
+    pace->shared_ns = pace->turn == 0 || ns < pace->shared_ns ? ns : pace->shared_ns;
+    pace->spent_ns = 0;
+    pace->turn++;
+    return;
+  }
+  pace->alone_ns = pace->turn == TRIALS || ns < pace->alone_ns ? ns : pace->alone_ns;
+  pace->spent_ns += ns;
+  if (++pace->turn < 2 * TRIALS && pace->spent_ns < LONG_NS)
+    return;
+  pace->doubts = 0;
+  if (pace->shared_ns < pace->alone_ns) {
+    pace->turn = 2 * TRIALS;
+    pace->last_rest = 0;
+    return;
+  }
+  pace->turn = 0;
+  pace->last_rest = pace->last_rest == 0              ? SHORTEST_REST
+                    : pace->last_rest < LONGEST_REST ? 2 * pace->last_rest
+                                                     : LONGEST_REST;
+  pace->rest = pace->last_rest;
+}
+
+static uint64_t nanoseconds(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* A run that may share its loops, and does where that has been found to be faster. */
+static int32_t call_run(rlx_instance *instance) {
+  rlx_context *context = instance->arena;
+  rlx_pace *pace = &instance->pace;
+  if (context->parallel_for != rlx_pool_parallel_for)
+    return call(instance, instance->model->run);
+  if (!shares(pace))
+    context->parallel_for = NULL;
+  bool rests = pace->rest != 0;
+  uint64_t begin = rests ? 0 : nanoseconds();
+  int32_t status = call(instance, instance->model->run);
+  if (rests)
+    pace->rest--;
+  else if (status == RLX_OK)
+    note(pace, nanoseconds() - begin);
+  context->parallel_for = rlx_pool_parallel_for;
+  return status;
+}
+
+#else
+
+static int32_t call_run(rlx_instance *instance) { return call(instance, instance->model->run); }
+
+#endif
+
 int32_t rlx_run(rlx_instance *instance) {
   int32_t status = check_instance(instance);
   if (status != RLX_OK)
@@ -355,7 +444,7 @@ int32_t rlx_run(rlx_instance *instance) {
     status = rlx_prepare(instance);
   else
     status = check_weights(instance);
-  return status != RLX_OK ? status : call(instance, model->run);
+  return status != RLX_OK ? status : call_run(instance);
 }
 
 int32_t rlx_prepare(rlx_instance *instance) {
@@ -668,6 +757,7 @@ int32_t rlx_set_parallel(rlx_instance *instance, rlx_parallel_for parallel_for, 
   rlx_context *context = instance->arena;
   context->parallel_for = parallel_for;
   context->parallel_argument = argument;
+  clear_pace(&instance->pace);
   return RLX_OK;
 }
 

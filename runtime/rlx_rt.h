@@ -225,6 +225,18 @@ RLX_API const char *rlx_status_string(int32_t status);
 
 /* ---- Instances -------------------------------------------------------- */
 
+/* What rlx_run has learned about whether a pool makes this instance's runs
+   shorter. All zero: nothing yet. */
+typedef struct rlx_pace {
+  uint64_t shared_ns; /* of a run whose loops the pool's threads share */
+  uint64_t alone_ns;  /* of a run on one thread */
+  uint64_t spent_ns;  /* by the runs of the trial on one thread */
+  uint32_t turn;      /* of the trial; the last one: it is over */
+  uint32_t doubts;    /* shared runs that took longer than on one thread, lately */
+  uint32_t rest;      /* runs on one thread until the next trial */
+  uint32_t last_rest;
+} rlx_pace;
+
 /* A model with its arena. The program may read `model` and `arena`. */
 typedef struct rlx_instance {
   const rlx_model *model;
@@ -233,6 +245,7 @@ typedef struct rlx_instance {
   uint64_t mapping_bytes;
   uint32_t flags;
   uint32_t reserved;
+  rlx_pace pace;
 } rlx_instance;
 
 /* A static buffer for rlx_create_in: RLX_ARENA(buffer, MLP_ARENA_SIZE, MLP_ARENA_ALIGN); */
@@ -381,7 +394,10 @@ RLX_API int32_t rlx_pool_destroy(rlx_pool *pool);
 
 /* An rlx_parallel_for whose argument is a pool:
    rlx_set_parallel(&instance, rlx_pool_parallel_for, pool). A pool serves any
-   number of instances; one that finds it busy runs its loop by itself. Pure. */
+   number of instances; one that finds it busy runs its loop by itself. With this
+   one rlx_run watches the time of the runs: where they take longer than on one
+   thread (short loops, and processors that are far apart or have other work)
+   they go on with one, and try again from time to time. Pure. */
 RLX_API void rlx_pool_parallel_for(void *pool, rlx_body body, const void *const *table, int64_t extent, int64_t grain);
 #endif
 

@@ -518,6 +518,7 @@ static void test_mapped_weights(const char *folder) {
 #ifdef RLX_RT_THREADS
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 static int threads_started;
 
@@ -597,6 +598,60 @@ static void test_pool(void) {
     EXPECT(rlx_pool_destroy(pool) == RLX_OK);
   }
 }
+
+/* What a run of the next model takes with and without its pool, and how many there were. */
+static uint64_t takes_us[2];
+static int runs[2];
+
+static uint64_t microseconds(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (uint64_t)time.tv_sec * 1000000u + (uint64_t)time.tv_nsec / 1000u;
+}
+
+static int32_t timed_run(void *arena) {
+  int way = ((const rlx_context *)arena)->parallel_for == NULL;
+  runs[way]++;
+  for (uint64_t begin = microseconds(); microseconds() - begin < takes_us[way];)
+    continue;
+  return RLX_OK;
+}
+
+/* How many of `count` runs went on one thread. */
+static int alone(rlx_instance *instance, uint64_t shared_us, uint64_t alone_us, int count) {
+  takes_us[0] = shared_us;
+  takes_us[1] = alone_us;
+  runs[0] = runs[1] = 0;
+  for (int i = 0; i < count; i++)
+    EXPECT(rlx_run(instance) == RLX_OK);
+  EXPECT(runs[0] + runs[1] == count);
+  return runs[1];
+}
+
+/* Runs go the way that is faster, also when that changes. (Hiccups of the machine are forgiven.) */
+static void test_pace(void) {
+  rlx_model m = fake_plain_model;
+  m.run = timed_run;
+  rlx_instance instance;
+  EXPECT(rlx_create_in(&instance, &m, buffer, sizeof buffer) == RLX_OK);
+  EXPECT(rlx_pool_create(&pool, 2) == RLX_OK);
+  EXPECT(alone(&instance, 0, 0, 10) == 10);
+  EXPECT(rlx_set_parallel(&instance, rlx_pool_parallel_for, pool) == RLX_OK);
+  EXPECT(alone(&instance, 10, 100, 3) == 0);
+  EXPECT(alone(&instance, 10, 100, 3) > 0);
+  EXPECT(alone(&instance, 10, 100, 500) < 250);
+  EXPECT(alone(&instance, 200, 10, 500) > 400);
+  EXPECT(alone(&instance, 200, 10, 5000) > 4900);
+  alone(&instance, 10, 100, 1100);
+  EXPECT(alone(&instance, 10, 100, 500) < 250);
+  /* A pool that is set is tried again; of long runs one on one thread is enough. */
+  EXPECT(rlx_set_parallel(&instance, rlx_pool_parallel_for, pool) == RLX_OK);
+  EXPECT(alone(&instance, 1000, 6000, 5) == 1);
+  EXPECT(rlx_set_parallel(&instance, NULL, NULL) == RLX_OK);
+  EXPECT(alone(&instance, 0, 0, 10) == 10);
+  EXPECT(rlx_destroy(&instance) == RLX_OK);
+  EXPECT(rlx_pool_destroy(pool) == RLX_OK);
+}
 #endif
 
 int main(int argument_count, char **arguments) {
@@ -618,6 +673,7 @@ int main(int argument_count, char **arguments) {
 #endif
 #ifdef RLX_RT_THREADS
   test_pool();
+  test_pace();
 #endif
   return 0;
 }

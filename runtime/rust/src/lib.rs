@@ -47,6 +47,8 @@ mod error;
 mod guard;
 mod model;
 #[cfg(feature = "std")]
+mod pace;
+#[cfg(feature = "std")]
 mod pool;
 mod tensor;
 mod weights;

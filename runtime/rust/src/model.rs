@@ -36,6 +36,8 @@ pub struct Model {
     weights: Option<Weights>,
     #[cfg(feature = "std")]
     pool: Option<crate::Pool>,
+    #[cfg(feature = "std")]
+    pace: crate::pace::Pace,
     /// Invariant: at least `arena_size` bytes, aligned to `arena_align`; views are made only of tensors that `Tensor::new`
     /// checked against that.
     arena: Memory,
@@ -122,6 +124,8 @@ impl Model {
             weights: None,
             #[cfg(feature = "std")]
             pool: None,
+            #[cfg(feature = "std")]
+            pace: crate::pace::Pace::default(),
             arena: Memory::new(all, align)?,
         };
         if descriptor.region_size > 0 {
@@ -355,7 +359,9 @@ impl Model {
         Ok(())
     }
 
-    /// Lets runs share their loops among the pool's threads; `None` for one thread. The results have the same bits.
+    /// Lets runs share their loops among the pool's threads; `None` for one thread. The results have the same bits. Where runs
+    /// are found to take longer with the pool than without (short loops, and processors that are far apart or have other work),
+    /// they go on with one thread, and try again from time to time.
     #[cfg(feature = "std")]
     pub fn set_pool(&mut self, pool: Option<&crate::Pool>) {
         let (function, argument) = match pool {
@@ -366,6 +372,7 @@ impl Model {
         context.parallel_for = function;
         context.parallel_argument = argument;
         self.pool = pool.cloned();
+        self.pace = crate::pace::Pace::default();
     }
 
     /// One inference. It does not allocate. After weights or a parameter were set, [`Model::prepare`] is called first.
@@ -382,7 +389,27 @@ impl Model {
         if self.context().prepared == 0 {
             self.prepare_bound()?;
         }
+        #[cfg(feature = "std")]
+        if self.pool.is_some() {
+            return self.run_paced();
+        }
         self.call(self.run)
+    }
+
+    /// A run that may share its loops, and does where that has been found to be faster.
+    #[cfg(feature = "std")]
+    fn run_paced(&mut self) -> Result<(), Error> {
+        let begin = self.pace.watches().then(std::time::Instant::now);
+        let parallel_for = self.context().parallel_for;
+        if !self.pace.shares() {
+            self.context().parallel_for = None;
+        }
+        let result = self.call(self.run);
+        self.context().parallel_for = parallel_for;
+        if result.is_ok() {
+            self.pace.note(begin.map_or(core::time::Duration::ZERO, |begin| begin.elapsed()));
+        }
+        result
     }
 
     /// Computes now what depends on the parameters only and stays the same from run to run, if there is anything of that kind.
