@@ -244,6 +244,7 @@ pub(super) fn computed(
     let node = &graph.nodes[value];
     let count = rows.count(&node.ty);
     if let Op::Winograd(w) = &node.op
+        && rows.axis == 1
         && let Side::Output { .. } | Side::Both { .. } = w.side
     {
         return need.start / w.tile * w.tile..need.end.next_multiple_of(w.tile).min(count);

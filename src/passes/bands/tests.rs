@@ -224,3 +224,20 @@ fn minimal_filtering() {
     let (_, largest) = check_from(&graph, last);
     assert!(largest >= 6, "{largest}\n{graph}");
 }
+
+#[test]
+fn minimal_filtering_plane_by_plane() {
+    let mut b = Builder::new("planes");
+    let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 5, 8, 8, 16]));
+    let mut y = x;
+    for seed in 0..2 {
+        let w = b.constant(tensor(&[3, 3, 3, 16, 16], seed));
+        y = b.pad(y, &[0, 1, 1, 1, 0], &[0, 1, 1, 1, 0], 0.0);
+        y = b.conv(y, w, &[1, 1, 1], &[1, 1, 1], 1);
+    }
+    let graph = run(finish(b, y), Level::Speed, Filtering::Auto, &Machine::AVX2);
+    let planes = |node: &crate::mir::Node| matches!(node.op, Op::Winograd(_));
+    assert!(graph.nodes.values().any(planes), "{graph}");
+    let last = Value::from_u32(graph.nodes.len() as u32 - 2);
+    assert!(check_from(&graph, last).0 > 0, "{graph}");
+}

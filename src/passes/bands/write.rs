@@ -267,7 +267,9 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
             before[0] = before[0].saturating_sub(rows.start * *tile * *stride);
             tiles[0] = rows.len();
         }
-        Op::Winograd(Winograd { stride, side: Side::Both { before, .. }, .. }) => {
+        Op::Winograd(Winograd { stride, side: Side::Both { before, .. }, .. })
+            if axis.axis == 1 =>
+        {
             before[0] = before[0].saturating_sub(rows.start * *stride);
         }
         Op::Input { .. }
@@ -280,7 +282,7 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
         | Op::Contract(_)
         | Op::Attention(_)
         | Op::Conv(_)
-        | Op::Winograd(Winograd { side: Side::Output { .. }, .. })
+        | Op::Winograd(Winograd { side: Side::Both { .. } | Side::Output { .. }, .. })
         | Op::Pool(_)
         | Op::Gather { .. }
         | Op::Concat { .. }
