@@ -360,6 +360,9 @@ static int32_t call(const rlx_instance *instance, int32_t (*function)(void *aren
 
 #if defined(RLX_RT_THREADS) && !defined(RLX_RT_FREESTANDING)
 
+/* Whether shared runs of `shared_ns` are worth the other threads: by an eighth. */
+static bool pays(uint64_t shared_ns, uint64_t alone_ns) { return shared_ns < alone_ns - alone_ns / 8; }
+
 /* Runs of each half of a trial, after which the other half begins; the half on one
    thread ends sooner if it has taken so long. Doubts that lead to another trial.
    Runs on one thread after the first trial that speaks for it, and after the last. */
@@ -373,7 +376,7 @@ static bool shares(const rlx_pace *pace) {
    shared runs, the first of which wakes the threads, against that of some on one thread. */
 static void note(rlx_pace *pace, uint64_t ns) {
   if (pace->turn == 2 * TRIALS) {
-    if (ns > pace->alone_ns)
+    if (!pays(ns, pace->alone_ns))
       pace->doubts++;
     else if (pace->doubts > 0)
       pace->doubts--;
@@ -392,7 +395,7 @@ static void note(rlx_pace *pace, uint64_t ns) {
   if (++pace->turn < 2 * TRIALS && pace->spent_ns < LONG_NS)
     return;
   pace->doubts = 0;
-  if (pace->shared_ns < pace->alone_ns) {
+  if (pays(pace->shared_ns, pace->alone_ns)) {
     pace->turn = 2 * TRIALS;
     pace->last_rest = 0;
     return;
@@ -994,26 +997,27 @@ int32_t rlx_map_weights(rlx_instance *instance, const char *path) {
 #include <signal.h>
 #include <stdatomic.h>
 
-enum { MOST_THREADS = 1024, CHUNKS_PER_THREAD = 4, CHUNK_BITS = 16, SPINS = 4000 };
+enum { MOST_THREADS = 1024, CHUNKS_PER_THREAD = 6, CHUNK_BITS = 16, SPINS = 4000 };
 
-/* What one thread has to do of a job, which is a loop cut into equal chunks. Every
-   thread has a lane of neighbouring chunks, so that it goes on where it went in
-   the loop before, and what it wrote then is near; a thread whose lane is empty
-   takes from the others'. `ticket` holds the number of the job and how many of the
-   lane's chunks nobody has claimed; a claim is a decrement by compare-and-swap.
+/* What one thread has to do of a job, which is a loop cut into equal lanes. Every
+   thread goes through its own, so that it goes on where it went in the loop before,
+   and what it wrote then is near; a thread whose lane is empty takes from the
+   others'. A lane is cut into chunks, each half of what is left, but for the last:
+   few claims, and little to wait for at the end. `ticket` holds the number of the
+   job and how many of the lane's chunks nobody has claimed; a claim is a decrement
+   by compare-and-swap.
 
    Invariant: a lane's fields change only when every chunk of the job is done: the
-   caller counts its own, the others count in `done`. So a claim that succeeds proves that the fields that were read
-   before it belong to the same job; a thread that wakes up late fails its claim, and
-   the caller waits for chunks, never for threads. */
+   caller counts its own, the others count in `done`. So a claim that succeeds proves
+   that the fields that were read before it belong to the same job; a thread that
+   wakes up late fails its claim, and the caller waits for chunks, never for threads. */
 struct lane {
   RLX_ALIGNAS(64) _Atomic uint64_t ticket;
   _Atomic(rlx_body) body;
   _Atomic(const void *const *) table;
   _Atomic int64_t extent;
-  _Atomic uint32_t chunks; /* of the job */
-  _Atomic uint32_t lanes;  /* that have some */
-  _Atomic uint32_t end;    /* of this lane's chunks */
+  _Atomic uint32_t chunks; /* of each lane */
+  _Atomic uint32_t lanes;  /* of the job */
   uint32_t index;
   rlx_pool *pool;
 };
@@ -1042,10 +1046,10 @@ static void relax(void) {
 
 static uint32_t unclaimed(uint64_t ticket) { return (uint32_t)(ticket & ((1u << CHUNK_BITS) - 1)); }
 
-/* Where chunk `i` of so many begins in 0 .. extent. */
-static int64_t begin_of(int64_t extent, uint32_t chunks, uint32_t i) {
-  int64_t whole = extent / chunks, rest = extent % chunks;
-  return whole * i + rest * i / chunks;
+/* Where lane `i` of so many begins in 0 .. extent. */
+static int64_t begin_of(int64_t extent, uint32_t lanes, uint32_t i) {
+  int64_t whole = extent / lanes, rest = extent % lanes;
+  return whole * i + rest * i / lanes;
 }
 
 /* Claims and runs the chunks of one lane until none is left; gives how many it ran. */
@@ -1057,15 +1061,17 @@ static uint32_t drain(struct lane *lane) {
     const void *const *table = atomic_load_explicit(&lane->table, memory_order_relaxed);
     int64_t extent = atomic_load_explicit(&lane->extent, memory_order_relaxed);
     uint32_t chunks = atomic_load_explicit(&lane->chunks, memory_order_relaxed);
-    uint32_t end = atomic_load_explicit(&lane->end, memory_order_relaxed);
+    uint32_t lanes = atomic_load_explicit(&lane->lanes, memory_order_relaxed);
     if (!atomic_compare_exchange_weak_explicit(&lane->ticket, &ticket, ticket - 1, memory_order_acq_rel,
                                                memory_order_acquire))
       continue;
-    uint32_t chunk = end - unclaimed(ticket);
-    body(table, begin_of(extent, chunks, chunk), begin_of(extent, chunks, chunk + 1));
+    int64_t end = begin_of(extent, lanes, lane->index + 1);
+    int64_t length = end - begin_of(extent, lanes, lane->index);
+    uint32_t left = unclaimed(ticket);
+    body(table, end - (length >> (chunks - left)), left == 1 ? end : end - (length >> (chunks - left + 1)));
     count++;
     /* The job does not end before this chunk is counted, so that there is no more to see. */
-    if (unclaimed(ticket) == 1)
+    if (left == 1)
       break;
     ticket = atomic_load_explicit(&lane->ticket, memory_order_acquire);
   }
@@ -1129,7 +1135,9 @@ void rlx_pool_parallel_for(void *argument, rlx_body body, const void *const *tab
     return;
   }
   uint32_t lanes = grains < pool->threads ? (uint32_t)grains : pool->threads;
-  uint32_t each = grains / lanes < CHUNKS_PER_THREAD ? (uint32_t)(grains / lanes) : CHUNKS_PER_THREAD;
+  uint32_t each = 1;
+  while (each < CHUNKS_PER_THREAD && grains / lanes >> each != 0)
+    each++;
   atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
   uint64_t ticket = ++pool->job << CHUNK_BITS | each;
   for (uint32_t i = lanes; i-- > 0;) {
@@ -1137,9 +1145,8 @@ void rlx_pool_parallel_for(void *argument, rlx_body body, const void *const *tab
     atomic_store_explicit(&lane->body, body, memory_order_relaxed);
     atomic_store_explicit(&lane->table, table, memory_order_relaxed);
     atomic_store_explicit(&lane->extent, extent, memory_order_relaxed);
-    atomic_store_explicit(&lane->chunks, lanes * each, memory_order_relaxed);
+    atomic_store_explicit(&lane->chunks, each, memory_order_relaxed);
     atomic_store_explicit(&lane->lanes, lanes, memory_order_relaxed);
-    atomic_store_explicit(&lane->end, (i + 1) * each, memory_order_relaxed);
     atomic_store_explicit(&lane->ticket, ticket, memory_order_release);
   }
   /* Before `sleepers` is read, as a sleeper reads its lane after it. */

@@ -6,6 +6,11 @@ use core::time::Duration;
 const TRIALS: u32 = 3;
 const LONG: Duration = Duration::from_millis(5);
 
+/// Whether runs that take `shared` are worth the other threads: by an eighth.
+fn pays(shared: Duration, alone: Duration) -> bool {
+    shared < alone - alone / 8
+}
+
 /// Doubts that lead to another trial.
 const DOUBTS: u32 = 4;
 
@@ -69,7 +74,7 @@ impl Pace {
             State::Rest { runs: 0 | 1 } => State::default(),
             State::Rest { runs } => State::Rest { runs: runs - 1 },
             State::Steady { alone, doubts } => {
-                match if time > alone { doubts + 1 } else { doubts.saturating_sub(1) } {
+                match if pays(time, alone) { doubts.saturating_sub(1) } else { doubts + 1 } {
                     DOUBTS => State::default(),
                     doubts => State::Steady { alone, doubts },
                 }
@@ -84,7 +89,7 @@ impl Pace {
                 let (runs, least, spent) = (runs + 1, least.min(time), spent + time);
                 if runs < TRIALS && spent < LONG {
                     State::Alone { runs, least, spent, shared }
-                } else if shared < least {
+                } else if pays(shared, least) {
                     self.last_rest = 0;
                     State::Steady { alone: least, doubts: 0 }
                 } else {

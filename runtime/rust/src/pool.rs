@@ -24,9 +24,10 @@ struct Inner {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// What one thread has to do of a job, which is a loop cut into equal chunks. Every thread has a lane of neighbouring chunks,
-/// so that it goes on where it went in the loop before, and what it wrote then is near; a thread whose lane is empty takes from
-/// the others'. `ticket` holds the number of the job and how many of the lane's chunks nobody has claimed; a claim is a
+/// What one thread has to do of a job, which is a loop cut into equal lanes. Every thread goes through its own, so that it goes
+/// on where it went in the loop before, and what it wrote then is near; a thread whose lane is empty takes from the others'. A
+/// lane is cut into chunks, each half of what is left, but for the last: few claims, and little to wait for at the end.
+/// `ticket` holds the number of the job and how many of the lane's chunks nobody has claimed; a claim is a
 /// decrement by compare-and-swap.
 ///
 /// Invariant: a lane's fields change only when every chunk of the job is done: the caller counts its own, the others count in
@@ -40,12 +41,10 @@ struct Lane {
     body: AtomicPtr<c_void>,
     table: AtomicPtr<*const c_void>,
     extent: AtomicI64,
-    /// Of the job.
+    /// Of each lane.
     chunks: AtomicU32,
-    /// That have some.
+    /// Of the job.
     lanes: AtomicU32,
-    /// Of this lane's chunks.
-    end: AtomicU32,
 }
 
 /// A counter that has a cache line to itself.
@@ -67,7 +66,7 @@ struct Shared {
 }
 
 const MOST_THREADS: u32 = 1024;
-const CHUNKS_PER_THREAD: u32 = 4;
+const CHUNKS_PER_THREAD: u32 = 6;
 const CHUNK_BITS: u32 = 16;
 const SPINS: u32 = 4000;
 
@@ -141,15 +140,15 @@ fn unclaimed(ticket: u64) -> u32 {
     (ticket & ((1 << CHUNK_BITS) - 1)) as u32
 }
 
-/// Where chunk `i` of so many begins in `0..extent`.
-fn begin_of(extent: i64, chunks: u32, i: u32) -> i64 {
-    let (chunks, i) = (i64::from(chunks), i64::from(i));
-    extent / chunks * i + extent % chunks * i / chunks
+/// Where lane `i` of so many begins in `0..extent`.
+fn begin_of(extent: i64, lanes: u32, i: u32) -> i64 {
+    let (lanes, i) = (i64::from(lanes), i64::from(i));
+    extent / lanes * i + extent % lanes * i / lanes
 }
 
 impl Lane {
-    /// Claims and runs chunks until none is left; gives how many it ran.
-    fn drain(&self) -> u32 {
+    /// Claims and runs chunks of this lane, the `own`th, until none is left; gives how many it ran.
+    fn drain(&self, own: u32) -> u32 {
         let mut count = 0;
         let mut ticket = self.ticket.load(Ordering::Acquire);
         while unclaimed(ticket) != 0 {
@@ -157,7 +156,7 @@ impl Lane {
             let table = self.table.load(Ordering::Relaxed);
             let extent = self.extent.load(Ordering::Relaxed);
             let chunks = self.chunks.load(Ordering::Relaxed);
-            let end = self.end.load(Ordering::Relaxed);
+            let lanes = self.lanes.load(Ordering::Relaxed);
             let claim = self.ticket.compare_exchange_weak(
                 ticket,
                 ticket - 1,
@@ -168,14 +167,17 @@ impl Lane {
                 ticket = current;
                 continue;
             }
-            let chunk = end - unclaimed(ticket);
-            let (from, to) = (begin_of(extent, chunks, chunk), begin_of(extent, chunks, chunk + 1));
+            let left = unclaimed(ticket);
+            let end = begin_of(extent, lanes, own + 1);
+            let length = end - begin_of(extent, lanes, own);
+            let from = end - (length >> (chunks - left));
+            let to = if left == 1 { end } else { end - (length >> (chunks - left + 1)) };
             // SAFETY: the claim proves that the fields are the current job's: `body` is the function that `parallel_for` was given,
             // and its caller waits until this chunk is done. No other thread has this chunk.
             unsafe { transmute::<*mut c_void, Body>(body)(table, from, to) };
             count += 1;
             // The job does not end before this chunk is counted, so that there is no more to see.
-            if unclaimed(ticket) == 1 {
+            if left == 1 {
                 break;
             }
             ticket = self.ticket.load(Ordering::Acquire);
@@ -185,10 +187,15 @@ impl Lane {
 }
 
 impl Shared {
+    /// Runs what is left in a lane; gives how many chunks.
+    fn drain(&self, lane: usize) -> u32 {
+        self.lanes[lane].drain(lane as u32)
+    }
+
     /// Runs what is left in the other lanes; gives how many chunks.
     fn help(&self, own: usize) -> u32 {
         let lanes = self.lanes[own].lanes.load(Ordering::Relaxed) as usize;
-        (1..lanes).map(|i| self.lanes[(own + i) % lanes].drain()).sum()
+        (1..lanes).map(|i| self.drain((own + i) % lanes)).sum()
     }
 
     fn count_done(&self, count: u32) {
@@ -221,7 +228,7 @@ impl Shared {
                 self.sleepers.0.fetch_sub(1, Ordering::SeqCst);
             }
             // At once, as the caller may wait for it.
-            self.count_done(self.lanes[own].drain());
+            self.count_done(self.drain(own));
             self.count_done(self.help(own));
         }
     }
@@ -257,22 +264,21 @@ unsafe extern "C" fn parallel_for(
     }
     // At most as many as there are threads, and chunks, so they fit.
     let lanes = grains.min(i64::from(threads)) as u32;
-    let each = (grains / i64::from(lanes)).min(i64::from(CHUNKS_PER_THREAD)) as u32;
+    let each = (1 + (grains / i64::from(lanes)).ilog2()).min(CHUNKS_PER_THREAD);
     shared.done.0.store(0, Ordering::Relaxed);
     let job = (shared.lanes[0].ticket.load(Ordering::Relaxed) >> CHUNK_BITS) + 1;
-    for (i, lane) in (0..lanes).zip(&shared.lanes).rev() {
+    for lane in shared.lanes[..lanes as usize].iter().rev() {
         lane.body.store(body as *mut c_void, Ordering::Relaxed);
         lane.table.store(table.cast_mut(), Ordering::Relaxed);
         lane.extent.store(extent, Ordering::Relaxed);
-        lane.chunks.store(lanes * each, Ordering::Relaxed);
+        lane.chunks.store(each, Ordering::Relaxed);
         lane.lanes.store(lanes, Ordering::Relaxed);
-        lane.end.store((i + 1) * each, Ordering::Relaxed);
         lane.ticket.store(job << CHUNK_BITS | u64::from(each), Ordering::Release);
     }
     // Before `sleepers` is read, as a sleeper reads its lane after it.
     fence(Ordering::SeqCst);
     shared.wake_sleepers();
-    let others = lanes * each - shared.lanes[0].drain();
+    let others = lanes * each - shared.drain(0);
     let others = others - shared.help(0);
     let mut spins = 0;
     while shared.done.0.load(Ordering::Acquire) != others {
