@@ -46,7 +46,9 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
             }
         },
         Op::Pool(p) => elements * p.window.iter().product::<usize>() as u64,
-        Op::Gather { .. } | Op::Move | Op::Fill(_) => 0,
+        Op::Scatter { op: Some(_) } => of(2),
+        Op::Sort { .. } => of(0),
+        Op::Gather { .. } | Op::Scatter { op: None } | Op::Move | Op::Fill(_) => 0,
     }
 }
 

@@ -175,6 +175,12 @@ fn work(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
         }
         Op::Reduce { .. } | Op::ArgReduce { .. } => moved(read(0)),
         Op::Gather { .. } => moved(2.0 * results),
+        Op::Scatter { .. } => moved(results + 2.0 * read(2)),
+        // A network of comparisons over runs.
+        Op::Sort { count, .. } => {
+            let bits = count.next_power_of_two().max(32).ilog2() as f64;
+            read(0) * bits * (bits + 1.0) * 2.0 / lanes
+        }
         // Their operands are mostly written where they belong.
         Op::Pad { .. } | Op::Concat { .. } => 0.0,
         Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast => 0.0,

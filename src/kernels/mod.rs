@@ -19,6 +19,8 @@ mod nest;
 mod operations;
 mod reduce;
 mod rows;
+mod scatter;
+mod sort;
 mod winograd;
 
 use crate::error::ErrorKind;
@@ -78,6 +80,8 @@ fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, Error
         },
         Op::Pool(pool) => reduce::windows(frame, pool),
         Op::Gather { axis } => moves::gather(frame, *axis),
+        Op::Scatter { op } => scatter::kernel(frame, *op),
+        Op::Sort { largest, count } => sort::kernel(frame, *largest, *count),
         Op::Move => Ok(moves::copy(frame)),
         Op::Fill(literal) => Ok(moves::fill(frame, *literal)),
     }
@@ -89,7 +93,7 @@ fn is_for_doubles(op: &Op) -> bool {
         Op::Rows(_) | Op::Contract(_) | Op::Conv(_) => true,
         Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Pool(_) => false,
         Op::Attention(_) | Op::Winograd(_) => false,
-        Op::Gather { .. } | Op::Move | Op::Fill(_) => false,
+        Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } | Op::Move | Op::Fill(_) => false,
     }
 }
 

@@ -14,14 +14,14 @@ use crate::types::DType;
 
 /// What is copied at once: its kind, its bytes, and how many make an element.
 #[derive(Clone, Copy)]
-struct Word {
+pub(super) struct Word {
     memory: Memory,
-    bytes: i64,
+    pub(super) bytes: i64,
     count: i64,
 }
 
 impl Word {
-    fn of(dtype: DType) -> Word {
+    pub(super) fn of(dtype: DType) -> Word {
         match expr::size(dtype) {
             size @ (4 | 8) => Word { memory: Memory::I32, bytes: 4, count: size / 4 },
             2 => Word { memory: Memory::I16, bytes: 2, count: 1 },
@@ -30,16 +30,23 @@ impl Word {
     }
 
     /// The axis over the words of an element.
-    fn level(self, pointers: usize) -> Level {
+    pub(super) fn level(self, pointers: usize) -> Level {
         Level::axis(self.count, vec![self.bytes; pointers])
     }
 
-    fn load(self, b: &mut Builder, pointer: Value, offset: i64, lanes: u32) -> Value {
+    pub(super) fn load(self, b: &mut Builder, pointer: Value, offset: i64, lanes: u32) -> Value {
         let (pointer, offset) = reach(b, pointer, offset);
         b.load_as(self.memory, pointer, offset, lanes)
     }
 
-    fn store(self, b: &mut Builder, value: Value, pointer: Value, offset: i64, lanes: u32) {
+    pub(super) fn store(
+        self,
+        b: &mut Builder,
+        value: Value,
+        pointer: Value,
+        offset: i64,
+        lanes: u32,
+    ) {
         let (pointer, offset) = reach(b, pointer, offset);
         b.store_as(self.memory, value, pointer, offset, lanes);
     }

@@ -25,6 +25,8 @@ pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
         Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) if access.dtype.bytes() > 4 => true,
         Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) => contiguous(),
         Op::Gather { .. } => index != 0 || contiguous(),
+        Op::Scatter { .. } => index == 1 || contiguous(),
+        Op::Sort { .. } => contiguous(),
         // Four at a time are one broadcast.
         Op::Contract(c) if index == 0 && is_in_fours(c.weights) => contiguous(),
         Op::Conv(c) if index == 0 && is_in_fours(c.weights) => has_runs(c, access),
@@ -77,7 +79,9 @@ pub fn accepts_result(op: &Op, access: &Access) -> bool {
         | Op::Conv(_)
         | Op::Winograd(_)
         | Op::Pool(_)
-        | Op::Gather { .. } => accepts_window(access),
+        | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::Sort { .. } => accepts_window(access),
     }
 }
 

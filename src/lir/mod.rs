@@ -30,6 +30,7 @@ pub mod views;
 pub use access::Access;
 
 use crate::mir;
+pub use crate::mir::Runs;
 pub use crate::mir::winograd::{Blocks, Matrices, Side, Winograd};
 pub use crate::mir::{Attention, Shares, Span};
 pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
@@ -262,6 +263,18 @@ pub enum Op {
         /// Which axis of the data is indexed.
         axis: usize,
     },
+    /// See [`mir::Op::Scatter`].
+    Scatter {
+        /// How a slice is combined with its update; `None`: it is replaced.
+        op: Option<Reduction>,
+    },
+    /// See [`mir::Op::Sort`]. Its scratch has a row for each share of its [`Runs`].
+    Sort {
+        /// The largest, else the smallest.
+        largest: bool,
+        /// How many, from 1 to all.
+        count: usize,
+    },
     /// Copies the operand, element by element; both have the same dimensions.
     Move,
     /// Sets every element.
@@ -281,24 +294,30 @@ impl Op {
             Op::Winograd(_) => "winograd",
             Op::Pool(_) => "pool",
             Op::Gather { .. } => "gather",
+            Op::Scatter { .. } => "scatter",
+            Op::Sort { .. } => "sort",
             Op::Move => "move",
             Op::Fill(_) => "fill",
         }
     }
 
-    /// The dimensions of the working memory that a step of this kind needs, with operands and a
-    /// result of these dimensions: a row of elements for each share of the work.
-    pub fn scratch(&self, operands: &[&[usize]], result: &[usize]) -> Option<[usize; 2]> {
+    /// The dimensions of the working memory that a step of this kind needs, with operands of these types
+    /// and a result of these dimensions: a row of elements for each share of the work.
+    pub fn scratch(&self, operands: &[Type], result: &[usize]) -> Option<[usize; 2]> {
         match self {
             Op::Attention(_) => {
-                let shares = Shares::of(operands.first()?, operands.get(1)?);
+                let shares = Shares::of(&operands.first()?.dims, &operands.get(1)?.dims);
                 Some([shares.count, shares.elements()])
             }
             Op::Winograd(w) => {
                 let parts = operands.get(..w.first_extra() - 1)?;
-                let channels = parts.iter().filter_map(|dims| dims.last()).sum();
+                let channels = parts.iter().filter_map(|ty| ty.dims.last()).sum();
                 let blocks = w.blocks(channels, result)?;
                 Some([blocks.shares, blocks.elements()])
+            }
+            Op::Sort { count, .. } => {
+                let runs = Runs::of(operands.first()?, *count);
+                Some([runs.shares, runs.elements()])
             }
             Op::Rows(_)
             | Op::Reduce { .. }
@@ -307,6 +326,7 @@ impl Op {
             | Op::Conv(_)
             | Op::Pool(_)
             | Op::Gather { .. }
+            | Op::Scatter { .. }
             | Op::Move
             | Op::Fill(_) => None,
         }
@@ -323,10 +343,13 @@ impl Op {
             // A block of queries is read before its results are stored.
             Op::Attention(_) => operand == 0,
             Op::Winograd(w) => operand >= w.first_extra(),
+            // Where it is not there, it is copied first.
+            Op::Scatter { .. } => operand == 0,
             Op::Reduce { .. }
             | Op::ArgReduce { .. }
             | Op::Pool(_)
             | Op::Gather { .. }
+            | Op::Sort { .. }
             | Op::Move
             | Op::Fill(_) => false,
         }

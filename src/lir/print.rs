@@ -35,6 +35,8 @@ impl Display for Op {
             Op::Winograd(winograd) => mir::Op::Winograd(winograd.clone()),
             Op::Pool(pool) => mir::Op::Pool(pool.clone()),
             Op::Gather { axis } => mir::Op::Gather { axis: *axis },
+            Op::Scatter { op } => mir::Op::Scatter { op: *op },
+            Op::Sort { largest, count } => mir::Op::Sort { largest: *largest, count: *count },
             Op::Move => return f.write_str("move"),
             Op::Fill(literal) => return write!(f, "fill with {}", literal.f64()),
         };

@@ -102,6 +102,8 @@ pub(super) fn step_op(node: &mir::Node) -> Option<Op> {
         mir::Op::Winograd(winograd) => Op::Winograd(winograd.clone()),
         mir::Op::Pool(pool) => Op::Pool(pool.clone()),
         mir::Op::Gather { axis } => Op::Gather { axis: *axis },
+        mir::Op::Scatter { op } => Op::Scatter { op: *op },
+        mir::Op::Sort { largest, count } => Op::Sort { largest: *largest, count: *count },
         mir::Op::Input { .. }
         | mir::Op::Constant(_)
         | mir::Op::Pad { .. }
@@ -181,7 +183,9 @@ impl Writer<'_> {
             | Op::Conv(_)
             | Op::Winograd(_)
             | Op::Pool(_)
-            | Op::Gather { .. } => accesses.iter_mut().for_each(Access::normalize),
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Sort { .. } => accesses.iter_mut().for_each(Access::normalize),
         }
         let result = accesses.pop().expect("the result was pushed");
         let origins = &self.graph.nodes[value].origins;
@@ -193,8 +197,8 @@ impl Writer<'_> {
     /// Working memory for a step.
     fn scratch(&mut self, value: Value, op: &Op) -> Option<Access> {
         let node = &self.graph.nodes[value];
-        let operands: Vec<&[usize]> =
-            node.operands.iter().map(|&operand| &self.graph.ty(operand).dims[..]).collect();
+        let operands: Vec<Type> =
+            node.operands.iter().map(|&operand| self.graph.ty(operand).clone()).collect();
         let ty = Type::new(DType::F32, op.scratch(&operands, &node.ty.dims)?);
         let (name, bytes, kind) =
             (self.homes.name(value), ty.bytes() as u64, BufferKind::Temporary);

@@ -46,6 +46,44 @@ impl Builder {
         self.graph.constant(value)
     }
 
+    /// Whether all elements along `axis` are known to be equal: the extent is 1, or it was repeated along it.
+    pub fn repeats(&self, value: Value, axis: usize) -> bool {
+        let node = &self.graph.nodes[value];
+        if node.ty.dims[axis] == 1 {
+            return true;
+        }
+        // The axis of an operand that broadcasts.
+        let aligned = |operand: Value| {
+            (axis + self.ty(operand).rank())
+                .checked_sub(node.ty.rank())
+                .is_none_or(|axis| self.repeats(operand, axis))
+        };
+        match &node.op {
+            Op::Broadcast | Op::Map(_) => node.operands.iter().all(|&operand| aligned(operand)),
+            Op::Reshape => {
+                let own = &self.ty(node.operands[0]).dims;
+                let behind =
+                    |dims: &[usize], axis: usize| dims[axis + 1..].iter().product::<usize>();
+                let same = |&a: &usize| {
+                    own[a] == node.ty.dims[axis] && behind(own, a) == behind(&node.ty.dims, axis)
+                };
+                (0..own.len()).find(same).is_some_and(|a| self.repeats(node.operands[0], a))
+            }
+            Op::Permute(perm) => self.repeats(node.operands[0], perm[axis]),
+            Op::Constant(tensor) if node.ty.elements() > 0 => {
+                let (extent, inner) =
+                    (node.ty.dims[axis], node.ty.dims[axis + 1..].iter().product::<usize>());
+                let run = inner * node.ty.dtype.bytes();
+                let mut blocks = tensor.bytes().chunks_exact(extent * run);
+                blocks.all(|block| block.chunks_exact(run).all(|part| *part == block[..run]))
+            }
+            Op::Slice { .. } | Op::Concat { .. } | Op::Pad { .. } | Op::Gather { .. } => false,
+            Op::Input { .. } | Op::Constant(_) | Op::Reduce { .. } | Op::ArgReduce { .. } => false,
+            Op::Rows(_) | Op::Contract(_) | Op::Attention(_) | Op::Conv(_) => false,
+            Op::Winograd(_) | Op::Pool(_) | Op::Scatter { .. } | Op::Sort { .. } => false,
+        }
+    }
+
     fn push(&mut self, op: Op, operands: &[Value], ty: Type) -> Value {
         let origins = self.origin.into_iter().collect();
         self.graph.nodes.push(Node { op, operands: operands.to_vec(), ty, origins })
@@ -248,6 +286,28 @@ impl Builder {
         let dims = [&d.dims[..axis], &self.ty(indices).dims, &d.dims[axis + 1..]].concat();
         let ty = d.with_dims(dims);
         self.push(Op::Gather { axis }, &[data, indices], ty)
+    }
+
+    /// The data with the slices along its first axis that the indices name replaced by the updates
+    /// (`indices ++ data[1..]`), or combined with them, in order.
+    pub fn scatter(
+        &mut self,
+        op: Option<Reduction>,
+        data: Value,
+        indices: Value,
+        updates: Value,
+    ) -> Value {
+        let ty = self.ty(data).clone();
+        self.push(Op::Scatter { op }, &[data, indices, updates], ty)
+    }
+
+    /// Places of the `count` largest or smallest elements of each row, the best one first.
+    pub fn sort(&mut self, x: Value, largest: bool, count: usize) -> Value {
+        let mut ty = self.ty(x).with_dtype(DType::I64);
+        if let Some(last) = ty.dims.last_mut() {
+            *last = count;
+        }
+        self.push(Op::Sort { largest, count }, &[x], ty)
     }
 
     /// A border of `value`; nothing where there is none.

@@ -17,12 +17,14 @@ pub mod eval;
 pub mod expr;
 pub mod print;
 pub mod quads;
+pub mod runs;
 pub mod verify;
 pub mod winograd;
 
 pub use attention::{Attention, Shares, Span};
 pub use build::Builder;
 pub use expr::{Binary, Comparison, Expr, Literal, Scalar, Unary};
+pub use runs::Runs;
 pub use winograd::{Side, Winograd};
 
 use crate::tensor::Tensor;
@@ -136,6 +138,22 @@ pub enum Op {
     Gather {
         /// Which axis of the data is indexed.
         axis: usize,
+    },
+    /// Operands: data, indices (i32 or i64), updates `indices ++ data[1..]`. Result: the data, where the slices along
+    /// the first axis that the indices name are replaced by the updates, or combined with them, one after the other
+    /// in the order of the indices. An index counts as that of a [`Op::Gather`] does.
+    Scatter {
+        /// How a slice is combined with its update; `None`: it is replaced.
+        op: Option<Reduction>,
+    },
+    /// Places (i64) of the `count` largest or smallest elements of each row (the last axis), the best one first;
+    /// of equal ones those that come first. A NaN is larger than everything else. One operand; the last extent of
+    /// the result is `count`.
+    Sort {
+        /// The largest, else the smallest.
+        largest: bool,
+        /// How many, from 1 to all.
+        count: usize,
     },
     /// One operand, within a border of `value`: per axis `low` elements before it, `high` after it,
     /// `interior` between neighbours.
@@ -321,6 +339,8 @@ impl Op {
             | Op::Winograd(_)
             | Op::Pool(_)
             | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Sort { .. }
             | Op::Pad { .. }
             | Op::Concat { .. } => false,
         }

@@ -93,6 +93,11 @@ impl Display for Op {
                 write!(f, "pool {op:?} {window:?} by {strides:?} dilated {dilations:?}")
             }
             Op::Gather { axis } => write!(f, "gather along {axis}"),
+            Op::Scatter { op: None } => write!(f, "scatter"),
+            Op::Scatter { op: Some(op) } => write!(f, "scatter {op:?}"),
+            Op::Sort { largest, count } => {
+                write!(f, "sort {} {count}", if *largest { "largest" } else { "smallest" })
+            }
             Op::Pad { low, high, interior, value } => {
                 write!(f, "pad {low:?} {high:?} interior {interior:?} with {}", value.f64())
             }

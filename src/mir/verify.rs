@@ -68,6 +68,8 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
         Op::Winograd(Winograd { side: Side::Input { .. }, .. }) => Some(1),
         Op::Winograd(Winograd { side: Side::Output { .. } | Side::Both { .. }, .. }) => None,
         Op::Gather { .. } => Some(2),
+        Op::Scatter { .. } => Some(3),
+        Op::Sort { .. } => Some(1),
         Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Pool(_) | Op::Pad { .. } => Some(1),
         Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast => Some(1),
     };
@@ -113,6 +115,23 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
             ensure(extent > 0 || indices.elements() == 0, "there is nothing to gather from")?;
             Ok(data
                 .with_dims([&data.dims[..*axis], &indices.dims, &data.dims[*axis + 1..]].concat()))
+        }
+        Op::Scatter { op } => {
+            let [data, indices, updates] = operands else { return Err("operands".into()) };
+            ensure(matches!(indices.dtype, DType::I32 | DType::I64), "indices are no i32 or i64")?;
+            let (&extent, rest) = data.dims.split_first().ok_or("rank")?;
+            ensure(extent > 0 || indices.elements() == 0, "there is nothing to scatter to")?;
+            let dims = [&indices.dims, rest].concat();
+            ensure(**updates == Type::new(data.dtype, dims), "updates do not fit")?;
+            ensure(op.is_none() || data.dtype != DType::Bool, "truth values are combined")?;
+            Ok((*data).clone())
+        }
+        Op::Sort { count, .. } => {
+            let mut ty = operands[0].with_dtype(DType::I64);
+            let last = ty.dims.last_mut().ok_or("rank")?;
+            ensure(*count > 0 && *count <= *last, "count")?;
+            *last = *count;
+            Ok(ty)
         }
         Op::Pad { low, high, interior, value } => {
             let mut ty = operands[0].clone();

@@ -127,6 +127,11 @@ impl Formula {
         self.expr.inline(&Expr::softplus(self.dtype), &[x])
     }
 
+    /// The expression with this result, beside others.
+    pub fn copy(&self, result: Ref) -> Expr {
+        self.expr.clone().returning(result)
+    }
+
     /// The expression with this result.
     pub fn finish(self, result: Ref) -> Expr {
         self.expr.returning(result)

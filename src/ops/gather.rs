@@ -11,17 +11,17 @@ use crate::tensor::{Tensor, for_each_index};
 use crate::types::{DType, Type, strides};
 
 /// What indices may be.
-const INDICES: [DType; 2] = [DType::I32, DType::I64];
+pub(super) const INDICES: [DType; 2] = [DType::I32, DType::I64];
 
 /// An index by its definition.
-fn place(index: i64, extent: usize) -> usize {
+pub(super) fn place(index: i64, extent: usize) -> usize {
     let extent = extent as i64;
     let index = if index < 0 { index.saturating_add(extent) } else { index };
     index.clamp(0, (extent - 1).max(0)) as usize
 }
 
 /// An error where an index for an axis of this extent is known to be out of range.
-fn in_range(indices: impl Iterator<Item = i64>, extent: usize) -> Result<(), ErrorKind> {
+pub(super) fn in_range(indices: impl Iterator<Item = i64>, extent: usize) -> Result<(), ErrorKind> {
     let extent = i64::try_from(extent).unwrap_or(i64::MAX);
     for index in indices {
         if index < -extent || index >= extent {
@@ -33,15 +33,27 @@ fn in_range(indices: impl Iterator<Item = i64>, extent: usize) -> Result<(), Err
 }
 
 /// An error where something is to be taken from nothing.
-fn not_empty(extent: usize, indices: &Type) -> Result<(), ErrorKind> {
+pub(super) fn not_empty(extent: usize, indices: &Type) -> Result<(), ErrorKind> {
     if extent == 0 && indices.elements() > 0 {
         return Err(ErrorKind::wrong("an element of an empty axis is asked for"));
     }
     Ok(())
 }
 
+/// An error where a tensor cannot have an index for each of its elements that is along `axis` of another one.
+pub(super) fn fits(ty: &Type, indices: &Type, axis: usize) -> Result<(), ErrorKind> {
+    let fits =
+        indices.rank() == ty.rank() && (0..ty.rank()).all(|a| a == axis || indices.dims[a] <= ty.dims[a]);
+    if !fits {
+        let message = format!("indices {:?} do not fit the operand's {:?}", indices.dims, ty.dims);
+        let help = format!("all extents but that of axis {axis} must be at most the operand's");
+        return Err(ErrorKind::wrong(message).help(help));
+    }
+    not_empty(ty.dims[axis], indices)
+}
+
 /// The expression of a position from an index: counted from the end where negative, clamped.
-fn position(f: &mut Formula, index: Ref, extent: usize) -> Ref {
+pub(super) fn position(f: &mut Formula, index: Ref, extent: usize) -> Ref {
     let (zero, last) = (f.lit(0.0), f.lit(extent.saturating_sub(1) as f64));
     let (negative, shifted) = (f.less(index, zero), f.offset(index, extent as f64));
     let counted = f.select(negative, shifted, index);
@@ -131,14 +143,7 @@ impl Op for GatherElements {
         let (ty, indices) = (inputs.ty(0)?, inputs.ty(1)?);
         tools::dtype_in(indices, &INDICES, &INDICES)?;
         let axis = tools::axis(self.axis, ty.rank())?;
-        let fits = indices.rank() == ty.rank()
-            && (0..ty.rank()).all(|a| a == axis || indices.dims[a] <= ty.dims[a]);
-        if !fits {
-            let message = format!("indices {:?} do not fit the operand's {:?}", indices.dims, ty.dims);
-            let help = format!("all extents but that of axis {axis} must be at most the operand's");
-            return Err(ErrorKind::wrong(message).help(help));
-        }
-        not_empty(ty.dims[axis], indices)?;
+        fits(ty, indices, axis)?;
         if let Some(indices) = inputs.constant(1) {
             in_range(indices.ints().into_iter(), ty.dims[axis])?;
         }
@@ -166,28 +171,52 @@ impl Op for GatherElements {
         let &[Some(x), Some(indices)] = inputs else { return vec![] };
         let ty = mir.ty(x).clone();
         let axis = tools::axis(self.axis, ty.rank()).unwrap_or(0);
-        let moves = ty.strides();
-        let mut operands = vec![mir.cast(indices, DType::I64)];
-        let mut f = Formula::new(DType::I64);
-        let index = f.operand(0);
-        let along = position(&mut f, index, ty.dims[axis]);
-        let mut flat = f.scale(along, moves[axis] as f64);
-        for (a, &extent) in outputs[0].dims.iter().enumerate() {
-            if a == axis || extent <= 1 {
-                continue;
-            }
-            operands.push(ramp(mir, outputs[0].rank(), a, extent, moves[a]));
-            let term = f.operand(operands.len() - 1);
-            flat = f.add(flat, term);
-        }
-        let flat = mir.map(f.finish(flat), &operands);
-        let table = mir.reshape(x, [ty.elements()]);
+        let (flat, slice) = flat_places(mir, x, indices, axis, &outputs[0].dims[axis + 1..]);
+        let (outer, inner) = ty.dims.split_at(ty.rank() - slice);
+        let table = mir.reshape(x, [&[outer.iter().product()], inner].concat());
         vec![mir.gather(table, flat, 0)]
     }
 }
 
+/// For each index along `axis` of `x`, the number of the element at the index' own place but for that axis.
+/// Where all indices along the last axes are equal, and there are as many as `x` has elements (`behind` are the
+/// extents behind the axis), it is the number of a slice of the last so many axes.
+pub(super) fn flat_places(
+    mir: &mut mir::Builder,
+    x: mir::Value,
+    indices: mir::Value,
+    axis: usize,
+    behind: &[usize],
+) -> (mir::Value, usize) {
+    let ty = mir.ty(x).clone();
+    let rank = ty.rank();
+    let whole = |a: usize| behind[a - axis - 1] == ty.dims[a];
+    let slice = (axis + 1..rank).rev().take_while(|&a| whole(a) && mir.repeats(indices, a)).count();
+    let mut indices = indices;
+    for a in rank - slice..rank {
+        indices = mir.narrow(indices, a, 0, 1);
+    }
+    let dims = mir.dims(indices)[..rank - slice].to_vec();
+    let indices = mir.reshape(indices, dims.clone());
+    let moves = strides(&ty.dims[..rank - slice]);
+    let mut operands = vec![mir.cast(indices, DType::I64)];
+    let mut f = Formula::new(DType::I64);
+    let index = f.operand(0);
+    let along = position(&mut f, index, ty.dims[axis]);
+    let mut flat = f.scale(along, moves[axis] as f64);
+    for (a, &extent) in dims.iter().enumerate() {
+        if a == axis || extent <= 1 {
+            continue;
+        }
+        operands.push(ramp(mir, dims.len(), a, extent, moves[a]));
+        let term = f.operand(operands.len() - 1);
+        flat = f.add(flat, term);
+    }
+    (mir.map(f.finish(flat), &operands), slice)
+}
+
 /// 0, step, 2 step .. along one axis of a tensor of this rank, as i64.
-fn ramp(mir: &mut mir::Builder, rank: usize, axis: usize, extent: usize, step: i64) -> mir::Value {
+pub(super) fn ramp(mir: &mut mir::Builder, rank: usize, axis: usize, extent: usize, step: i64) -> mir::Value {
     let positions = super::constant::iota(mir, extent);
     let scaled = mir.binary_scalar(mir::Binary::Mul, positions, step as f64);
     let mut dims = vec![1; rank];

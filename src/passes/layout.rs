@@ -50,6 +50,8 @@ pub fn propagate(graph: Graph) -> Graph {
             | Op::Conv(_)
             | Op::Attention(_)
             | Op::Winograd(_)
+            | Op::Scatter { .. }
+            | Op::Sort { .. }
             | Op::Pool(_) => r.copy(old),
         };
         r.set(old, new);
@@ -132,6 +134,8 @@ fn wanted(graph: &Graph) -> SecondaryMap<Value, Option<Vec<usize>>> {
             | Op::Winograd(_)
             | Op::Pool(_)
             | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Sort { .. }
             | Op::Reshape
             | Op::Broadcast => None,
         };

@@ -62,6 +62,8 @@ pub fn simplify(graph: Graph) -> Graph {
             | Op::Winograd(_)
             | Op::Pool(_)
             | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Sort { .. }
             | Op::Pad { .. }
             | Op::Broadcast => r.copy(old),
         };

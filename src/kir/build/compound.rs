@@ -213,6 +213,14 @@ impl Builder {
         back
     }
 
+    /// Two vectors as rows of blocks of `distance` lanes: the even blocks of both, and the odd ones. Done twice, they
+    /// are what they were.
+    pub fn exchange_pair(&mut self, a: Value, b: Value, distance: u32) -> [Value; 2] {
+        let mut rows = [a, b];
+        self.exchange(&mut rows, 1, distance);
+        rows
+    }
+
     /// Exchanges a bit of the rows' numbers with one of the lanes': elements whose bit is set in only one of
     /// both change places.
     fn exchange(&mut self, rows: &mut [Value], row: usize, lane: u32) {

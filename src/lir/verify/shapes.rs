@@ -13,7 +13,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
     let holds = |what: bool, text: &str| {
         if what { Ok(()) } else { Err(format!("{text}: {} to {result}", list(operands))) }
     };
-    let dims: Vec<&[usize]> = operands.iter().map(|operand| &operand.dims[..]).collect();
+    let types: Vec<Type> = operands.iter().map(Access::ty).collect();
     let all_of_one_type = |list: &[Access]| list.iter().all(|a| a.dtype == result.dtype);
     match op {
         Op::Rows(rows) => rows_shapes(rows, operands, result),
@@ -80,6 +80,26 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
             )?;
             holds(result.is_empty() || data.dims[*axis] > 0, "nothing to gather from")
         }
+        Op::Scatter { op } => {
+            count(3)?;
+            let (data, indices, updates) = (&operands[0], &operands[1], &operands[2]);
+            holds(!data.dims.is_empty(), "a first axis")?;
+            let index = matches!(indices.dtype, DType::I32 | DType::I64);
+            let combined = op.is_none() || result.dtype != DType::Bool;
+            let fits = updates.dims == [&indices.dims, &data.dims[1..]].concat();
+            let typed = data.dtype == result.dtype && updates.dtype == result.dtype;
+            let fits = fits && typed && data.dims == result.dims && index && combined;
+            holds(fits, "scattered dimensions")?;
+            holds(updates.is_empty() || data.dims[0] > 0, "nothing to scatter to")
+        }
+        Op::Sort { count: wanted, .. } => {
+            count(1)?;
+            let mut dims = operands[0].dims.clone();
+            let last = dims.last_mut().ok_or("a row that is not there")?;
+            holds(*wanted > 0 && wanted <= last, "places of a row")?;
+            *last = *wanted;
+            holds(dims == result.dims && result.dtype == DType::I64, "sorted dimensions")
+        }
         Op::Move => {
             count(1)?;
             holds(operands[0].dims == result.dims && all_of_one_type(operands), "moved dimensions")
@@ -90,7 +110,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
         }
     }?;
     // What it is made of is right by now.
-    let fits = match (op.scratch(&dims, &result.dims), scratch) {
+    let fits = match (op.scratch(&types, &result.dims), scratch) {
         (Some(needed), Some(scratch)) => {
             scratch.dims == needed && scratch.is_dense() && scratch.dtype == DType::F32
         }

@@ -71,6 +71,8 @@ pub fn op(op: &Op, operands: &[&Tensor], ty: &Type) -> Tensor {
         },
         Op::Pool(p) => pool(p, operands[0], ty),
         Op::Gather { axis } => gather(*axis, operands[0], operands[1], ty),
+        Op::Scatter { op } => scatter(*op, operands, ty),
+        Op::Sort { largest, count } => sort(*largest, *count, operands[0], ty),
         Op::Pad { low, interior, value, .. } => pad(low, interior, *value, operands[0], ty),
         Op::Concat { axis } => concat(*axis, operands, ty),
         Op::Reshape => operands[0].reshaped(ty.dims.clone()).expect("as many elements"),
@@ -262,18 +264,66 @@ fn rows(program: &Rows, operands: &[&Tensor], ty: &Type) -> Tensor {
 fn gather(axis: usize, data: &Tensor, indices: &Tensor, ty: &Type) -> Tensor {
     let dims = data.dims();
     let size = ty.dtype.bytes();
-    let (outer, extent) = (dims[..axis].iter().product::<usize>(), dims[axis] as i64);
+    let (outer, extent) = (dims[..axis].iter().product::<usize>(), dims[axis]);
     let inner = dims[axis + 1..].iter().product::<usize>() * size;
     let indices = indices.ints();
     let mut out = Vec::with_capacity(ty.bytes());
     for o in 0..outer {
         for &i in &indices {
-            let i = if i < 0 { i.saturating_add(extent) } else { i }.clamp(0, extent - 1);
-            let from = (o * extent as usize + i as usize) * inner;
+            let from = (o * extent + slice_at(i, extent)) * inner;
             out.extend_from_slice(&data.bytes()[from..from + inner]);
         }
     }
     made(ty, out)
+}
+
+/// The slice that an index names, of so many.
+fn slice_at(index: i64, extent: usize) -> usize {
+    let extent = extent as i64;
+    let index = if index < 0 { index.saturating_add(extent) } else { index };
+    index.clamp(0, extent - 1) as usize
+}
+
+fn scatter(op: Option<Reduction>, operands: &[&Tensor], ty: &Type) -> Tensor {
+    let (size, inner) = (ty.dtype.bytes(), ty.dims[1..].iter().product::<usize>());
+    let mut data = operands[0].bytes().to_vec();
+    for (row, index) in operands[1].ints().into_iter().enumerate() {
+        for i in 0..inner {
+            let at = (slice_at(index, ty.dims[0]) * inner + i) * size;
+            let update = operands[2].element(row * inner + i);
+            let Some(op) = op else {
+                data[at..at + size].copy_from_slice(update);
+                continue;
+            };
+            let numbers = [&data[at..at + size], update].map(|b| Number::read(ty.dtype, b));
+            let mut combined = Vec::with_capacity(size);
+            binary(combine(op), numbers[0], numbers[1], ty.dtype).push(&mut combined, ty.dtype);
+            data[at..at + size].copy_from_slice(&combined);
+        }
+    }
+    made(ty, data)
+}
+
+fn sort(largest: bool, count: usize, x: &Tensor, ty: &Type) -> Tensor {
+    let width = x.dims().last().copied().unwrap_or(0);
+    let dtype = x.ty().dtype;
+    let is_nan = |n: Number| matches!(n, Number::Float(v) if v.is_nan());
+    let mut data = Vec::with_capacity(ty.bytes());
+    for row in 0..x.ty().elements() / width.max(1) {
+        let numbers: Vec<Number> = (0..width).map(|i| Number::at(x, row * width + i)).collect();
+        let order = |&a: &usize, &b: &usize| {
+            let (a, b) = if largest { (b, a) } else { (a, b) };
+            let (a, b) = (numbers[a], numbers[b]);
+            is_nan(a).cmp(&is_nan(b)).then_with(|| {
+                let above = compare(Comparison::Greater, a, b, dtype);
+                above.cmp(&compare(Comparison::Less, a, b, dtype))
+            })
+        };
+        let mut places: Vec<usize> = (0..width).collect();
+        places.sort_by(order);
+        places[..count].iter().for_each(|&place| data.extend((place as i64).to_le_bytes()));
+    }
+    made(ty, data)
 }
 
 fn pad(low: &[usize], interior: &[usize], value: Literal, x: &Tensor, ty: &Type) -> Tensor {

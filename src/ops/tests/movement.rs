@@ -16,6 +16,9 @@ pub(super) fn cases() -> Vec<Case> {
     slices(&mut cases);
     pads(&mut cases);
     gathers(&mut cases);
+    scatters(&mut cases);
+    orders(&mut cases);
+    samples(&mut cases);
     scans(&mut cases);
     sequences(&mut cases);
     cases
@@ -220,6 +223,87 @@ fn gathers(cases: &mut Vec<Case>) {
         cases.push(floats.known(scalar(F32, 3.0)).given(Tensor::from_i64s([2], &[2, 3])));
         cases.push(hot().indices(&[0], &[]).known(scalar(I32, 3.0)).given(values));
     }
+}
+
+fn scatters(cases: &mut Vec<Case>) {
+    for how in ["none", "add", "mul", "max", "min"] {
+        let elements = || case("ScatterElements").attr("reduction", text(how));
+        let nd = || case("ScatterND").attr("reduction", text(how));
+        cases.extend([
+            elements().f32(&[3, 4]).indices(&[2, 3], &[0, 1, 2, -1, -3, 0]).f32(&[2, 3]),
+            elements()
+                .attr("axis", int(-1))
+                .random(I32, &[3, 4])
+                .indices(&[2, 5], &[0, 1, 1, 1, -4, 1, 1, 0, -1, 2])
+                .random(I32, &[2, 5]),
+            elements()
+                .attr("axis", int(1))
+                .random(U8, &[2, 3, 4])
+                .indices(&[2, 2, 4], &[[2; 4], [-3; 4], [1; 4], [1; 4]].concat())
+                .random(U8, &[2, 2, 4]),
+            elements().attr("axis", int(1)).f32(&[2, 3]).indices(&[2, 0], &[]).f32(&[2, 0]),
+            elements().random(U64, &[3]).indices(&[2], &[-1, 2]).random(U64, &[2]),
+            nd().f32(&[3, 4]).indices(&[3, 2], &[0, 1, 2, -1, 0, 1]).f32(&[3]),
+            nd().random(F64, &[3, 4, 2])
+                .indices(&[2, 2, 1], &[2, -1, 0, 0])
+                .random(F64, &[2, 2, 4, 2]),
+            nd().f32(&[3, 4]).indices(&[2], &[2, -1]).f32(&[]),
+            nd().f32(&[3, 4]).indices(&[0, 1], &[]).f32(&[0, 4]),
+            nd().f32(&[3, 4]).indices(&[2, 1], &[1, 2]).f32(&[2, 4]),
+            nd().f32(&[3, 4]).indices(&[2, 2, 2], &[0, 1, 0, 2, 1, 1, 1, 2]).f32(&[2, 2]),
+            nd().f32(&[2, 0]).indices(&[1, 1], &[1]).f32(&[1, 0]),
+        ]);
+    }
+    let nan = Tensor::from_f32s([3], &[f32::NAN, 1.0, -0.0]);
+    let max = case("ScatterElements").attr("reduction", text("max"));
+    cases.push(max.given(nan.clone()).indices(&[3], &[0, 1, 1]).given(nan));
+    cases.push(
+        case("Scatter").opset(9).random(Bool, &[3]).indices(&[2], &[1, 1]).random(Bool, &[2]),
+    );
+}
+
+fn orders(cases: &mut Vec<Case>) {
+    for largest in [0, 1] {
+        let top = || case("TopK").results(2).attr("largest", int(largest));
+        for k in [0, 1, 2, 5] {
+            cases.push(top().f32(&[3, 5]).list(&[k]));
+            cases.push(top().attr("axis", int(1)).random(I8, &[2, 5, 3]).list(&[k]));
+        }
+        cases.push(top().attr("axis", int(0)).range(U64, &[40, 2], 0.0, 9.0).list(&[17]));
+        let special = [f32::NAN, -0.0, f32::INFINITY, 0.0, f32::NAN, f32::NEG_INFINITY];
+        cases.push(top().given(Tensor::from_f32s([6], &special)).list(&[6]));
+    }
+    cases.push(case("TopK").results(2).opset(1).attr("k", int(2)).f32(&[2, 3]));
+}
+
+fn samples(cases: &mut Vec<Case>) {
+    for mode in ["linear", "nearest", "cubic"] {
+        for padding in ["zeros", "border", "reflection"] {
+            for align in [0, 1] {
+                let sample = || {
+                    let sample = case("GridSample").attr("mode", text(mode));
+                    sample.attr("padding_mode", text(padding)).attr("align_corners", int(align))
+                };
+                cases.push(sample().f32(&[2, 3, 4, 5]).range(F32, &[2, 3, 4, 2], -1.7, 1.7));
+                cases.push(sample().f32(&[1, 2, 6]).range(F32, &[1, 5, 1], -4.0, 4.0));
+                cases.push(sample().random(F64, &[1, 1, 2, 3]).range(
+                    F64,
+                    &[1, 2, 2, 2],
+                    -1.0,
+                    1.0,
+                ));
+                if mode != "cubic" {
+                    cases.push(sample().f32(&[1, 2, 2, 3, 4]).range(
+                        F32,
+                        &[1, 2, 1, 3, 3],
+                        -1.5,
+                        1.5,
+                    ));
+                }
+            }
+        }
+    }
+    cases.push(case("GridSample").f32(&[1, 2, 2, 3]).f32(&[1, 0, 2, 2]));
 }
 
 fn scans(cases: &mut Vec<Case>) {

@@ -174,6 +174,13 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
                 Some(_) => vec![same(axis + 1 - indices), Source::Whole],
             }
         }
+        // Any update may go to any slice.
+        Op::Scatter { .. } => {
+            let other = axis.checked_sub(1)? + operand(1).dims.len();
+            vec![same(axis), Source::Whole, same(other)]
+        }
+        Op::Sort { .. } if axis + 1 == dims.len() => return None,
+        Op::Sort { .. } => vec![same(axis)],
         Op::Pad { low, high, interior, .. } => {
             if low[axis] == 0 && high[axis] == 0 && interior[axis] == 0 {
                 return Some(vec![same(axis)]);

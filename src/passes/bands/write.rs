@@ -285,6 +285,8 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
         | Op::Winograd(Winograd { side: Side::Both { .. } | Side::Output { .. }, .. })
         | Op::Pool(_)
         | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::Sort { .. }
         | Op::Concat { .. }
         | Op::Reshape
         | Op::Permute(_)

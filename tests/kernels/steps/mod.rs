@@ -209,6 +209,61 @@ fn gather(r: &mut Random) -> Trial {
     }
 }
 
+fn scatter(r: &mut Random) -> Trial {
+    let ops = [
+        None,
+        Some(Reduction::Sum),
+        Some(Reduction::Product),
+        Some(Reduction::Max),
+        Some(Reduction::Min),
+    ];
+    let mut ty = dtype(r);
+    let op = if ty == DType::Bool { None } else { r.pick(&ops) };
+    if ty.is_float() && ty.bytes() == 2 && op.is_some() {
+        // Rounded once by the definition where sums are exact.
+        ty = DType::F32;
+    }
+    let rank = 1 + r.below(3);
+    let mut dims = r.dims(rank, 500);
+    if r.chance(20) {
+        dims.push(r.pick(&[130, 1024, 1100]));
+    }
+    let places: Vec<usize> = (0..r.below(3)).map(|_| 1 + r.below(4)).collect();
+    let count: usize = places.iter().product();
+    let indices: Vec<f64> = (0..count).map(|_| r.below(12) as f64 - 6.0).collect();
+    let index_type = r.pick(&[DType::I32, DType::I64]);
+    let indices = Tensor::from_f64s(Type::new(index_type, places.clone()), indices);
+    let (data, updates) = (tensor(r, ty, &dims), [&places[..], &dims[1..]].concat());
+    let updates = tensor(r, ty, &updates);
+    Trial {
+        op: Op::Scatter { op },
+        mir: mir::Op::Scatter { op },
+        operands: vec![place(r, 0, data), place(r, 1, indices), place(r, 2, updates)],
+        ty: Type::new(ty, dims),
+        tolerance: Tolerance::Relative(1e-5),
+        result: None,
+    }
+}
+
+fn sort(r: &mut Random) -> Trial {
+    let rank = 1 + r.below(3);
+    let mut dims = r.dims(rank, 300);
+    dims[rank - 1] = r.pick(&[1, 2, 5, 16, 31, 32, 33, 64, 100, 129, 300]);
+    let width = dims[rank - 1];
+    let (ty, largest) = (dtype(r), r.chance(50));
+    let count = if r.chance(30) { width } else { 1 + r.below(width.min(80)) };
+    let x = tensor(r, ty, &dims);
+    dims[rank - 1] = count;
+    Trial {
+        op: Op::Sort { largest, count },
+        mir: mir::Op::Sort { largest, count },
+        operands: vec![place(r, 0, x)],
+        ty: Type::new(DType::I64, dims),
+        tolerance: Tolerance::Exact,
+        result: None,
+    }
+}
+
 /// Rows whose elements lie in turn, in the operand or in the result.
 fn weave(r: &mut Random) -> Trial {
     let ty = dtype(r);
@@ -319,7 +374,7 @@ fn case(seed: u64) -> Case {
     let mut r = Random(seed);
     let kinds = [map, rows, reduce, arg_reduce, contract, conv, pool, gather, copy, fill];
     let kinds = [&kinds[..], &[map, rows, contract, contract, conv, winograd]].concat();
-    let kinds = [&kinds[..], &[attention, attention]].concat();
+    let kinds = [&kinds[..], &[attention, attention, scatter, sort, sort]].concat();
     let trial = kinds[seed as usize % kinds.len()](&mut r);
     tried(seed, trial, r)
 }
@@ -346,8 +401,8 @@ fn tried(seed: u64, trial: Trial, mut r: Random) -> Case {
             spread(&placed.access, Some(&full))
         })
         .collect();
-    let dims: Vec<&[usize]> = trial.operands.iter().map(|o| &o.access.dims[..]).collect();
-    let scratch = trial.op.scratch(&dims, &trial.ty.dims);
+    let types: Vec<Type> = trial.operands.iter().map(|o| o.access.ty()).collect();
+    let scratch = trial.op.scratch(&types, &trial.ty.dims);
     let scratch =
         scratch.map(|dims| Access::dense(Buffer::new(count + 1), &Type::new(DType::F32, dims)));
     let working = scratch.iter().map(|access| spread(access, None));
