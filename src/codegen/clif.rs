@@ -312,19 +312,7 @@ impl Emitter<'_> {
                     self.binary(op.combine(), self.type_of(a), partial, other)
                 })
             }
-            Op::Weave { a, b, distance, odd } => {
-                let [a, b] = [a, b].map(v);
-                match (distance, odd) {
-                    (2, false) => self.shuffle(a, b, [0, 1, 4, 5]),
-                    (2, true) => self.shuffle(a, b, [2, 3, 6, 7]),
-                    // In two steps that every target has.
-                    (_, odd) => {
-                        let order = if odd { [1, 3, 5, 7] } else { [0, 2, 4, 6] };
-                        let both = self.shuffle(a, b, order);
-                        self.shuffle(both, both, [0, 2, 1, 3])
-                    }
-                }
-            }
+            Op::Shuffle { a, b, order } => self.reorder(v(a), v(b), order),
         }
     }
 
@@ -461,6 +449,45 @@ impl Emitter<'_> {
         let bytes: Vec<u8> = lanes.iter().flat_map(|lane| lane.to_le_bytes()).collect();
         let constant = self.b.func.dfg.constants.insert(bytes.into());
         self.b.ins().vconst(I32X4, constant)
+    }
+
+    /// Any order of lanes, in steps that every target has: two from the first, then two from the second; and
+    /// any order of one.
+    fn reorder(&mut self, a: ir::Value, b: ir::Value, order: Order) -> ir::Value {
+        let order: [u8; 4] = std::array::from_fn(|i| order.places()[i]);
+        let of = |second: bool| -> Vec<u8> {
+            let mut places = order.to_vec();
+            places.retain(|&place| (place >= 4) == second);
+            places.sort_unstable();
+            places.dedup();
+            places
+        };
+        let (first, second) = (of(false), of(true));
+        // Where each lane lies in a vector of these places.
+        let back = |places: &[u8]| -> [u8; 4] {
+            order.map(|place| places.iter().position(|&p| p == place).unwrap_or(0) as u8)
+        };
+        match (&first[..], &second[..]) {
+            (_, []) => self.shuffle(a, a, order),
+            ([], _) => self.shuffle(b, b, order.map(|place| place - 4)),
+            ([.., _, _, z], &[w]) => {
+                let both = self.shuffle(a, b, [*z, *z, w, w]);
+                let all = self.shuffle(a, both, [first[0], first[1], 4, 6]);
+                self.shuffle(all, all, back(&[first[0], first[1], *z, w]))
+            }
+            (&[z], [.., _, _, w]) => {
+                let both = self.shuffle(a, b, [z, z, *w, *w]);
+                let (x, y) = (second[0] - 4, second[1] - 4);
+                let all = self.shuffle(both, b, [0, 2, x + 4, y + 4]);
+                self.shuffle(all, all, back(&[z, *w, second[0], second[1]]))
+            }
+            ([x, more @ ..], [z, rest @ ..]) => {
+                let (y, w) = (more.first().unwrap_or(x), rest.first().unwrap_or(z));
+                let both = [*x, *y, *z, *w];
+                let all = self.shuffle(a, b, both);
+                if both == order { all } else { self.shuffle(all, all, back(&both)) }
+            }
+        }
     }
 
     /// The four lanes that `order` names among the eight of `a` and `b`.

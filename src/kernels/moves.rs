@@ -3,6 +3,8 @@
 //! The type of the elements does not matter, only their size. Those of 8 bytes are pairs of words of
 //! 4, so that vectors copy all of them.
 
+mod reorder;
+
 use super::expr::{self, reach};
 use super::nest::{self, Level, Shares, nest, strips};
 use super::{Frame, KernelPlan};
@@ -72,30 +74,17 @@ pub(super) fn copy(frame: &Frame<'_>) -> Option<KernelPlan> {
     levels.sort_by_key(|level| std::cmp::Reverse(level.steps[1].abs()));
     levels.push(word.level(2));
     let levels = nest::merge(levels);
-    let dense = |level: &Level| level.steps == [word.bytes; 2];
-    let unit = |pointer: usize| levels.iter().position(|level| level.steps[pointer] == word.bytes);
-    match levels.last() {
-        Some(level) if dense(level) => Some(copy_rows(frame, levels, word)),
-        None => Some(copy_rows(frame, vec![word.level(2)], word)),
-        _ if frame.machine.lanes == 1 => Some(copy_elements(frame, levels, word)),
-        // As many words as a short row has are not worth a vector.
-        _ => match (unit(0), unit(1)) {
-            (Some(from), Some(to)) => {
-                let narrow = |axis: usize, pointer: usize, other: usize| {
-                    let Level { extent, .. } = levels[axis];
-                    let few = (2..=MOST_ROWS).contains(&extent) && extent & (extent - 1) == 0;
-                    few && levels[other].steps[pointer] == extent * word.bytes
-                };
-                Some(match (narrow(to, 1, from), narrow(from, 0, to)) {
-                    (true, _) => {
-                        weave(frame, levels, word, Weave::Together { rows: to, along: from })
-                    }
-                    (_, true) => weave(frame, levels, word, Weave::Apart { rows: from, along: to }),
-                    _ => transpose(frame, levels, word, from, to),
-                })
-            }
-            _ => None,
-        },
+    let rows = match levels.last() {
+        Some(level) => level.steps == [word.bytes; 2],
+        None => return Some(copy_rows(frame, vec![word.level(2)], word)),
+    };
+    if frame.machine.lanes == 1 {
+        let copy = if rows { copy_rows } else { copy_elements };
+        return Some(copy(frame, levels, word));
+    }
+    match reorder::copy(frame, &levels, word) {
+        Some(plan) => Some(plan),
+        None => rows.then(|| copy_rows(frame, levels, word)),
     }
 }
 
@@ -131,94 +120,6 @@ fn copy_elements(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word) -> Kerne
             }
             vec![]
         });
-    });
-    frame.close(b, work)
-}
-
-/// So many rows, at most, are woven together.
-const MOST_ROWS: i64 = 8;
-
-/// A few rows and their elements in turn.
-#[derive(Clone, Copy)]
-enum Weave {
-    /// From rows to turns.
-    Together { rows: usize, along: usize },
-    /// From turns to rows.
-    Apart { rows: usize, along: usize },
-}
-
-fn weave(frame: &Frame<'_>, mut levels: Vec<Level>, word: Word, way: Weave) -> KernelPlan {
-    let (Weave::Together { rows, along } | Weave::Apart { rows, along }) = way;
-    let (lanes, count) = (frame.lanes(), levels[rows].extent);
-    let work = levels.iter().map(Level::pieces).product::<i64>();
-    let steps = levels[rows].steps.clone();
-    levels[rows] = levels[rows].clone().in_pieces(count);
-    levels[along] = levels[along].clone().in_pieces(lanes);
-    let shares = Shares::of(&levels);
-    let (mut b, pointers) = frame.open(shares.extent());
-    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
-        let columns = sizes[along];
-        // What is in turn, as vectors: where each begins, and how much of it there is.
-        let turns =
-            |row: i64| (row * lanes * word.bytes, (count * columns - row * lanes).clamp(0, lanes));
-        let zero = b.i32(0);
-        let load = |b: &mut Builder, (offset, lanes): (i64, i64)| match lanes {
-            0 => zero,
-            _ => word.load(b, p[0], offset, lanes as u32),
-        };
-        let store = |b: &mut Builder, value: Value, (offset, lanes): (i64, i64)| match lanes {
-            0 => {}
-            _ => word.store(b, value, p[1], offset, lanes as u32),
-        };
-        match way {
-            Weave::Together { .. } => {
-                let values: Vec<Value> =
-                    (0..count).map(|row| load(b, (row * steps[0], columns))).collect();
-                for (row, value) in (0..).zip(b.interleave(&values)) {
-                    store(b, value, turns(row));
-                }
-            }
-            Weave::Apart { .. } => {
-                let values: Vec<Value> = (0..count).map(|row| load(b, turns(row))).collect();
-                for (row, value) in (0..).zip(b.separate(&values)) {
-                    store(b, value, (row * steps[1], columns));
-                }
-            }
-        }
-    });
-    frame.close(b, work)
-}
-
-/// Squares that are transposed in registers: rows lie along axis `from` in the operand and along
-/// axis `to` in the result.
-fn transpose(
-    frame: &Frame<'_>,
-    mut levels: Vec<Level>,
-    word: Word,
-    from: usize,
-    to: usize,
-) -> KernelPlan {
-    let lanes = frame.lanes();
-    let work = levels.iter().map(Level::pieces).product::<i64>() * 2;
-    for axis in [from, to] {
-        levels[axis] = levels[axis].clone().in_pieces(lanes);
-    }
-    let shares = Shares::of(&levels);
-    let (row_step, column_step) = (levels[to].steps[0], levels[from].steps[1]);
-    let (mut b, pointers) = frame.open(shares.extent());
-    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
-        let (columns, rows) = (sizes[from], sizes[to]);
-        let zero = b.i32(0);
-        let square: Vec<Value> = (0..lanes)
-            .map(|row| match row < rows {
-                true => word.load(b, p[0], row * row_step, columns as u32),
-                false => zero,
-            })
-            .collect();
-        let square = b.transpose(&square);
-        for (column, &value) in (0..columns).zip(&square) {
-            word.store(b, value, p[1], column * column_step, rows as u32);
-        }
     });
     frame.close(b, work)
 }

@@ -23,11 +23,13 @@
 //! they stand.
 
 pub mod build;
+mod order;
 pub mod print;
 pub mod verify;
 
 use crate::machine::Machine;
 use cranelift_entity::{PrimaryMap, entity_impl};
+pub use order::Order;
 
 /// An SSA value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -318,19 +320,14 @@ pub enum Op {
     },
     /// Across the lanes, the result in all lanes. `F32` or `I32` (with one lane also `F64` and `I64`).
     Reduce(Reduction, Value),
-    /// A step of a transposition, see `build::Builder::transpose`. Of two vectors of `F32` or `I32`,
-    /// seen as rows of blocks of `distance` lanes, the even blocks side by side, those of `b` after
-    /// those of `a`: lane `i` is `a[i]` where `i / distance` is even, else `b[i - distance]`. With
-    /// `odd`, it is the odd blocks: `a[i + distance]` where `i / distance` is even, else `b[i]`.
-    Weave {
-        /// The first row.
+    /// Lanes of two vectors of `F32` or `I32` in any order. Only with more than one lane.
+    Shuffle {
+        /// The first vector.
         a: Value,
-        /// The second row.
+        /// The second vector, whose lanes count on from those of the first. (It may be the same.)
         b: Value,
-        /// A power of two below the number of lanes.
-        distance: u32,
-        /// Whether the odd blocks are taken.
-        odd: bool,
+        /// Where each lane comes from.
+        order: Order,
     },
 }
 
@@ -599,7 +596,7 @@ impl Op {
             Op::Binary(_, a, b) | Op::Compare(_, a, b) | Op::ShiftBy(_, a, b) => {
                 [a, b].into_iter().for_each(see);
             }
-            Op::First { value: a, rest: b, .. } | Op::Weave { a, b, .. } => {
+            Op::First { value: a, rest: b, .. } | Op::Shuffle { a, b, .. } => {
                 [a, b].into_iter().for_each(see);
             }
             Op::MulAdd(a, b, c) | Op::Select(a, b, c) => [a, b, c].into_iter().for_each(see),

@@ -84,10 +84,7 @@ impl Display for Op {
             Op::Select(mask, a, b) => write!(f, "Select {mask}, {a}, {b}"),
             Op::First { value, rest, lanes } => write!(f, "First {lanes} of {value}, rest {rest}"),
             Op::Reduce(op, a) => write!(f, "Reduce {op:?} {a}"),
-            Op::Weave { a, b, distance, odd } => {
-                let which = if *odd { "odd" } else { "even" };
-                write!(f, "Weave {a}, {b}, {which} blocks of {distance}")
-            }
+            Op::Shuffle { a, b, order } => write!(f, "Shuffle {a}, {b}, {order}"),
         }
     }
 }

@@ -288,9 +288,12 @@ impl Verifier<'_> {
             }
             Op::Reduce(_, a) if machine_lanes == 1 => self.vector(a),
             Op::Reduce(_, a) => self.four_bytes(value, a, a),
-            Op::Weave { a, b, distance, .. } => {
-                if !distance.is_power_of_two() || distance >= machine_lanes {
-                    self.error(format!("{value} weaves blocks of {distance} lanes"));
+            Op::Shuffle { a, b, order } => {
+                let outside = order.places().iter().any(|&at| u32::from(at) >= 2 * machine_lanes);
+                if machine_lanes == 1 || order.lanes() != machine_lanes || outside {
+                    self.error(format!(
+                        "{value} takes lanes {order} of {machine_lanes} and as many"
+                    ));
                 }
                 self.four_bytes(value, a, b)
             }

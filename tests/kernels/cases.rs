@@ -1,7 +1,7 @@
 //! What is compiled, run and compared.
 
 use crate::data::{Data, Tolerance};
-use crate::{functions, operations, programs, random, steps};
+use crate::{across, functions, operations, programs, random, steps};
 use rlx_aot::kir::build::Builder;
 use rlx_aot::kir::{Kernel, Memory, Value};
 use rlx_aot::machine::Machine;
@@ -34,6 +34,7 @@ impl Case {
 pub(crate) fn all(random: u64, converts: bool) -> Vec<Case> {
     let mut cases = operations::cases();
     cases.extend(programs::cases());
+    cases.extend(across::cases());
     cases.extend(functions::cases(1 << 16));
     cases.extend(steps::cases(random * 4, converts));
     cases.extend((0..random).map(|seed| random::case(seed, converts)));

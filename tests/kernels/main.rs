@@ -2,6 +2,7 @@
 //! both emitters for every machine and target, run behind guard pages, and compared with plain loops
 //! and with each other.
 
+mod across;
 mod cases;
 mod data;
 mod functions;

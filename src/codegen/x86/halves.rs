@@ -53,7 +53,7 @@ impl Halves {
     fn op(&mut self, value: Value, op: &Op) {
         let whole = match op {
             // Across the lanes.
-            Op::Reduce(..) | Op::Weave { .. } => true,
+            Op::Reduce(..) | Op::Shuffle { .. } => true,
             Op::Index(..)
             | Op::LoadIndex { .. }
             | Op::Offset { .. }

@@ -12,6 +12,7 @@ mod halves;
 mod isel;
 mod ops;
 mod regalloc;
+mod shuffle;
 
 use crate::kir::verify::Checked;
 use iced_x86::Code;

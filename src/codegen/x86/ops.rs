@@ -2,7 +2,7 @@
 
 use super::codes::*;
 use super::isel::Part::{Any, Byte, Lower, Mask, Pool, Result, Small, Tied, Use};
-use super::isel::{Part, Place, Selector};
+use super::isel::{Place, Selector};
 use super::*;
 use crate::kir::{Address, Comparison, IndexOp, Memory, Op, Reduction, Scalar, Unary, Value};
 use iced_x86::Code::*;
@@ -112,7 +112,7 @@ impl Selector<'_> {
                 self.make(VECTOR, FIRST, [Use(rest), value, lanes])
             }
             Op::Reduce(op, a) => self.reduce(op, a),
-            Op::Weave { a, b, distance, odd } => self.weave(a, b, distance, odd),
+            Op::Shuffle { a, b, order } => self.shuffle(a, b, order),
         })
     }
 
@@ -409,84 +409,5 @@ impl Selector<'_> {
             let other = self.make(VECTOR, both(exchange), [Use(a), Use(a), Byte(order)]);
             self.make(VECTOR, code, [Use(a), Use(other)])
         })
-    }
-
-    fn weave(&mut self, a: Value, b: Value, distance: u32, odd: bool) -> VReg {
-        if self.is_wide() {
-            return self.weave_wide(a, b, distance, odd);
-        }
-        let blend = both(VEX_Vblendps_ymm_ymm_ymmm256_imm8);
-        match (distance, odd) {
-            (1, false) => {
-                let (a, b) = (self.register(a), Any(self.place(b)));
-                let upwards = self.make(VECTOR, both(VEX_Vmovsldup_ymm_ymmm256), [b]);
-                self.make(VECTOR, blend, [Use(a), Use(upwards), Byte(0xaa)])
-            }
-            (1, true) => {
-                let (a, b) = (Any(self.place(a)), Any(self.place(b)));
-                let downwards = self.make(VECTOR, both(VEX_Vmovshdup_ymm_ymmm256), [a]);
-                self.make(VECTOR, blend, [Use(downwards), b, Byte(0xaa)])
-            }
-            (2, odd) => {
-                let code = match odd {
-                    false => VEX_Vunpcklpd_ymm_ymm_ymmm256,
-                    true => VEX_Vunpckhpd_ymm_ymm_ymmm256,
-                };
-                let (a, b) = (self.register(a), Any(self.place(b)));
-                self.make(VECTOR, both(code), [Use(a), b])
-            }
-            (_, odd) => {
-                let (a, b) = (self.register(a), Any(self.place(b)));
-                let halves = Byte(if odd { 0x31 } else { 0x20 });
-                self.make(VECTOR, both(VEX_Vperm2f128_ymm_ymm_ymmm256_imm8), [Use(a), b, halves])
-            }
-        }
-    }
-
-    /// An operand of an instruction that does not broadcast lanes of four bytes.
-    fn whole(&mut self, value: Value) -> Part {
-        match self.place(value) {
-            place @ (Place::Register(_) | Place::Memory { broadcast: false, .. }) => Any(place),
-            Place::Constant(_) | Place::Memory { broadcast: true, .. } => Use(self.register(value)),
-        }
-    }
-
-    /// The same for 512 bits. What stays in its lanes is merged with what moves.
-    fn weave_wide(&mut self, a: Value, b: Value, distance: u32, odd: bool) -> VReg {
-        // Of `b` the even blocks move up, of `a` the odd ones down.
-        let (stays, moves) = if odd { (b, a) } else { (a, b) };
-        match distance {
-            1 => {
-                let mask = self.mask(if odd { 0x5555 } else { 0xaaaa });
-                let code = match odd {
-                    true => EVEX_Vmovshdup_zmm_k1z_zmmm512,
-                    false => EVEX_Vmovsldup_zmm_k1z_zmmm512,
-                };
-                let (stays, moves) = (self.register(stays), self.whole(moves));
-                self.make(VECTOR, both(code), [Tied(stays), moves, Mask(mask, false)])
-            }
-            2 => {
-                let code = match odd {
-                    true => EVEX_Vunpckhpd_zmm_k1z_zmm_zmmm512b64,
-                    false => EVEX_Vunpcklpd_zmm_k1z_zmm_zmmm512b64,
-                };
-                let (a, b) = (self.register(a), self.whole(b));
-                self.make(VECTOR, both(code), [Use(a), b])
-            }
-            4 => {
-                let mask = self.mask(if odd { 0x0f0f } else { 0xf0f0 });
-                let order = Byte(if odd { 0b00_11_00_01 } else { 0b10_00_00_00 });
-                let (stays, moves) = (self.register(stays), self.register(moves));
-                let code = both(EVEX_Vshuff32x4_zmm_k1z_zmm_zmmm512b32_imm8);
-                let parts = [Tied(stays), Use(moves), Use(moves), order, Mask(mask, false)];
-                self.make(VECTOR, code, parts)
-            }
-            _ => {
-                let (a, b) = (self.register(a), Any(self.place(b)));
-                let halves = Byte(if odd { 0xee } else { 0x44 });
-                let code = both(EVEX_Vshuff32x4_zmm_k1z_zmm_zmmm512b32_imm8);
-                self.make(VECTOR, code, [Use(a), b, halves])
-            }
-        }
     }
 }

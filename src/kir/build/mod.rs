@@ -3,6 +3,7 @@
 //! The builder writes down what it is told, and leaves finding mistakes to the verifier. Where the
 //! machine lacks an operation, it writes others that do the same: `mul_add`, `round` and its kin.
 
+mod across;
 mod compound;
 
 use super::*;

@@ -264,16 +264,16 @@ fn sort(r: &mut Random) -> Trial {
     }
 }
 
-/// Rows whose elements lie in turn, in the operand or in the result.
+/// Rows whose elements, or short runs of them, lie in turn, in the operand or in the result.
 fn weave(r: &mut Random) -> Trial {
     let ty = dtype(r);
-    let (outer, rows) = (1 + r.below(3), r.pick(&[2, 3, 4, 8]));
-    let columns = r.pick(&[1, 5, 16, 31, 33, 40]);
-    let dims = [outer, rows, columns];
+    let (outer, rows) = (1 + r.below(3), r.pick(&[2, 3, 4, 5, 6, 7, 8, 9, 12, 20]));
+    let (columns, run) = (r.pick(&[1, 5, 16, 31, 33, 40]), r.pick(&[1, 1, 1, 2, 3, 4, 8]));
+    let dims = [outer, rows, columns, run];
     let x = tensor(r, ty, &dims);
     let [mut turns, apart] =
         [0, 1].map(|buffer| Access::dense(Buffer::new(buffer), &Type::new(ty, dims.to_vec())));
-    turns.strides = vec![(rows * columns) as i64, 1, rows as i64];
+    turns.strides = [rows * columns * run, run, rows * run, 1].map(|step| step as i64).to_vec();
     let (access, result) = match r.chance(50) {
         true => (turns, None),
         false => (apart, Some(Access { buffer: Buffer::new(1), ..turns })),
@@ -288,9 +288,44 @@ fn weave(r: &mut Random) -> Trial {
     }
 }
 
+/// Every n-th element, or short run, in either direction.
+fn apart(r: &mut Random) -> Trial {
+    let ty = dtype(r);
+    let (outer, columns) = (1 + r.below(3), r.pick(&[2, 5, 16, 31, 33, 70, 130]));
+    let (run, step) =
+        (r.pick(&[1, 1, 1, 2, 4]), r.pick(&[0i64, 1, 2, 3, 4, 5, 8, 9, -1, -2, -3, -8]));
+    let dims = [outer, columns, run];
+    let row = (columns as i64 - 1) * step.abs() + run as i64;
+    let access = Access {
+        buffer: Buffer::new(0),
+        dtype: ty,
+        dims: dims.to_vec(),
+        strides: vec![row, step, 1],
+        offset: if step < 0 { -step * (columns as i64 - 1) } else { 0 },
+    };
+    let mut x = tensor(r, ty, &dims);
+    // What lies in one place is the same.
+    if step.abs() < run as i64 {
+        x = tensor(r, ty, &[1]);
+        let all = x.bytes().repeat(dims.iter().product());
+        x = Tensor::from_bytes(Type::new(ty, dims.to_vec()), all.into()).expect("as many bytes");
+    }
+    Trial {
+        op: Op::Move,
+        mir: mir::Op::Broadcast,
+        operands: vec![Placed { tensor: x, access }],
+        ty: Type::new(ty, dims.to_vec()),
+        tolerance: Tolerance::Exact,
+        result: None,
+    }
+}
+
 fn copy(r: &mut Random) -> Trial {
     if r.chance(30) {
         return weave(r);
+    }
+    if r.chance(30) {
+        return apart(r);
     }
     let ty = dtype(r);
     let rank = r.below(5);
