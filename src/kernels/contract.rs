@@ -173,7 +173,7 @@ impl<'a> Block<'a> {
 
     /// The same, where the panels come from far: each is called for while the one before is used.
     pub(super) fn looking_ahead(mut self) -> Block<'a> {
-        self.tiling.look_ahead();
+        self.tiling.look_ahead(self.tiling.rows.each_ref().map(|level| level.extent));
         self
     }
 
@@ -243,10 +243,7 @@ impl Problem<'_> {
     fn kernel(self, epilogue: Option<&Expr>) -> Result<Option<KernelPlan>, ErrorKind> {
         let identity = Expr::identity();
         let tiling = self.tiling(epilogue.unwrap_or(&identity))?;
-        Ok(tiling.map(|mut tiling| {
-            tiling.look_ahead();
-            tiling.write()
-        }))
+        Ok(tiling.map(Tiling::write))
     }
 }
 

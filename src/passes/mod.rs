@@ -7,6 +7,7 @@ pub mod attention;
 pub mod bands;
 pub mod channels;
 pub mod dce;
+pub mod depth;
 pub mod epilogue;
 pub mod factor;
 pub mod fold;
@@ -56,6 +57,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         return dce::eliminate(graph);
     }
     let pack = |graph| pack::pack(graph, machine);
+    let deep = |graph| depth::cut(graph, machine);
     let turns = |graph| turns::take(graph, machine);
     let split = |graph| phases::split(graph, machine);
     let cut = |graph| margins::cut(graph, machine);
@@ -64,7 +66,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 21] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 22] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
@@ -84,6 +86,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("winograd", &filter),
         ("margins", &cut),
         ("neighbours", &join),
+        ("depth", &deep),
         ("pack", &pack),
         ("turns", &turns),
     ];

@@ -110,11 +110,10 @@ impl<'a> Tiling<'a> {
 
     /// While the tiles of a panel are computed, the next one is brought nearer, evenly. Where there
     /// are few tiles to one panel they wait for memory anyhow, and where there are very many only the
-    /// first does.
-    pub(super) fn look_ahead(&mut self) {
+    /// first does. So many rows along both axes go by while a panel is used.
+    pub(super) fn look_ahead(&mut self, rows: [i64; 2]) {
         let Some(width) = self.problem.panel else { return };
-        let [outer, inner] = &mut self.rows;
-        let (tile, rows) = (self.tile[0] * self.tile[1], outer.extent * inner.extent);
+        let (tile, rows, inside) = (self.tile[0] * self.tile[1], rows[0] * rows[1], rows[1]);
         // A panel that was made for wider vectors is several tiles wide.
         let panel = width.min(self.vectors * self.problem.frame.lanes()) * expr::size(self.dtype);
         let each = panel * tile / rows;
@@ -123,8 +122,9 @@ impl<'a> Tiling<'a> {
         }
         let depth: i64 = self.problem.depth.iter().map(|l| l.extent).product();
         let right = self.problem.right();
+        let [outer, inner] = &mut self.rows;
         inner.steps.push(each * depth / tile);
-        outer.steps.push(each * depth / tile * inner.extent);
+        outer.steps.push(each * depth / tile * inside);
         for level in self.around.iter_mut().chain([&mut self.problem.columns]) {
             level.steps.push(level.steps[right]);
         }
@@ -134,49 +134,60 @@ impl<'a> Tiling<'a> {
     pub(super) fn write(mut self) -> KernelPlan {
         let frame = self.problem.frame;
         let depth: i64 = self.problem.depth.iter().map(|l| l.extent).product();
-        let columns = &self.problem.columns;
+        let extent = self.problem.columns.extent;
         // The rows in blocks: what a block reads of A stays in the cache while all columns go by.
         let panel = self.panel_width();
         let (at, tile) =
             if self.rows[0].extent > 1 { (0, self.tile[0]) } else { (1, self.tile[1]) };
-        let blocked = &self.rows[at];
-        let of_rest = self.rows[1 - at].extent;
+        let (all, of_rest) = (self.rows[at].extent, self.rows[1 - at].extent);
         let bytes = of_rest * depth * expr::size(self.dtype);
         let fits = (frame.machine.l2 as i64 / 2 / bytes.max(1)).max(1);
         let around: i64 = self.around.iter().map(|l| l.extent).product();
-        let panels = (columns.extent + panel - 1) / panel;
+        let panels = (extent + panel - 1) / panel;
         let in_tiles = |rows: i64| (rows / tile * tile).max(tile);
+        // Threads share rows, as steps before and behind do, unless each would have to bring all of
+        // the panels from far away.
+        let (l2, right) = (frame.machine.l2 as i64, self.problem.right());
+        let groups = self.around.iter().filter(|l| l.steps[right] != 0).map(|l| l.extent);
+        let matrix = depth * extent * expr::size(self.dtype);
+        let heavy = matrix > l2 || matrix * groups.product::<i64>() > 4 * l2;
+        // Not so small that the panels are read for little.
+        let spread = in_tiles((all / 64).max(tile * 4 / of_rest.min(4)));
+        let columns_first = all <= fits && (heavy || all / spread < 16);
+        let block = match panels {
+            _ if columns_first && heavy => {
+                let blocks = (32 / (around * panels).max(1)).max(1);
+                in_tiles((all + blocks - 1) / blocks)
+            }
+            _ if columns_first => in_tiles(all / 64),
+            1 => spread,
+            _ if heavy => {
+                let blocks = (all + fits - 1) / fits;
+                in_tiles((all + blocks - 1) / blocks + tile - 1)
+            }
+            _ => in_tiles(spread.min(fits)),
+        };
+        // Panels that come from far away do so for each block.
+        let again = heavy && !columns_first && panels > 1;
+        let mut by = self.rows.each_ref().map(|level| level.extent);
+        by[at] = if again { block.min(all) } else { all };
+        self.look_ahead(by);
+        let mut rows = self.rows[at].clone().in_pieces(block);
+        if let Some(step) = rows.steps.last_mut().filter(|_| again && self.ahead.is_some()) {
+            *step = 0;
+        }
         let backwards = self.problem.backwards
             && self.problem.panel.is_some()
             && self.problem.run.is_none()
             && self.ahead.is_none()
             && !self.empty
-            && columns.extent % panel == 0;
+            && extent % panel == 0;
+        let columns = &self.problem.columns;
         let columns = match backwards {
             true => Level::axis(panels, columns.steps.iter().map(|s| -s * panel).collect()),
             false => columns.clone().in_pieces(panel),
         };
         let mut levels = self.around.clone();
-        // Threads share rows, as steps before and behind do, unless each would have to bring all of
-        // the panels from far away.
-        let (l2, right) = (frame.machine.l2 as i64, self.problem.right());
-        let groups = self.around.iter().filter(|l| l.steps[right] != 0).map(|l| l.extent);
-        let matrix = depth * self.problem.columns.extent * expr::size(self.dtype);
-        let heavy = matrix > l2 || matrix * groups.product::<i64>() > 4 * l2;
-        // Not so small that the panels are read for little.
-        let spread = in_tiles((blocked.extent / 64).max(tile * 4 / of_rest.min(4)));
-        let columns_first = blocked.extent <= fits && (heavy || blocked.extent / spread < 16);
-        let block = match panels {
-            _ if columns_first && heavy => {
-                let blocks = (32 / (around * panels).max(1)).max(1);
-                in_tiles((blocked.extent + blocks - 1) / blocks)
-            }
-            _ if columns_first => in_tiles(blocked.extent / 64),
-            1 => spread,
-            _ if heavy => in_tiles(blocked.extent.min(fits)),
-            _ => in_tiles(spread.min(fits)),
-        };
-        let rows = blocked.clone().in_pieces(block);
         let (rows_at, columns_at) = match columns_first {
             true => (levels.len() + 1, levels.len()),
             false => (levels.len(), levels.len() + 1),
@@ -192,7 +203,7 @@ impl<'a> Tiling<'a> {
             Shares::counting(&levels, rows.chain(grouped).chain([columns_at]))
         };
         let columns = &self.problem.columns;
-        let work = around * of_rest * blocked.extent * columns.extent * (depth + self.body.cost());
+        let work = around * of_rest * all * extent * (depth + self.body.cost());
         let (mut b, mut pointers) = frame.open(shares.extent());
         let next = self.next_panel(&mut b, &pointers);
         pointers.extend(next);
