@@ -147,6 +147,13 @@ impl Shape {
         Shape { dtype: access.dtype, dims, strides, first, bytes }
     }
 
+    /// Bytes of the different elements that are reached.
+    fn distinct(&self) -> i64 {
+        let axes = self.dims.iter().zip(&self.strides).filter(|&(_, &stride)| stride != 0);
+        let size = self.dtype.bytes() as i64;
+        axes.fold(size, |all, (&dim, _)| all.saturating_mul(dim)).min(self.bytes)
+    }
+
     /// The stride of an axis, counted from the end where it is negative; 0 where there is none.
     fn stride(&self, axis: isize) -> i64 {
         let axis = if axis < 0 {
@@ -226,13 +233,19 @@ impl Frame<'_> {
         (b, pointers)
     }
 
-    /// The kernel, which does `work` operations on elements in all.
+    /// The kernel, which does `work` operations on elements in all, and reaches all elements of its operands.
     fn close(&self, b: Builder, work: i64) -> KernelPlan {
-        // Some two microseconds, three times what it costs to share a loop.
-        const WORTHWHILE: i64 = 1 << 16;
+        self.close_with(b, work, self.shapes().map(Shape::distinct).sum())
+    }
+
+    /// The kernel, which does `work` operations on elements in all, and reaches so many bytes.
+    fn close_with(&self, b: Builder, work: i64, bytes: i64) -> KernelPlan {
+        // A microsecond, twice what it costs to share a loop: as many bytes come from a cache that is near.
+        const WORTHWHILE: i64 = 1 << 15;
+        const BYTES: i64 = 2;
         let kernel = b.finish();
         let extent = kernel.range.extent;
-        let each = (work / extent.max(1)).max(1);
+        let each = (work.max(bytes / BYTES) / extent.max(1)).max(1);
         KernelPlan { kernel, grain: (WORTHWHILE / each).clamp(1, extent.max(1)), work }
     }
 }
@@ -305,19 +318,21 @@ mod tests {
 
     #[test]
     fn longer_steps_are_finer_shared() {
-        let step = |rows| {
+        let step = |rows, width| {
             let operands =
-                vec![access(0, DType::F32, &[rows, 512]), access(1, DType::F32, &[512, 512])];
+                vec![access(0, DType::F32, &[rows, width]), access(1, DType::F32, &[width, width])];
             let op = Op::Contract(Contract {
                 weights: Weights::Plain,
                 epilogue: None,
                 backwards: false,
             });
-            plan(&step(op, operands, access(2, DType::F32, &[rows, 512])))
+            plan(&step(op, operands, access(2, DType::F32, &[rows, width])))
         };
-        assert_eq!(step(512).grain, 1);
-        let small = step(1);
+        assert_eq!(step(512, 512).grain, 1);
+        let small = step(1, 128);
         assert!(small.grain >= small.kernel.range.extent / 2, "{}", small.grain);
+        // A vector times a matrix takes as long as the matrix is on its way.
+        assert!(step(1, 512).grain <= 8, "{}", step(1, 512).grain);
     }
 
     /// A program whose last stage reads `x` again after `exp` was computed.

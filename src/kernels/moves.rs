@@ -178,7 +178,9 @@ pub(super) fn gather(frame: &Frame<'_>, axis: usize) -> Result<Option<KernelPlan
             }
         });
     });
-    Ok(Some(frame.close(b, around * (row.extent + 8))))
+    // Of the table, what is picked.
+    let bytes = 2 * frame.result().bytes;
+    Ok(Some(frame.close_with(b, around * (row.extent + 8), bytes)))
 }
 
 /// Sets every element; `None` where vectors do not do it.

@@ -18,6 +18,7 @@ pub mod map;
 pub mod margins;
 pub mod neighbours;
 pub mod pack;
+pub mod parts;
 pub mod phases;
 pub mod places;
 mod reach;
@@ -66,7 +67,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 22] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 23] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
@@ -87,6 +88,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("margins", &cut),
         ("neighbours", &join),
         ("depth", &deep),
+        ("parts", &parts::split),
         ("pack", &pack),
         ("turns", &turns),
     ];
