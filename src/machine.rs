@@ -15,6 +15,8 @@ pub struct Machine {
     pub broadcasts: bool,
     /// Whether `a * 2^n` is one instruction.
     pub scales: bool,
+    /// Whether lanes are looked up in a table by one instruction.
+    pub tables: bool,
     /// Whether multiply-add is one instruction. Without it kernels multiply and add.
     pub fuses: bool,
     /// Whether floats are rounded to integers by an instruction. (SSE4.1 on x86-64, and all others.)
@@ -43,6 +45,7 @@ impl Machine {
         registers: 12,
         broadcasts: false,
         scales: false,
+        tables: false,
         fuses: false,
         rounds: false,
         half_floats: false,
@@ -58,6 +61,7 @@ impl Machine {
         name: "avx2",
         lanes: 8,
         registers: 16,
+        tables: true,
         fuses: true,
         rounds: true,
         half_floats: true,
@@ -72,6 +76,7 @@ impl Machine {
         registers: 32,
         broadcasts: true,
         scales: true,
+        tables: true,
         fuses: true,
         rounds: true,
         half_floats: true,
@@ -95,6 +100,7 @@ impl Machine {
             lanes,
             doubles: true,
             scales: false,
+            tables: false,
             half_floats: false,
             dots: false,
             ..self
@@ -115,6 +121,7 @@ impl Machine {
             doubles: false,
             broadcasts: false,
             scales: false,
+            tables: false,
             half_floats: false,
             dots: false,
             ..self
@@ -198,8 +205,8 @@ impl Machine {
         usize::try_from(ways * (WAY / apart)).unwrap_or(usize::MAX)
     }
 
-    /// Cycles for each step along K of a contraction of `rows`, `distance` bytes apart in A, by `columns`
-    /// in its best tile, roughly.
+    /// The time of each step along K of a contraction of `rows`, `distance` bytes apart in A, by `columns` in
+    /// its best tile, roughly, in multiply-adds of a vector.
     pub fn product(&self, rows: usize, columns: usize, distance: u64) -> f64 {
         self.time(self.tile(rows, columns, distance), rows, columns)
     }
@@ -221,9 +228,10 @@ impl Machine {
         taken.div_ceil(room)
     }
 
-    /// Bytes in a cycle, roughly, that come from behind the second-level cache.
+    /// Bytes, roughly, that come from behind the second-level cache in the time of a multiply-add of a
+    /// vector: 8 in a cycle, in which vectors shorter than a line are multiplied two at a time.
     pub fn stream(&self) -> f64 {
-        8.0
+        if self.vector_bytes() >= 64 { 8.0 } else { 4.0 }
     }
 
     /// The time of each step along K, roughly, in multiply-adds of a vector, with rows in even tiles.

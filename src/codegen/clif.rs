@@ -280,6 +280,7 @@ impl Emitter<'_> {
                 let [a, b, c] = [a, b, c].map(v);
                 self.b.ins().fma(a, b, c)
             }
+            Op::Lookup(..) => unreachable!("no machine that Cranelift is used for has tables"),
             Op::Dot { .. } => unreachable!("no machine that Cranelift is used for has `Dot`"),
             Op::Pairs(a, b) => {
                 let [a, b] = [a, b].map(v).map(|halves| self.as_type(I16X8, halves));

@@ -66,6 +66,17 @@ pub fn exp(b: &mut Builder, x: Value) -> Value {
     }
     let x = limited(b, x, low, high);
     let bias = 2 * exponent_bias(b, x);
+    if b.machine().tables {
+        let (rest, digits) = exp_in_eighths(b, x, bias);
+        // 2^n in two powers, as in `scale_by_digits`; the second one with the eighths.
+        let half = b.shift(Shift::RightUnsigned, digits, 1 + EIGHTHS);
+        let half = b.shift(Shift::Left, half, mantissa_digits(b, x));
+        let all = power_of_eighths(b, digits);
+        let other = b.sub(all, half);
+        let [half, other] = [half, other].map(|bits| b.unary(Unary::FromBits, bits));
+        let power = b.mul_add(other, rest, other);
+        return b.mul(power, half);
+    }
     let (power, digits) = exp_and_digits(b, x, bias);
     scale_by_digits(b, power, digits)
 }
@@ -75,35 +86,30 @@ const SMALL: f64 = 40.0;
 
 /// The same for an `x` up to [`SMALL`]: what it is for others is not defined.
 pub fn exp_of_small(b: &mut Builder, x: Value) -> Value {
-    let (power, of_one) = exp_in_proportion(b, x);
-    match of_one {
-        Some(one) => {
-            let rest = number(b, x, 1.0 / one);
-            b.mul(power, rest)
-        }
-        None => power,
-    }
+    let (power, one) = exp_in_proportion(b, x);
+    let rest = number(b, x, 1.0 / one);
+    b.mul(power, rest)
 }
 
-/// e to the power of an `x` up to [`SMALL`] in proportion to the second result, which is what 1 would be: 1
-/// itself where it is `None`.
-fn exp_in_proportion(b: &mut Builder, x: Value) -> (Value, Option<f64>) {
+/// e to the power of an `x` up to [`SMALL`] in proportion to the second result, which is what 1 would be.
+fn exp_in_proportion(b: &mut Builder, x: Value) -> (Value, f64) {
     let (least, _) = exp_limits(b, x);
     let low = number(b, x, least);
     let x = b.max(low, x); // A NaN is the second operand and passes.
-    if b.machine().scales {
-        let (n, r) = exp_split(b, x);
-        let power = exp_of_rest(b, r);
-        return (scale(b, power, n), None);
-    }
     // 2^(n + 64) is a normal number in both types.
     const MORE: i32 = 64;
     let bias = exponent_bias(b, x) + MORE;
+    if b.machine().tables {
+        let (rest, digits) = exp_in_eighths(b, x, bias);
+        let bits = power_of_eighths(b, digits);
+        let power = b.unary(Unary::FromBits, bits);
+        return (b.mul_add(power, rest, power), 2f64.powi(MORE));
+    }
     let (power, digits) = exp_and_digits(b, x, bias);
     let mantissa = mantissa_digits(b, x);
     let times = b.shift(Shift::Left, digits, mantissa);
     let times = b.unary(Unary::FromBits, times);
-    (b.mul(power, times), Some(2f64.powi(MORE)))
+    (b.mul(power, times), 2f64.powi(MORE))
 }
 
 /// The exponential of `x` without its power of two, `2^n`, and an integer whose lowest bits, as many as an
@@ -115,6 +121,36 @@ fn exp_and_digits(b: &mut Builder, x: Value, bias: i32) -> (Value, Value) {
     let n = b.sub(shifted, shifter);
     let r = exp_remainder(b, x, n);
     (exp_of_rest(b, r), b.unary(Unary::ToBits, shifted))
+}
+
+/// Binary digits behind the point of an exponent whose power comes from a table.
+const EIGHTHS: u8 = 3;
+
+/// `e^r - 1` and an integer `digits`, so that `x` is `n ln 2 + r` for a multiple `n` of 1/8, `|r| <= ln 2 / 16`,
+/// and the lowest bits of `digits`, three more than an exponent and a sign have, are those of `8 (n + bias)`.
+fn exp_in_eighths(b: &mut Builder, x: Value, bias: i32) -> (Value, Value) {
+    let shifter = 1.5 * 2f64.powi((mantissa_digits(b, x) - EIGHTHS).into()) + f64::from(bias);
+    let (shifter, log2_e) = (number(b, x, shifter), number(b, x, LOG2_E));
+    let shifted = b.mul_add(x, log2_e, shifter);
+    let n = b.sub(shifted, shifter);
+    let r = exp_remainder(b, x, n);
+    // Minimax fit for e^r, error 2.6e-8.
+    let p = polynomial(b, r, &[0.166_668_58, 0.500_064_55, 1.0]);
+    (b.mul(p, r), b.unary(Unary::ToBits, shifted))
+}
+
+/// The bits of 2 to the power of an eighth of `digits`, with it instead of it and the bias as the exponent.
+fn power_of_eighths(b: &mut Builder, digits: Value) -> Value {
+    const MANTISSA: u32 = f32::MANTISSA_DIGITS - 1;
+    // The eighths of the exponent reach into the mantissa: that much less of it is in the table.
+    let table = [0, 1, 2, 3, 4, 5, 6, 7].map(|eighths: i32| {
+        let power = 2f64.powf(f64::from(eighths) / 8.0) as f32;
+        let mantissa = power.to_bits() as i32 & ((1 << MANTISSA) - 1);
+        mantissa - (eighths << (MANTISSA - u32::from(EIGHTHS)))
+    });
+    let mantissa = b.lookup(table, digits);
+    let exponent = b.shift(Shift::Left, digits, MANTISSA as u8 - EIGHTHS);
+    b.add(exponent, mantissa)
 }
 
 /// Bits of a float behind its exponent.
@@ -579,7 +615,7 @@ pub fn sigmoid(b: &mut Builder, x: Value) -> Value {
     let most = number(b, x, SMALL);
     let x = b.min(most, x); // A NaN is the second operand and passes.
     let (e, one) = exp_in_proportion(b, x);
-    let one = number(b, x, one.unwrap_or(1.0));
+    let one = number(b, x, one);
     let sum = b.add(e, one);
     b.div(e, sum)
 }

@@ -304,6 +304,9 @@ pub enum Op {
         /// Whether they have signs.
         signed: bool,
     },
+    /// `I32`: in each lane, of eight numbers the one at the place that the lowest three bits of the value's
+    /// lane say. Only where the machine has it.
+    Lookup([i32; 8], Value),
     /// Of floats (false when either is a NaN) or integers.
     Compare(Comparison, Value, Value),
     /// Lane by lane, the first value where the mask is set, else the second. (Masks are combined by
@@ -589,7 +592,7 @@ impl Op {
             Op::Load { from, .. } | Op::LoadIndex { from, .. } | Op::Broadcast(from, _) => {
                 see(from.pointer);
             }
-            Op::Unary(_, a) | Op::Shift(_, a, _) | Op::Reduce(_, a) => see(a),
+            Op::Unary(_, a) | Op::Shift(_, a, _) | Op::Lookup(_, a) | Op::Reduce(_, a) => see(a),
             Op::Bytes { of, .. } => see(of),
             Op::Pairs(a, b) => [a, b].into_iter().for_each(see),
             Op::Dot { left, right, sum } => [left, right, sum].into_iter().for_each(see),

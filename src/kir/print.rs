@@ -80,6 +80,7 @@ impl Display for Op {
                 let signs = if *signed { " signed" } else { "" };
                 write!(f, "Bytes {of}, {which}{signs}")
             }
+            Op::Lookup(table, a) => write!(f, "Lookup {a}, {table:?}"),
             Op::Compare(op, a, b) => write!(f, "{op:?} {a}, {b}"),
             Op::Select(mask, a, b) => write!(f, "Select {mask}, {a}, {b}"),
             Op::First { value, rest, lanes } => write!(f, "First {lanes} of {value}, rest {rest}"),

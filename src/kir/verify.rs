@@ -208,8 +208,9 @@ impl Verifier<'_> {
 
     /// The type of what works on vectors only.
     fn vector_op(&mut self, value: Value, op: &Op) -> Type {
-        let Machine { lanes: machine_lanes, scales, fuses, rounds, half_floats, dots, .. } =
-            self.checked.kernel.machine;
+        let Machine {
+            lanes: machine_lanes, scales, tables, fuses, rounds, half_floats, dots, ..
+        } = self.checked.kernel.machine;
         match *op {
             Op::Unary(op, a) => {
                 self.machine_has(rounds || !op.rounds(), value, &format!("{op:?}"));
@@ -265,6 +266,11 @@ impl Verifier<'_> {
             Op::Bytes { of, .. } => {
                 self.machine_has(machine_lanes > 1, value, "Bytes");
                 self.expect(of, Type::I32);
+                Type::I32
+            }
+            Op::Lookup(_, a) => {
+                self.machine_has(tables, value, "Lookup");
+                self.expect(a, Type::I32);
                 Type::I32
             }
             Op::Compare(_, a, b) => {

@@ -33,6 +33,24 @@ impl Access {
         }
     }
 
+    /// The same with a line of a cache between the planes of its outermost axis, if they lie so far apart
+    /// that together they have too few lines in a cache of eight ways of 4096 bytes.
+    #[must_use]
+    pub fn with_planes_apart(mut self) -> Access {
+        const LINE: i64 = 64;
+        const WAY: i64 = 4096;
+        const CACHE: i64 = 8 * WAY;
+        let size = self.dtype.bytes() as i64;
+        if let (Some(&planes), Some(stride)) = (self.dims.first(), self.strides.first_mut()) {
+            // They meet again where a multiple of their distance is one of a way.
+            let apart = 1 << (*stride * size).trailing_zeros().min(WAY.trailing_zeros());
+            if planes as i64 * apart > CACHE {
+                *stride += LINE / size;
+            }
+        }
+        self
+    }
+
     /// Type of the tensor.
     pub fn ty(&self) -> Type {
         Type::new(self.dtype, self.dims.clone())

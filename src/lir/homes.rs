@@ -12,6 +12,7 @@ use super::state::{Link, Reader, readers};
 use super::storage::{Windows, operand_dims, step_op};
 use super::views::{has_interior, is_block, shows_once, unslice, unview, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Op, Options};
+use crate::mir::winograd::Side;
 use crate::mir::{self, Graph, Role, Value};
 use crate::tensor::Tensor;
 use crate::types::DType;
@@ -303,7 +304,8 @@ impl<'a> Homes<'a> {
             self.is_spread[access.buffer] = true;
         }
         if let Some((kind, name)) = best.fresh {
-            let bytes = self.graph.ty(root).bytes() as u64;
+            let end = access.span().map_or(0, |(_, high)| high as usize + 1);
+            let bytes = (end * access.dtype.bytes()).max(self.graph.ty(root).bytes()) as u64;
             access.buffer = self.buffers.push(BufferInfo { name, bytes, kind });
         }
         Place { access, until: best.until, copied }
@@ -315,10 +317,34 @@ impl<'a> Homes<'a> {
         Candidate { access, until: usize::MAX, in_place: None, spread: false, fresh }
     }
 
-    /// A dense buffer for this root alone.
+    /// A buffer for this root alone: dense, but for planes that would meet in the same lines of a cache.
     fn own(&self, root: Value) -> Candidate {
-        let access = Access::dense(self.buffers.next_key(), self.graph.ty(root));
+        let mut access = Access::dense(self.buffers.next_key(), self.graph.ty(root));
+        if self.is_in_planes(root) {
+            access = access.with_planes_apart();
+        }
         self.fresh(access, BufferKind::Temporary, self.name(root))
+    }
+
+    /// Whether elements of all planes of a root, its outermost axis, are read or written side by side.
+    fn is_in_planes(&self, root: Value) -> bool {
+        let writes = |value: Value| match &self.graph.nodes[value].op {
+            mir::Op::Winograd(winograd) => matches!(winograd.side, Side::Input { .. }),
+            _ => false,
+        };
+        let node = &self.graph.nodes[root];
+        let parts = match node.op {
+            mir::Op::Concat { axis } if axis > 0 => &node.operands[..],
+            _ => &[root],
+        };
+        let reads = |user: &User| match *user {
+            User::Node(user, 0) => match &self.graph.nodes[user].op {
+                mir::Op::Winograd(winograd) => matches!(winograd.side, Side::Output { .. }),
+                _ => false,
+            },
+            User::Node(..) | User::Output(_) | User::State(_) => false,
+        };
+        parts.iter().any(|&part| writes(part)) || self.users[root].iter().any(reads)
     }
 
     /// Places that the users of a root and of its views would like, those that save most first.

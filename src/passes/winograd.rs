@@ -32,9 +32,10 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
     let mut room = Room::new(&graph);
     let slack = room.most / 4;
     let uses = graph.uses();
+    let stream = stream(&graph, machine);
     let mut transformed: BTreeMap<(Value, usize, usize, usize), Value> = BTreeMap::new();
     for (old, node) in &graph.nodes {
-        let case = Case::new(&graph, &uses, node);
+        let case = Case::new(&graph, &uses, node, stream);
         let plan = case.as_ref().and_then(|case| case.plan(machine, room.beside(old), slack));
         let (Some(case), Some(plan)) = (case, plan) else {
             r.copy(old);
@@ -63,6 +64,15 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
         r.set(old, new);
     }
     r.finish()
+}
+
+/// Bytes of weights that come in the time of a multiply-add: from near if a run finds all of them where the
+/// one before it left them.
+fn stream(graph: &Graph, machine: &Machine) -> f64 {
+    let constants = graph.nodes.values().filter(|node| matches!(node.op, Op::Constant(_)));
+    let all: u64 = constants.map(|node| node.ty.bytes() as u64).sum();
+    // Transformed ones are longer, and there is more than weights.
+    if all <= machine.l2 / 2 { 4.0 * machine.stream() } else { machine.stream() }
 }
 
 /// The weights `[3, 3, C, K]` or `[planes, 3, 3, C, K]` at all points: `[points^2, planes * C, K]`.
@@ -139,6 +149,8 @@ struct Case<'a> {
     /// Rows and columns of the result.
     results: [usize; 2],
     outputs: usize,
+    /// See [`stream`].
+    stream: f64,
 }
 
 /// The outermost of three spatial axes.
@@ -152,7 +164,12 @@ struct Planes {
 }
 
 impl<'a> Case<'a> {
-    fn new(graph: &'a Graph, uses: &SecondaryMap<Value, u32>, node: &'a Node) -> Option<Case<'a>> {
+    fn new(
+        graph: &'a Graph,
+        uses: &SecondaryMap<Value, u32>,
+        node: &'a Node,
+        stream: f64,
+    ) -> Option<Case<'a>> {
         let Op::Conv(conv) = &node.op else { return None };
         let outer = conv.taps.len().checked_sub(2).filter(|&outer| outer <= 1)?;
         let stride = conv.strides[outer];
@@ -215,6 +232,7 @@ impl<'a> Case<'a> {
             planes,
             results: [height, width],
             outputs,
+            stream,
         })
     }
 
@@ -316,7 +334,7 @@ impl<'a> Case<'a> {
         let depth = 9.0 * self.channels as f64;
         let products =
             rows * machine.product(self.results[1], self.outputs, self.distance()) * depth;
-        products.max(36.0 * (self.channels * self.outputs) as f64 / machine.stream())
+        products.max(36.0 * (self.channels * self.outputs) as f64 / self.stream)
     }
 
     /// Cycles that a plan takes.
@@ -336,7 +354,7 @@ impl<'a> Case<'a> {
         let l2 = machine.l2 as f64;
         // Weights that do not stay in the cache come anew for every band.
         let loads = if weights + between > l2 { bands } else { 1.0 };
-        let loading = weights / machine.stream();
+        let loading = weights / self.stream;
         let spilled = if between > 0.75 * l2 { 2.0 * between / machine.stream() } else { 0.0 };
         const STEPS: f64 = 1000.0;
         let band = transformations + spilled + STEPS;
@@ -350,7 +368,7 @@ impl<'a> Case<'a> {
         let count = self.images * blocks.count[0] * blocks.count[1];
         let points = blocks.all as f64;
         let weights = points * 4.0 * (self.channels * self.outputs) as f64;
-        let loading = weights / machine.stream();
+        let loading = weights / self.stream;
         // Weights that do not stay in the cache come anew for every block.
         let far = weights + 4.0 * blocks.elements() as f64 > 0.9 * machine.l2 as f64;
         let products = |tiles: usize| {

@@ -139,6 +139,10 @@ pub(super) const SELECT: Codes = vectors([
     VEX_Vblendvps_xmm_xmm_xmmm128_xmm,
     EVEX_Vblendmps_ymm_k1z_ymm_ymmm256b32,
 ]);
+/// For half a vector, too: the table takes all of it.
+pub(super) const LOOKUP: Codes = both(VEX_Vpermd_ymm_ymm_ymmm256);
+pub(super) const LOOKUP_WIDE: Codes =
+    only(EVEX_Vpermd_zmm_k1z_zmm_zmmm512b32, EVEX_Vpermd_ymm_k1z_ymm_ymmm256b32);
 pub(super) const FIRST: Codes = vectors([
     VEX_Vblendps_ymm_ymm_ymmm256_imm8,
     EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32,

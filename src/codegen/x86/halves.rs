@@ -73,6 +73,7 @@ impl Halves {
             | Op::Dot { .. }
             | Op::Pairs(..)
             | Op::Bytes { .. }
+            | Op::Lookup(..)
             | Op::Compare(..)
             | Op::Select(..)
             | Op::First { .. } => self.whole[value],

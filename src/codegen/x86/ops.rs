@@ -97,6 +97,12 @@ impl Selector<'_> {
                 self.make(VECTOR, PAIRS, [Use(a), Use(b)])
             }
             Op::Bytes { of, upper, signed } => self.bytes(of, upper, signed),
+            Op::Lookup(table, place) => {
+                let place = self.register(place);
+                let table = self.pool_of(|lane| table[lane as usize % table.len()] as u32);
+                let code = if self.is_wide() { LOOKUP_WIDE } else { LOOKUP };
+                self.make(VECTOR, code, [Use(place), Pool(table)])
+            }
             Op::Compare(op, a, b) => self.compare_lanes(value, op, a, b),
             Op::Select(mask, a, b) => {
                 let (mask, b, a) = (self.register(mask), self.register(b), Any(self.place(a)));

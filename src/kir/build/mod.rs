@@ -187,9 +187,9 @@ impl Builder {
         state
     }
 
-    /// Writes a piece for each item, their statements in turn: what one computes fills the time in
-    /// which the others wait for their results. No piece may read what another one stores; loops are
-    /// not taken apart.
+    /// Writes a piece for each item, their statements in turn, of as many as fit into the registers: what one
+    /// computes fills the time in which the others wait for their results. No piece may read what another
+    /// one stores; loops are not taken apart.
     pub fn in_turn<T, R>(
         &mut self,
         items: &[T],
@@ -212,12 +212,20 @@ impl Builder {
             Statement::Store { .. } | Statement::Prefetch(_) | Statement::Loop(_) => None,
         };
         let mut missing: BTreeSet<Value> = pieces.iter().flatten().filter_map(defined).collect();
-        let mut pieces: Vec<_> = pieces.into_iter().map(|p| p.into_iter().peekable()).collect();
-        while pieces.iter_mut().any(|piece| piece.peek().is_some()) {
-            for piece in &mut pieces {
-                if let Some(statement) = piece.next_if(|s| !needs(s, &missing)) {
-                    defined(&statement).map(|value| missing.remove(&value));
-                    block.push(statement);
+        let most = pieces.iter().map(|piece| registers(piece)).max().unwrap_or(1).max(1);
+        let at_once = (self.kernel.machine.registers as usize / most).max(1);
+        // All groups have as many, but for one.
+        let groups = pieces.len().div_ceil(at_once);
+        let at_once = pieces.len().div_ceil(groups.max(1)).max(1);
+        let mut pieces = pieces.into_iter().map(|piece| piece.into_iter().peekable()).peekable();
+        while pieces.peek().is_some() {
+            let mut group: Vec<_> = pieces.by_ref().take(at_once).collect();
+            while group.iter_mut().any(|piece| piece.peek().is_some()) {
+                for piece in &mut group {
+                    if let Some(statement) = piece.next_if(|s| !needs(s, &missing)) {
+                        defined(&statement).map(|value| missing.remove(&value));
+                        block.push(statement);
+                    }
                 }
             }
         }
@@ -238,6 +246,36 @@ impl Builder {
         self.push(Statement::Let(value, op));
         value
     }
+}
+
+/// How many registers a piece without loops needs for what it computes, at a time and roughly: constants come
+/// from memory.
+fn registers(piece: &[Statement]) -> usize {
+    let computed = |statement: &Statement| match statement {
+        Statement::Let(_, Op::F32(_) | Op::I32(_) | Op::F64(_)) => None,
+        Statement::Let(value, _) => Some(*value),
+        Statement::Store { .. } | Statement::Prefetch(_) | Statement::Loop(_) => None,
+    };
+    let all: BTreeSet<Value> = piece.iter().filter_map(computed).collect();
+    // Backwards: what is read later on.
+    let (mut alive, mut most) = (BTreeSet::new(), 0);
+    for statement in piece.iter().rev() {
+        if let Some(value) = computed(statement) {
+            most = most.max(alive.len());
+            alive.remove(&value);
+        }
+        let mut read = |value| {
+            if all.contains(&value) {
+                alive.insert(value);
+            }
+        };
+        match statement {
+            Statement::Let(_, op) => op.for_each_operand(read),
+            Statement::Store { value, .. } => read(*value),
+            Statement::Prefetch(_) | Statement::Loop(_) => {}
+        }
+    }
+    most
 }
 
 /// Whether a statement that is no loop reads one of these.
@@ -453,6 +491,11 @@ impl Builder {
     /// By a constant number of bits.
     pub fn shift(&mut self, op: Shift, a: Value, bits: u8) -> Value {
         self.define(self.type_of(a), Op::Shift(op, a, bits))
+    }
+
+    /// Of eight numbers the one at the place that the lowest three bits say; where the machine has tables.
+    pub fn lookup(&mut self, table: [i32; 8], place: Value) -> Value {
+        self.define(Type::I32, Op::Lookup(table, place))
     }
 
     /// By a number of bits that is known when the kernel runs.
