@@ -47,7 +47,7 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
         },
         Op::Pool(p) => elements * p.window.iter().product::<usize>() as u64,
         Op::Scatter { op: Some(_) } => of(2),
-        Op::Sort { .. } => of(0),
+        Op::Sort { .. } | Op::Scan(_) => of(0),
         Op::Gather { .. } | Op::Scatter { op: None } | Op::Move | Op::Fill(_) => 0,
     }
 }

@@ -175,6 +175,7 @@ fn work(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
         }
         Op::Reduce { .. } | Op::ArgReduce { .. } => moved(read(0)),
         Op::Gather { .. } => moved(2.0 * results),
+        Op::Scan(_) => moved(read(0)),
         Op::Scatter { .. } => moved(results + 2.0 * read(2)),
         // A network of comparisons over runs.
         Op::Sort { count, .. } => {

@@ -183,11 +183,12 @@ impl<'a> Arena<'a> {
             Op::Conv(conv) => by_definition(mir::Op::Conv(conv.clone())),
             Op::Winograd(winograd) => by_definition(mir::Op::Winograd(winograd.clone())),
             Op::Pool(pool) => by_definition(mir::Op::Pool(pool.clone())),
-            Op::Gather { axis } => by_definition(mir::Op::Gather { axis: *axis }),
+            Op::Gather { axis, .. } => by_definition(mir::Op::Gather { axis: *axis }),
             Op::Scatter { op } => by_definition(mir::Op::Scatter { op: *op }),
             Op::Sort { largest, count } => {
                 by_definition(mir::Op::Sort { largest: *largest, count: *count })
             }
+            Op::Scan(scan) => by_definition(mir::Op::Scan(scan.clone())),
             Op::Move => operands[0].clone(),
             Op::Fill(literal) => {
                 let bytes = literal.bytes().repeat(ty.elements());

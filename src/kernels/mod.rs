@@ -19,6 +19,7 @@ mod nest;
 mod operations;
 mod reduce;
 mod rows;
+mod scan;
 mod scatter;
 mod sort;
 mod winograd;
@@ -79,7 +80,11 @@ fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, Error
             false => winograd::kernel(frame, winograd),
         },
         Op::Pool(pool) => reduce::windows(frame, pool),
-        Op::Gather { axis } => moves::gather(frame, *axis),
+        Op::Gather { axis, known } => match known {
+            Some(places) => Ok(moves::pick(frame, places)),
+            None => moves::gather(frame, *axis),
+        },
+        Op::Scan(scan) => Ok(scan::kernel(frame, scan)),
         Op::Scatter { op } => scatter::kernel(frame, *op),
         Op::Sort { largest, count } => sort::kernel(frame, *largest, *count),
         Op::Move => Ok(moves::copy(frame)),
@@ -90,7 +95,7 @@ fn write(frame: &Frame<'_>, step: &StepInfo) -> Result<Option<KernelPlan>, Error
 /// Whether kernels of this kind may be for vectors of `f64`.
 fn is_for_doubles(op: &Op) -> bool {
     match op {
-        Op::Rows(_) | Op::Contract(_) | Op::Conv(_) => true,
+        Op::Rows(_) | Op::Contract(_) | Op::Conv(_) | Op::Scan(_) => true,
         Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Pool(_) => false,
         Op::Attention(_) | Op::Winograd(_) => false,
         Op::Gather { .. } | Op::Scatter { .. } | Op::Sort { .. } | Op::Move | Op::Fill(_) => false,

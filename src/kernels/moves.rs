@@ -183,6 +183,68 @@ pub(super) fn gather(frame: &Frame<'_>, axis: usize) -> Result<Option<KernelPlan
     Ok(Some(frame.close_with(b, around * (row.extent + 8), bytes)))
 }
 
+/// Rows of elements, each in the order of `places`; `None` where vectors are of no use.
+pub(super) fn pick(frame: &Frame<'_>, places: &[u32]) -> Option<KernelPlan> {
+    let (data, result) = (&frame.inputs()[0], frame.result());
+    let word = Word::of(result.dtype);
+    // All indices are one axis.
+    let outer = data.dims.len() - 1;
+    let steps = |axis: usize| vec![data.strides[axis], result.strides[axis]];
+    let mut levels =
+        nest::merge((0..outer).map(|axis| Level::axis(result.dims[axis], steps(axis))));
+    if levels.is_empty() {
+        levels.push(Level::unit(2));
+    }
+    let element = word.bytes * word.count;
+    let axes =
+        || (outer..result.dims.len()).map(|i| Level::axis(result.dims[i], vec![result.strides[i]]));
+    let indices = nest::merge(axes());
+    let (from, to) = (data.stride(-1), indices.last().map_or(element, |axis| axis.steps[0]));
+    let dense = indices.len() <= 1 && from == element && to == element;
+    let work = levels.iter().map(Level::pieces).product::<i64>() * places.len() as i64 * 2;
+    let shares = Shares::of(&levels);
+    let (mut b, pointers) = frame.open(shares.extent());
+    // The indices are not read.
+    let pointers = [pointers[0], pointers[2]];
+    if frame.machine.lanes == 1 {
+        let place = |at: i64| {
+            let mut rest = at;
+            let axes: Vec<Level> = axes().collect();
+            axes.iter().rev().fold(0, |offset, axis| {
+                let index = rest % axis.extent;
+                rest /= axis.extent;
+                offset + index * axis.steps[0]
+            })
+        };
+        nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
+            for (at, &index) in (0..).zip(places) {
+                for part in 0..word.count {
+                    let part = part * word.bytes;
+                    let value = word.load(b, p[0], i64::from(index) * from + part, 1);
+                    word.store(b, value, p[1], place(at) + part, 1);
+                }
+            }
+        });
+        return Some(frame.close(b, work));
+    }
+    // Of each vector of the result, the words that it is made of.
+    let words: Vec<i64> = (places.iter())
+        .flat_map(|&place| (0..word.count).map(move |part| i64::from(place) * word.count + part))
+        .collect();
+    let lanes = frame.lanes();
+    let all = data.dims[outer] * word.count;
+    if !dense || !words.chunks(lanes as usize).all(|part| reorder::is_near(part, all, lanes)) {
+        return None;
+    }
+    nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, _| {
+        for (first, part) in (0..).step_by(lanes as usize).zip(words.chunks(lanes as usize)) {
+            let value = reorder::near(b, word, p[0], all, part);
+            word.store(b, value, p[1], first * word.bytes, part.len() as u32);
+        }
+    });
+    Some(frame.close(b, work))
+}
+
 /// Sets every element; `None` where vectors do not do it.
 pub(super) fn fill(frame: &Frame<'_>, literal: Literal) -> Option<KernelPlan> {
     const BLOCK: i64 = 64;

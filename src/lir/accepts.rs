@@ -22,8 +22,10 @@ pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
     }
     match op {
         // Scalar code does not mind.
-        Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) if access.dtype.bytes() > 4 => true,
-        Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) => contiguous(),
+        Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) | Op::Scan(_) if access.dtype.bytes() > 4 => {
+            true
+        }
+        Op::Rows(_) | Op::Reduce { .. } | Op::Pool(_) | Op::Scan(_) => contiguous(),
         Op::Gather { .. } => index != 0 || contiguous(),
         Op::Scatter { .. } => index == 1 || contiguous(),
         Op::Sort { .. } => contiguous(),
@@ -81,7 +83,8 @@ pub fn accepts_result(op: &Op, access: &Access) -> bool {
         | Op::Pool(_)
         | Op::Gather { .. }
         | Op::Scatter { .. }
-        | Op::Sort { .. } => accepts_window(access),
+        | Op::Sort { .. }
+        | Op::Scan(_) => accepts_window(access),
     }
 }
 

@@ -224,7 +224,7 @@ impl<'a> Homes<'a> {
             mir::Op::Constant(_) => None,
             op if op.is_view() => return,
             _ => {
-                self.ops[value] = step_op(node);
+                self.ops[value] = step_op(self.graph, node);
                 let place = self.choose(value);
                 self.settle(value, place);
                 return;

@@ -34,7 +34,8 @@ pub use crate::mir::Runs;
 pub use crate::mir::winograd::{Blocks, Matrices, Side, Winograd};
 pub use crate::mir::{Attention, Shares, Span};
 pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
-pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Stage, Weights, quads, sums};
+pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Scan, Stage, Weights};
+pub use crate::mir::{quads, sums};
 use crate::tensor::Tensor;
 use crate::types::Type;
 use cranelift_entity::{PrimaryMap, entity_impl};
@@ -262,6 +263,10 @@ pub enum Op {
     Gather {
         /// Which axis of the data is indexed.
         axis: usize,
+        /// What the indices are, each below the axis' extent, where they are known and are for elements that lie
+        /// one behind the other.
+        #[serde(default)]
+        known: Option<Vec<u32>>,
     },
     /// See [`mir::Op::Scatter`].
     Scatter {
@@ -275,6 +280,8 @@ pub enum Op {
         /// How many, from 1 to all.
         count: usize,
     },
+    /// See [`mir::Op::Scan`].
+    Scan(Scan),
     /// Copies the operand, element by element; both have the same dimensions.
     Move,
     /// Sets every element.
@@ -296,6 +303,7 @@ impl Op {
             Op::Gather { .. } => "gather",
             Op::Scatter { .. } => "scatter",
             Op::Sort { .. } => "sort",
+            Op::Scan(_) => "scan",
             Op::Move => "move",
             Op::Fill(_) => "fill",
         }
@@ -327,6 +335,7 @@ impl Op {
             | Op::Pool(_)
             | Op::Gather { .. }
             | Op::Scatter { .. }
+            | Op::Scan(_)
             | Op::Move
             | Op::Fill(_) => None,
         }
@@ -337,7 +346,7 @@ impl Op {
     pub fn in_place(&self, operand: usize) -> bool {
         match self {
             // A row is read whole before it is written, or element by element in step.
-            Op::Rows(_) => true,
+            Op::Rows(_) | Op::Scan(_) => true,
             // The epilogue's operands are read just before the result is stored.
             Op::Contract(_) | Op::Conv(_) => operand >= 2,
             // A block of queries is read before its results are stored.

@@ -34,9 +34,10 @@ impl Display for Op {
             Op::Conv(conv) => mir::Op::Conv(conv.clone()),
             Op::Winograd(winograd) => mir::Op::Winograd(winograd.clone()),
             Op::Pool(pool) => mir::Op::Pool(pool.clone()),
-            Op::Gather { axis } => mir::Op::Gather { axis: *axis },
+            Op::Gather { axis, .. } => mir::Op::Gather { axis: *axis },
             Op::Scatter { op } => mir::Op::Scatter { op: *op },
             Op::Sort { largest, count } => mir::Op::Sort { largest: *largest, count: *count },
+            Op::Scan(scan) => mir::Op::Scan(scan.clone()),
             Op::Move => return f.write_str("move"),
             Op::Fill(literal) => return write!(f, "fill with {}", literal.f64()),
         };

@@ -84,7 +84,7 @@ pub fn traced(
 }
 
 /// The step that computes a node; `None` for inputs, constants, views, concatenations and borders.
-pub(super) fn step_op(node: &mir::Node) -> Option<Op> {
+pub(super) fn step_op(graph: &Graph, node: &mir::Node) -> Option<Op> {
     Some(match &node.op {
         mir::Op::Map(expr) => {
             let stages = vec![Stage { expr: expr.clone(), reduce: None }];
@@ -101,7 +101,10 @@ pub(super) fn step_op(node: &mir::Node) -> Option<Op> {
         mir::Op::Conv(conv) => Op::Conv(conv.clone()),
         mir::Op::Winograd(winograd) => Op::Winograd(winograd.clone()),
         mir::Op::Pool(pool) => Op::Pool(pool.clone()),
-        mir::Op::Gather { axis } => Op::Gather { axis: *axis },
+        mir::Op::Gather { axis } => {
+            Op::Gather { axis: *axis, known: known_places(graph, node, *axis) }
+        }
+        mir::Op::Scan(scan) => Op::Scan(scan.clone()),
         mir::Op::Scatter { op } => Op::Scatter { op: *op },
         mir::Op::Sort { largest, count } => Op::Sort { largest: *largest, count: *count },
         mir::Op::Input { .. }
@@ -113,6 +116,25 @@ pub(super) fn step_op(node: &mir::Node) -> Option<Op> {
         | mir::Op::Slice { .. }
         | mir::Op::Broadcast => return None,
     })
+}
+
+/// The places that a gather takes elements from, where a kernel may know them: rows of elements that lie one behind
+/// the other, all of them in the same order, which are more than it takes to say it.
+fn known_places(graph: &Graph, node: &mir::Node, axis: usize) -> Option<Vec<u32>> {
+    const LONGEST: usize = 4096;
+    const ROWS: usize = 4;
+    let &[data, indices] = &node.operands[..] else { return None };
+    let (extent, indices) = (*graph.ty(data).dims.get(axis)? as i64, graph.constant(indices)?);
+    let count = indices.ty().elements();
+    let rows = node.ty.elements() / count.max(1);
+    if axis + 1 != graph.ty(data).rank() || count > LONGEST || rows < ROWS || extent == 0 {
+        return None;
+    }
+    let place = |index: i64| {
+        let index = if index < 0 { index.saturating_add(extent) } else { index };
+        u32::try_from(index.clamp(0, extent - 1)).ok()
+    };
+    indices.ints().into_iter().map(place).collect()
 }
 
 /// The dimensions with which a step reads the operand `index` of a node.
@@ -185,7 +207,8 @@ impl Writer<'_> {
             | Op::Pool(_)
             | Op::Gather { .. }
             | Op::Scatter { .. }
-            | Op::Sort { .. } => accesses.iter_mut().for_each(Access::normalize),
+            | Op::Sort { .. }
+            | Op::Scan(_) => accesses.iter_mut().for_each(Access::normalize),
         }
         let result = accesses.pop().expect("the result was pushed");
         let origins = &self.graph.nodes[value].origins;

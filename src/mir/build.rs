@@ -81,6 +81,7 @@ impl Builder {
             Op::Input { .. } | Op::Constant(_) | Op::Reduce { .. } | Op::ArgReduce { .. } => false,
             Op::Rows(_) | Op::Contract(_) | Op::Attention(_) | Op::Conv(_) => false,
             Op::Winograd(_) | Op::Pool(_) | Op::Scatter { .. } | Op::Sort { .. } => false,
+            Op::Scan(_) => false,
         }
     }
 
@@ -308,6 +309,12 @@ impl Builder {
             *last = count;
         }
         self.push(Op::Sort { largest, count }, &[x], ty)
+    }
+
+    /// Running reductions along an axis.
+    pub fn scan(&mut self, x: Value, scan: Scan) -> Value {
+        let ty = self.ty(x).clone();
+        self.push(Op::Scan(scan), &[x], ty)
     }
 
     /// A border of `value`; nothing where there is none.

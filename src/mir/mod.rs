@@ -155,6 +155,8 @@ pub enum Op {
         /// How many, from 1 to all.
         count: usize,
     },
+    /// Running reductions.
+    Scan(Scan),
     /// One operand, within a border of `value`: per axis `low` elements before it, `high` after it,
     /// `interior` between neighbours.
     Pad {
@@ -195,6 +197,20 @@ pub enum Reduction {
     Product,
     Max,
     Min,
+}
+
+/// For each element the reduction of all up to it along an axis. One operand, whose type the result has. Sums are made
+/// in any order; those of floats of two bytes are rounded at the end only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Scan {
+    /// With what.
+    pub op: Reduction,
+    /// Along which axis.
+    pub axis: usize,
+    /// Whether it begins at the axis' end.
+    pub reverse: bool,
+    /// Whether the element itself is left out: the first result is the reduction of nothing.
+    pub exclusive: bool,
 }
 
 /// A chain of element-wise expressions and reductions over the last axis of a common domain.
@@ -341,6 +357,7 @@ impl Op {
             | Op::Gather { .. }
             | Op::Scatter { .. }
             | Op::Sort { .. }
+            | Op::Scan(_)
             | Op::Pad { .. }
             | Op::Concat { .. } => false,
         }

@@ -98,6 +98,11 @@ impl Display for Op {
             Op::Sort { largest, count } => {
                 write!(f, "sort {} {count}", if *largest { "largest" } else { "smallest" })
             }
+            Op::Scan(Scan { op, axis, reverse, exclusive }) => {
+                let from = if *reverse { " from the end" } else { "" };
+                let without = if *exclusive { " without itself" } else { "" };
+                write!(f, "scan {op:?} along {axis}{from}{without}")
+            }
             Op::Pad { low, high, interior, value } => {
                 write!(f, "pad {low:?} {high:?} interior {interior:?} with {}", value.f64())
             }

@@ -69,7 +69,7 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
         Op::Winograd(Winograd { side: Side::Output { .. } | Side::Both { .. }, .. }) => None,
         Op::Gather { .. } => Some(2),
         Op::Scatter { .. } => Some(3),
-        Op::Sort { .. } => Some(1),
+        Op::Sort { .. } | Op::Scan(_) => Some(1),
         Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Pool(_) | Op::Pad { .. } => Some(1),
         Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast => Some(1),
     };
@@ -132,6 +132,10 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
             ensure(*count > 0 && *count <= *last, "count")?;
             *last = *count;
             Ok(ty)
+        }
+        Op::Scan(scan) => {
+            ensure(scan.axis < operands[0].rank(), "axis is out of range")?;
+            Ok(operands[0].clone())
         }
         Op::Pad { low, high, interior, value } => {
             let mut ty = operands[0].clone();

@@ -271,10 +271,24 @@ impl Op for Trilu {
     fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], outputs: &[Type]) -> Vec<mir::Value> {
         let Some(x) = inputs[0] else { return vec![] };
         let (ty, rank) = (&outputs[0], outputs[0].rank());
-        let distance = diagonals(mir, ty.dims[rank - 2], ty.dims[rank - 1]);
+        // In 32 bits, which no axis leaves: a diagonal further off is as good as the next one outside.
+        let dims = &ty.dims[rank - 2..];
+        let [row, column] = [dims[0], dims[1]].map(|extent| {
+            let positions = iota(mir, extent);
+            mir.cast(positions, DType::I32)
+        });
+        let row = mir.reshape(row, [dims[0], 1]);
+        let distance = mir.binary(Binary::Sub, column, row);
         let k = match inputs.get(1).copied().flatten() {
-            Some(k) => mir.reshape(k, []),
-            None => mir.scalar(DType::I64, 0.0),
+            Some(k) => {
+                let k = mir.reshape(k, []);
+                let [least, most] =
+                    [-(dims[0] as f64), dims[1] as f64].map(|k| mir.scalar(DType::I64, k));
+                let k = mir.binary(Binary::Max, k, least);
+                let k = mir.binary(Binary::Min, k, most);
+                mir.cast(k, DType::I32)
+            }
+            None => mir.scalar(DType::I32, 0.0),
         };
         let comparison = if self.upper { Comparison::GreaterEqual } else { Comparison::LessEqual };
         let kept = mir.compare(comparison, distance, k);

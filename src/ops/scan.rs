@@ -2,7 +2,7 @@
 
 use super::{Attrs, Op, Operands, Tolerance, tools};
 use crate::error::ErrorKind;
-use crate::mir::{self, Binary};
+use crate::mir;
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 
@@ -80,34 +80,17 @@ impl Scan {
         vec![Tensor::from_ints(ty.clone(), results)]
     }
 
-    /// By doubling: after each step, an element holds the result of twice as many as before.
     fn expand(
         &self,
         mir: &mut mir::Builder,
         inputs: &[Option<mir::Value>],
-        nothing: f64,
-        op: Binary,
+        op: mir::Reduction,
     ) -> Vec<mir::Value> {
         let &[Some(x), Some(axis)] = inputs else { return vec![] };
-        let rank = mir.ty(x).rank();
         let axis = mir.constant_of(axis).map_or(0, |a| a.int_at(0));
-        let axis = tools::axis(axis, rank).unwrap_or(0);
-        let extent = mir.ty(x).dims[axis];
-        // Elements `by` places further, with the value of nothing where they come from outside.
-        let shift = |mir: &mut mir::Builder, x, by: usize| {
-            let kept = mir.narrow(x, axis, if self.reverse { by } else { 0 }, extent - by);
-            let (mut low, mut high) = (vec![0; rank], vec![0; rank]);
-            if self.reverse { high[axis] = by } else { low[axis] = by }
-            mir.pad(kept, &low, &high, nothing)
-        };
-        let mut running = if self.exclusive && extent > 0 { shift(mir, x, 1) } else { x };
-        let mut by = 1;
-        while by < extent {
-            let shifted = shift(mir, running, by);
-            running = mir.binary(op, shifted, running);
-            by *= 2;
-        }
-        vec![running]
+        let axis = tools::axis(axis, mir.ty(x).rank()).unwrap_or(0);
+        let Scan { exclusive, reverse } = *self;
+        vec![mir.scan(x, mir::Scan { op, axis, reverse, exclusive })]
     }
 }
 
@@ -134,7 +117,7 @@ impl Op for CumSum {
     }
 
     fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], _: &[Type]) -> Vec<mir::Value> {
-        self.0.expand(mir, inputs, 0.0, Binary::Add)
+        self.0.expand(mir, inputs, mir::Reduction::Sum)
     }
 }
 
@@ -159,7 +142,7 @@ impl Op for CumProd {
     }
 
     fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], _: &[Type]) -> Vec<mir::Value> {
-        self.0.expand(mir, inputs, 1.0, Binary::Mul)
+        self.0.expand(mir, inputs, mir::Reduction::Product)
     }
 }
 

@@ -7,7 +7,7 @@
 //! stands at the edges of the model.
 
 use super::rewrite::Rewriter;
-use crate::mir::{Graph, Op, Value};
+use crate::mir::{Graph, Op, Scan, Value};
 use cranelift_entity::SecondaryMap;
 use std::ops::Range;
 
@@ -33,7 +33,8 @@ pub fn propagate(graph: Graph) -> Graph {
             | Op::Concat { .. }
             | Op::Pad { .. }
             | Op::Slice { .. }
-            | Op::Reduce { .. } => sunk(&mut r, old, &operands).unwrap_or_else(|| r.copy(old)),
+            | Op::Reduce { .. }
+            | Op::Scan(_) => sunk(&mut r, old, &operands).unwrap_or_else(|| r.copy(old)),
             Op::Reshape => {
                 let wanted = wanted[old].as_deref();
                 reshaped(&mut r, old, operands[0], wanted).unwrap_or_else(|| r.copy(old))
@@ -97,6 +98,7 @@ fn sunk(r: &mut Rewriter<'_>, old: Value, operands: &[Value]) -> Option<Value> {
             axes.sort_unstable();
             Op::Reduce { op: *op, axes }
         }
+        Op::Scan(scan) => Op::Scan(Scan { axis: perm[scan.axis], ..scan.clone() }),
         op => op.clone(),
     };
     let ty = node.ty.with_dims(back(&node.ty.dims));
@@ -123,7 +125,8 @@ fn wanted(graph: &Graph) -> SecondaryMap<Value, Option<Vec<usize>>> {
             | Op::Concat { .. }
             | Op::Pad { .. }
             | Op::Slice { .. }
-            | Op::Reduce { .. } => wanted[value].clone(),
+            | Op::Reduce { .. }
+            | Op::Scan(_) => wanted[value].clone(),
             Op::Input { .. }
             | Op::Constant(_)
             | Op::ArgReduce { .. }

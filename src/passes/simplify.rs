@@ -64,6 +64,7 @@ pub fn simplify(graph: Graph) -> Graph {
             | Op::Gather { .. }
             | Op::Scatter { .. }
             | Op::Sort { .. }
+            | Op::Scan(_)
             | Op::Pad { .. }
             | Op::Broadcast => r.copy(old),
         };

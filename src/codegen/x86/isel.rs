@@ -284,6 +284,14 @@ impl Selector<'_> {
         }
     }
 
+    /// The register of a value all lanes of which matter, whatever matters of the result.
+    pub(super) fn whole_register(&mut self, value: Value) -> VReg {
+        let half = std::mem::take(&mut self.half);
+        let register = self.register(value);
+        self.half = half;
+        register
+    }
+
     pub(super) fn memory(&mut self, at: Address) -> Place {
         Place::Memory { base: self.register(at.pointer), offset: at.offset, broadcast: false }
     }

@@ -410,7 +410,7 @@ impl Selector<'_> {
     /// Halves, quarters and so on change places and are combined.
     fn reduce(&mut self, op: Reduction, a: Value) -> VReg {
         let code = binary(op.combine(), self.type_of(a), self.program.width);
-        let start = self.register(a);
+        let start = self.whole_register(a);
         exchanges(self.program.width).iter().fold(start, |a, &(exchange, order)| {
             let other = self.make(VECTOR, both(exchange), [Use(a), Use(a), Byte(order)]);
             self.make(VECTOR, code, [Use(a), Use(other)])

@@ -8,7 +8,15 @@ use crate::kir::{Order, Value};
 use iced_x86::Code::*;
 
 impl Selector<'_> {
+    /// Any lane may be needed for those of the result that matter.
     pub(super) fn shuffle(&mut self, a: Value, b: Value, order: Order) -> VReg {
+        let half = std::mem::take(&mut self.half);
+        let result = self.shuffle_whole(a, b, order);
+        self.half = half;
+        result
+    }
+
+    fn shuffle_whole(&mut self, a: Value, b: Value, order: Order) -> VReg {
         if let Some((distance, odd)) = order.as_weave().filter(|_| a != b) {
             return self.weave(a, b, distance, odd);
         }

@@ -182,3 +182,32 @@ fn strided(frame: &Frame<'_>, mut levels: Vec<Level>, group: Group, to: usize) -
     });
     frame.close(b, work)
 }
+
+/// Vectors that are loaded for one, at most.
+const MOST_VECTORS: i64 = 6;
+
+/// The first word of the first of the vectors of a row that such words are in.
+fn first(words: &[i64], all: i64, lanes: i64) -> i64 {
+    // From the row's beginning they are the same vectors for others, too.
+    if all <= MOST_VECTORS * lanes { 0 } else { words.iter().copied().min().unwrap_or(0) }
+}
+
+/// Whether words of a row with so many are in few vectors.
+pub(super) fn is_near(words: &[i64], all: i64, lanes: i64) -> bool {
+    let first = first(words, all, lanes);
+    words.iter().all(|word| (word - first) / lanes < MOST_VECTORS)
+}
+
+/// A vector of words of a row with so many, in this order.
+pub(super) fn near(b: &mut Builder, word: Word, row: Value, all: i64, words: &[i64]) -> Value {
+    let lanes = b.lanes();
+    let first = first(words, all, lanes);
+    let count = words.iter().map(|at| (at - first) / lanes + 1).max().unwrap_or(1);
+    let vectors: Vec<Value> = (0..count)
+        .map(|vector| {
+            let at = first + vector * lanes;
+            word.load(b, row, at * word.bytes, lanes.min(all - at) as u32)
+        })
+        .collect();
+    b.pick(&vectors, |lane| words.get(lane as usize).unwrap_or(&words[0]) - first)
+}

@@ -111,7 +111,7 @@ impl<'a> Nodes<'a> {
     /// The objects that a step's result may take the room of.
     fn in_place(&self, index: usize, objects: &[usize]) -> Vec<usize> {
         let node = &self.graph.nodes[self.values[index]];
-        let Some(op) = step_op(node) else { return vec![] };
+        let Some(op) = step_op(self.graph, node) else { return vec![] };
         let operands = node.operands.iter().enumerate();
         let fitting = operands.filter_map(|(at, &operand)| {
             let ty = self.graph.ty(operand);

@@ -68,7 +68,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
                 "windows",
             )
         }
-        Op::Gather { axis } => {
+        Op::Gather { axis, known } => {
             count(2)?;
             let (data, indices) = (&operands[0], &operands[1]);
             holds(*axis < data.dims.len(), "an axis that is not there")?;
@@ -78,7 +78,14 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
                 dims == result.dims && data.dtype == result.dtype && index,
                 "gathered dimensions",
             )?;
-            holds(result.is_empty() || data.dims[*axis] > 0, "nothing to gather from")
+            let extent = data.dims[*axis];
+            let fits = known.as_ref().is_none_or(|known| {
+                known.len() == indices.elements()
+                    && known.iter().all(|&place| (place as usize) < extent)
+                    && *axis + 1 == data.dims.len()
+            });
+            holds(fits, "places that are known")?;
+            holds(result.is_empty() || extent > 0, "nothing to gather from")
         }
         Op::Scatter { op } => {
             count(3)?;
@@ -99,6 +106,14 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
             holds(*wanted > 0 && wanted <= last, "places of a row")?;
             *last = *wanted;
             holds(dims == result.dims && result.dtype == DType::I64, "sorted dimensions")
+        }
+        Op::Scan(scan) => {
+            count(1)?;
+            holds(scan.axis < result.dims.len(), "an axis that is not there")?;
+            holds(
+                operands[0].dims == result.dims && all_of_one_type(operands),
+                "scanned dimensions",
+            )
         }
         Op::Move => {
             count(1)?;

@@ -73,6 +73,7 @@ pub fn op(op: &Op, operands: &[&Tensor], ty: &Type) -> Tensor {
         Op::Gather { axis } => gather(*axis, operands[0], operands[1], ty),
         Op::Scatter { op } => scatter(*op, operands, ty),
         Op::Sort { largest, count } => sort(*largest, *count, operands[0], ty),
+        Op::Scan(s) => scan(s, operands[0], ty),
         Op::Pad { low, interior, value, .. } => pad(low, interior, *value, operands[0], ty),
         Op::Concat { axis } => concat(*axis, operands, ty),
         Op::Reshape => operands[0].reshaped(ty.dims.clone()).expect("as many elements"),
@@ -324,6 +325,23 @@ fn sort(largest: bool, count: usize, x: &Tensor, ty: &Type) -> Tensor {
         places[..count].iter().for_each(|&place| data.extend((place as i64).to_le_bytes()));
     }
     made(ty, data)
+}
+
+fn scan(scan: &Scan, x: &Tensor, ty: &Type) -> Tensor {
+    let (extent, step) = (ty.dims[scan.axis], strides(&ty.dims)[scan.axis] as usize);
+    // Floats of two bytes are rounded at the end.
+    let wide = if ty.dtype.is_float() && ty.dtype.bytes() == 2 { DType::F32 } else { ty.dtype };
+    let mut results = vec![start(scan.op, wide); ty.elements()];
+    for first in (0..ty.elements()).filter(|i| i / step.max(1) % extent == 0) {
+        let mut running = start(scan.op, wide);
+        for k in 0..extent {
+            let at = first + if scan.reverse { extent - 1 - k } else { k } * step;
+            let next = binary(combine(scan.op), running, Number::at(x, at), wide);
+            results[at] = if scan.exclusive { running } else { next };
+            running = next;
+        }
+    }
+    written(ty, results)
 }
 
 fn pad(low: &[usize], interior: &[usize], value: Literal, x: &Tensor, ty: &Type) -> Tensor {

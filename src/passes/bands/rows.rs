@@ -180,7 +180,8 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
             vec![same(axis), Source::Whole, same(other)]
         }
         Op::Sort { .. } if axis + 1 == dims.len() => return None,
-        Op::Sort { .. } => vec![same(axis)],
+        Op::Scan(scan) if scan.axis == axis => return None,
+        Op::Sort { .. } | Op::Scan(_) => vec![same(axis)],
         Op::Pad { low, high, interior, .. } => {
             if low[axis] == 0 && high[axis] == 0 && interior[axis] == 0 {
                 return Some(vec![same(axis)]);

@@ -287,6 +287,7 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
         | Op::Gather { .. }
         | Op::Scatter { .. }
         | Op::Sort { .. }
+        | Op::Scan(_)
         | Op::Concat { .. }
         | Op::Reshape
         | Op::Permute(_)

@@ -14,7 +14,7 @@ use rlx_aot::lir::{Access, Buffer, Op, StepInfo};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::expr::{Binary, Comparison, Expr, Literal, Unary};
 use rlx_aot::mir::{self, Contract, Conv, Pool, Reduction, Rows, Stage, Weights, windows};
-use rlx_aot::mir::{Attention, Scalar, Side, Span, Winograd, quads};
+use rlx_aot::mir::{Attention, Scalar, Scan, Side, Span, Winograd, quads};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 
@@ -200,11 +200,70 @@ fn gather(r: &mut Random) -> Trial {
     let result = [&dims[..axis], &places, &dims[axis + 1..]].concat();
     let data = tensor(r, ty, &dims);
     Trial {
-        op: Op::Gather { axis },
+        op: Op::Gather { axis, known: None },
         mir: mir::Op::Gather { axis },
         operands: vec![place(r, 0, data), place(r, 1, indices)],
         ty: Type::new(ty, result),
         tolerance: Tolerance::Exact,
+        result: None,
+    }
+}
+
+/// Rows in an order that the kernel knows: any, or of neighbours.
+fn pick(r: &mut Random) -> Trial {
+    let ty = dtype(r);
+    let (outer, extent) = (1 + r.below(5), r.pick(&[1, 3, 16, 31, 64, 100, 200]));
+    let count = r.pick(&[1, 2, 7, 16, 33, 50, 120]);
+    let (near, scale) = (r.chance(60), r.pick(&[1, 2, 3]));
+    let known: Vec<u32> = (0..count)
+        .map(|i| match near {
+            true => (i * scale / 2).min(extent - 1) as u32,
+            false => r.below(extent) as u32,
+        })
+        .collect();
+    let places = if count % 2 == 0 && r.chance(20) { vec![2, count / 2] } else { vec![count] };
+    let indices = known.iter().map(|&place| f64::from(place));
+    let indices = Tensor::from_f64s(Type::new(DType::I64, places.clone()), indices);
+    let data = tensor(r, ty, &[outer, extent]);
+    Trial {
+        op: Op::Gather { axis: 1, known: Some(known) },
+        mir: mir::Op::Gather { axis: 1 },
+        operands: vec![place(r, 0, data), place(r, 1, indices)],
+        ty: Type::new(ty, [&[outer], &places[..]].concat()),
+        tolerance: Tolerance::Exact,
+        result: None,
+    }
+}
+
+/// Running sums and products, of few elements so that they stay small.
+fn scan(r: &mut Random) -> Trial {
+    let mut ty = dtype(r);
+    if ty == DType::Bool || ty.bytes() == 2 {
+        ty = DType::F32;
+    }
+    let rank = 1 + r.below(3);
+    let mut dims = r.dims(rank, 2000);
+    if r.chance(30) {
+        dims[rank - 1] = r.pick(&[1, 7, 16, 17, 50, 130]);
+    }
+    let axis = r.below(rank);
+    let op = r.pick(&[Reduction::Sum, Reduction::Sum, Reduction::Product, Reduction::Max]);
+    let scan = Scan { op, axis, reverse: r.chance(40), exclusive: r.chance(40) };
+    let x = match op {
+        // Exact.
+        Reduction::Product => {
+            let values = (0..dims.iter().product()).map(|_| r.pick(&[1.0, 1.0, -1.0, 0.5]));
+            let values: Vec<f64> = values.collect();
+            Tensor::from_f64s(Type::new(ty, dims.clone()), values)
+        }
+        _ => tensor(r, ty, &dims),
+    };
+    Trial {
+        op: Op::Scan(scan.clone()),
+        mir: mir::Op::Scan(scan),
+        operands: vec![place(r, 0, x)],
+        ty: Type::new(ty, dims),
+        tolerance: Tolerance::Relative(1e-5),
         result: None,
     }
 }
@@ -410,6 +469,7 @@ fn case(seed: u64) -> Case {
     let kinds = [map, rows, reduce, arg_reduce, contract, conv, pool, gather, copy, fill];
     let kinds = [&kinds[..], &[map, rows, contract, contract, conv, winograd]].concat();
     let kinds = [&kinds[..], &[attention, attention, scatter, sort, sort]].concat();
+    let kinds = [&kinds[..], &[copy, copy, pick, pick, scan, scan, scan]].concat();
     let trial = kinds[seed as usize % kinds.len()](&mut r);
     tried(seed, trial, r)
 }
