@@ -123,6 +123,9 @@ pub(super) struct Body<'a> {
     literal: Vec<bool>,
     /// Functions that only sums with 1 read.
     summed: Vec<bool>,
+    /// Quotients by a literal that only such functions read, which may be products with its inverse: a
+    /// relative error of the argument is at most as large in the result.
+    by_inverse: Vec<bool>,
     /// What is never above zero, unless it is a NaN.
     not_positive: Vec<bool>,
 }
@@ -164,8 +167,27 @@ impl<'a> Body<'a> {
                 summed[y as usize] += i32::from(one(x));
             }
         }
-        let summed = summed.iter().zip(&uses).map(|(of, all)| *of > 0 && of == all).collect();
-        let mut body = Body { expr, types, fused, literal, summed, not_positive: vec![] };
+        let summed: Vec<bool> =
+            summed.iter().zip(&uses).map(|(of, all)| *of > 0 && of == all).collect();
+        let mut inverted = vec![0; types.len()];
+        for (i, node) in expr.nodes.iter().enumerate() {
+            if let Scalar::Unary(op, a) = *node {
+                let may = summed[i] && elementary::for_sums(op).is_some();
+                inverted[a as usize] += i32::from(may);
+            }
+        }
+        let quotient = |i: usize| match expr.nodes[i] {
+            Scalar::Binary(Binary::Div, _, by) => match expr.nodes[by as usize] {
+                Scalar::Literal(by) => types[i] == DType::F32 && has_inverse(by.f64()),
+                _ => false,
+            },
+            _ => false,
+        };
+        let by_inverse = (inverted.iter().zip(&uses).enumerate())
+            .map(|(i, (of, all))| *of > 0 && of == all && quotient(i))
+            .collect();
+        let not_positive = vec![];
+        let mut body = Body { expr, types, fused, literal, summed, by_inverse, not_positive };
         body.know_largest(|_, _| false);
         Ok(body)
     }
@@ -379,6 +401,15 @@ impl<'a> Body<'a> {
                 wrap(b, ty, value)
             }
             Scalar::Binary(op, x, y) => {
+                let literal = match self.expr.nodes[y as usize] {
+                    Scalar::Literal(literal) if self.by_inverse[i] => Some(literal.f64()),
+                    _ => None,
+                };
+                if let Some(by) = literal {
+                    let x = arg(b, x);
+                    let inverse = b.f32((1.0 / by) as f32);
+                    return b.mul(x, inverse);
+                }
                 let [x, y] = [x, y].map(|a| arg(b, a));
                 binary(b, op, ty, x, y)
             }
@@ -433,6 +464,11 @@ impl<'a> Body<'a> {
             _ => None,
         }
     }
+}
+
+/// Whether a number and its inverse are far from the ends of what `f32` holds.
+fn has_inverse(by: f64) -> bool {
+    (1e-30..=1e30).contains(&by.abs())
 }
 
 /// A constant.
