@@ -66,10 +66,18 @@ fn permit(_: &std::fs::File) -> io::Result<()> {
 
 /// What it cost to fit into an arena, in one line.
 pub(crate) fn price(price: &Price) -> String {
-    let Price { plain, regions, steps: [before, after], time } = price;
-    let chains = if *regions == 1 { "chain of steps" } else { "chains of steps" };
+    let Price { plain, regions, shares, steps: [before, after], time } = price;
+    let count = |n: usize, one: &str, more: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{n} {more}")),
+    };
+    let chains = count(*regions, "chain of steps in bands", "chains of steps in bands");
+    let shared = count(*shares, "step for fewer threads", "steps for fewer threads");
+    let what: Vec<String> = chains.into_iter().chain(shared).collect();
     format!(
-        "{regions} {chains} in bands, for an arena of less than {}: {after} steps instead of {before}, some {:.0} % more work",
+        "{}, for an arena of less than {}: {after} steps instead of {before}, some {:.0} % more work",
+        what.join(", "),
         bytes(plain + SLACK_BYTES),
         (time - 1.0).max(0.0) * 100.0,
     )

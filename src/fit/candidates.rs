@@ -1,16 +1,21 @@
 //! Regions around the peak, and what each would need and cost.
 
+use super::change::{self, Change};
+use super::cost::{self, ENOUGH_SHARES};
 use super::sketch::Sketcher;
-use super::{Aim, Peak, Turn};
-use crate::lir::Buffer;
+use super::{Aim, Search, Turn};
+use crate::lir::liveness::Peak;
+use crate::lir::{Buffer, Step};
 use crate::machine::Machine;
 use crate::mir::{Graph, Op, Role, Value};
 use crate::passes::bands::{Axis, Cut, Overlap, Region};
 use cranelift_entity::SecondaryMap;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far is looked for regions.
-struct Reach {
+#[derive(Debug)]
+pub(super) struct Reach {
     /// So many nodes behind the peak's are tried as sinks.
     behind: usize,
     /// So many sinks are tried even if less is needed with one before.
@@ -25,28 +30,28 @@ struct Reach {
     fitting: usize,
 }
 
-/// For an arena that was asked for.
-const FAR: Reach =
-    Reach { behind: 120, near: 4, before: 200, nodes: 400, measured: 40, fitting: 8 };
-
-/// For one that is as small as it can be for nothing.
-const NEAR: Reach = Reach { behind: 40, near: 4, before: 80, nodes: 140, measured: 10, fitting: 4 };
+impl Reach {
+    /// For an arena that was asked for.
+    pub(super) const FAR: Reach =
+        Reach { behind: 120, near: 4, before: 200, nodes: 400, measured: 40, fitting: 8 };
+    /// For one that is as small as it can be for nothing.
+    pub(super) const NEAR: Reach =
+        Reach { behind: 40, near: 4, before: 80, nodes: 140, measured: 10, fitting: 4 };
+}
 
 /// Numbers of bands that are tried.
 const BANDS: [usize; 17] = [2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192];
 
-/// A cut, and what is expected of it.
+/// What becomes of rows that two bands need.
+const WAYS: [Overlap; 2] = [Overlap::Kept, Overlap::Computed];
+
+/// A change, and what is expected of it.
 struct Candidate {
-    cut: Cut,
-    /// Bytes that are alive at most while it is computed.
+    change: Change,
+    /// Bytes that are alive at most around the time.
     bytes: u64,
     /// Cycles that it costs.
     cycles: f64,
-}
-
-/// Whether two cuts have nodes in common.
-pub(super) fn meets(a: &Cut, b: &Cut) -> bool {
-    a.region.nodes.keys().any(|value| b.region.nodes.contains_key(value))
 }
 
 /// What a turn knows before it looks at times.
@@ -54,6 +59,7 @@ pub(super) struct Scene<'a> {
     graph: &'a Graph,
     now: &'a Turn,
     machine: &'a Machine,
+    written: &'a Cell<usize>,
     uses: SecondaryMap<Value, u32>,
     /// The buffers in which a node of the model's graph lies, in one piece or several.
     buffers: SecondaryMap<Value, Vec<Buffer>>,
@@ -66,14 +72,15 @@ pub(super) struct Scene<'a> {
     /// The nodes that were looked at in this turn.
     seen: BTreeSet<BTreeSet<Value>>,
     /// What was chosen in this turn.
-    pub(super) taken: Vec<Cut>,
+    pub(super) taken: Vec<Change>,
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(graph: &'a Graph, now: &'a Turn, machine: &'a Machine) -> Scene<'a> {
+    pub(super) fn new(search: &'a Search<'a>, now: &'a Turn) -> Scene<'a> {
+        let Search { graph, machine, written, .. } = search;
         let mut buffers: SecondaryMap<Value, Vec<Buffer>> = SecondaryMap::new();
         let mut shares: SecondaryMap<Buffer, usize> = SecondaryMap::new();
-        for (new, buffer) in now.traces.iter() {
+        for (new, buffer) in now.traces.buffers.iter() {
             if let (Some(old), &Some(buffer)) = (now.from[new], buffer)
                 && !buffers[old].contains(&buffer)
             {
@@ -91,17 +98,18 @@ impl<'a> Scene<'a> {
             }
         }
         let (uses, seen, taken) = (graph.uses(), BTreeSet::new(), vec![]);
-        Scene { graph, now, machine, uses, buffers, shares, varies, named, seen, taken }
+        Scene { graph, now, machine, written, uses, buffers, shares, varies, named, seen, taken }
     }
 
-    /// Takes the cheapest cut with which no more than `goal` bytes should be alive around a time; where
+    /// Takes the cheapest change with which no more than `goal` bytes should be alive around a time; where
     /// there is none, the one that needs the fewest. None that was tried before, and none that meets one
     /// which was taken. Whether the time was worth a look.
-    pub(super) fn look(&mut self, peak: &Peak, aim: Aim, tried: &[Cut]) -> bool {
+    pub(super) fn look(&mut self, peak: &Peak, aim: Aim, tried: &[Change]) -> bool {
         let nodes = self.nodes(peak);
-        let is_taken =
-            |value: &Value| self.taken.iter().any(|cut| cut.region.nodes.contains_key(value));
-        if nodes.is_empty() || nodes.iter().any(is_taken) || self.seen.contains(&nodes) {
+        if nodes.is_empty()
+            || nodes.iter().any(|value| self.is_taken(value))
+            || self.seen.contains(&nodes)
+        {
             return false;
         }
         let around = Around {
@@ -109,13 +117,21 @@ impl<'a> Scene<'a> {
             total: peak.alive.iter().map(|(_, bytes)| bytes).sum(),
             alive: peak.alive.iter().copied().collect(),
             peak: &nodes,
+            step: peak.step,
             aim,
-            reach: if aim.most.is_some() { NEAR } else { FAR },
         };
         let best = around.best(tried);
         self.seen.insert(nodes);
-        self.taken.extend(best.map(|found| found.cut));
+        self.taken.extend(best.map(|found| found.change));
         true
+    }
+
+    /// Whether a change that was taken has to do with a node.
+    fn is_taken(&self, value: &Value) -> bool {
+        self.taken.iter().any(|change| match change {
+            Change::Cut(cut) => cut.region.nodes.contains_key(value),
+            Change::Shares(other, _) => other == value,
+        })
     }
 
     /// The nodes that are computed at a time and those that they read, but for views.
@@ -162,43 +178,79 @@ struct Around<'a> {
     alive: BTreeMap<Buffer, u64>,
     /// The nodes that are computed then, and those that they read.
     peak: &'a BTreeSet<Value>,
+    /// The step that runs then.
+    step: Option<Step>,
     aim: Aim,
-    reach: Reach,
 }
 
 impl Around<'_> {
-    fn best(&self, tried: &[Cut]) -> Option<Candidate> {
+    fn best(&self, tried: &[Change]) -> Option<Candidate> {
         let goal = self.aim.goal;
-        let is_taken =
-            |value: &Value| self.scene.taken.iter().any(|cut| cut.region.nodes.contains_key(value));
+        let is_taken = |value: &Value| self.scene.is_taken(value);
         let mut regions = self.regions();
         // What is there whole in any case comes first, then what is small.
         regions.retain(|(least, region)| *least < self.total && !region.nodes.keys().any(is_taken));
         regions
             .sort_by_key(|(least, region)| ((*least).max(goal), region.nodes.len(), region.sink));
-        let mut best: Option<Candidate> = None;
-        let mut fitting = 0;
-        for (_, region) in regions.into_iter().take(self.reach.measured) {
-            if fitting >= self.reach.fitting {
+        let rank = |c: &Candidate| {
+            let over = c.bytes.max(goal);
+            (over, if over > goal { 0.0 } else { c.cycles })
+        };
+        let lower = |a: &Candidate, b: &Candidate| {
+            let (a, b) = (rank(a), rank(b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        };
+        let shares = self.shares().into_iter().filter(|found| !tried.contains(&found.change));
+        let mut best: Option<Candidate> = shares.min_by(&lower);
+        let mut fitting = usize::from(best.as_ref().is_some_and(|best| best.bytes <= goal));
+        for (_, region) in regions.into_iter().take(self.aim.effort.reach.measured) {
+            let over = self.scene.written.get() > self.aim.effort.written;
+            if over || fitting >= self.aim.effort.reach.fitting {
                 break;
             }
-            for overlap in [Overlap::Kept, Overlap::Computed] {
+            // For what nobody asked for, the other way is looked at for the best region only.
+            let ways = if self.aim.free { &WAYS[..1] } else { &WAYS };
+            for &overlap in ways {
                 let Some(found) = self.measure(&region, overlap, tried) else { continue };
                 fitting += usize::from(found.bytes <= goal);
-                let rank = |c: &Candidate| {
-                    let over = c.bytes.max(goal);
-                    (over, if over > goal { 0.0 } else { c.cycles })
-                };
-                let lower = |best: &Candidate| {
-                    let (a, b) = (rank(&found), rank(best));
-                    a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).is_lt()
-                };
-                if best.as_ref().is_none_or(lower) {
+                if best.as_ref().is_none_or(|best| lower(&found, best).is_lt()) {
                     best = Some(found);
                 }
             }
         }
+        if self.aim.free
+            && let Some(Change::Cut(cut)) = best.as_ref().map(|best| &best.change)
+            && let Some(found) = self.measure(&cut.region, Overlap::Computed, tried)
+            && best.as_ref().is_none_or(|best| lower(&found, best).is_lt())
+        {
+            best = Some(found);
+        }
         best
+    }
+
+    /// Fewer shares for the step, where working memory of each is a part of the peak.
+    fn shares(&self) -> Vec<Candidate> {
+        let Scene { graph, now, machine, .. } = self.scene;
+        let step = self.step.and_then(|step| Some((now.module.steps.get(step)?, step)));
+        let old = step.and_then(|(_, step)| now.from[now.traces.steps[step]]);
+        let scratch = step.and_then(|(info, _)| info.scratch.as_ref());
+        let (Some(old), Some(scratch)) = (old, scratch) else { return vec![] };
+        let (Some(&count), Some(&all)) = (scratch.dims.first(), self.alive.get(&scratch.buffer))
+        else {
+            return vec![];
+        };
+        if !change::has_shares(&graph.nodes[old].op) {
+            return vec![];
+        }
+        let work = cost::work(graph, &graph.nodes[old], machine);
+        let least = if self.aim.free { ENOUGH_SHARES } else { 1 };
+        let halves = std::iter::successors(Some(count), |&n| (n > 1).then(|| n.div_ceil(2)));
+        let fewer = halves.skip(1).filter(|&n| n >= least).map(|fewer| Candidate {
+            change: Change::Shares(old, fewer),
+            bytes: self.total - all + (all * fewer as u64).div_ceil(count as u64),
+            cycles: work * (cost::waited(fewer) - cost::waited(count)),
+        });
+        fewer.collect()
     }
 
     /// Regions with nodes of the peak inside, and what each needs at least, since it is there whole. Of
@@ -209,14 +261,14 @@ impl Around<'_> {
             return regions;
         };
         let Scene { graph, varies, .. } = self.scene;
-        let early = first.as_u32().saturating_sub(self.reach.before);
+        let early = first.as_u32().saturating_sub(self.aim.effort.reach.before);
         let outside = |value: Value| !varies[value] || value.as_u32() < early;
         let behind = (first.as_u32()..graph.nodes.len() as u32).map(Value::from_u32);
         let sinks = behind.filter(|&value| {
             self.scene.is_computed(value) && !matches!(graph.nodes[value].op, Op::Pad { .. })
         });
         let sinks: Vec<Value> = sinks.collect();
-        let count = sinks.partition_point(|&sink| sink <= last) + self.reach.behind;
+        let count = sinks.partition_point(|&sink| sink <= last) + self.aim.effort.reach.behind;
         // The least that any sink before needs.
         let mut lowest = u64::MAX;
         for (index, sink) in sinks.into_iter().take(count).enumerate() {
@@ -228,7 +280,7 @@ impl Around<'_> {
             let found = all.map(|all| self.starts(&all)).find(|found| !found.is_empty());
             let found = found.unwrap_or_default();
             let least = found.iter().map(|(bytes, _)| *bytes).min().unwrap_or(u64::MAX);
-            if index < self.reach.near || least < lowest {
+            if index < self.aim.effort.reach.near || least < lowest {
                 regions.extend(found);
             }
             lowest = lowest.min(least);
@@ -242,12 +294,11 @@ impl Around<'_> {
         let mut near = false;
         let mut lowest = u64::MAX;
         let mut border = Border::new(self, all.sink);
-        for &start in all.nodes.keys().rev().take(self.reach.nodes) {
+        for &start in all.nodes.keys().rev().take(self.aim.effort.reach.nodes) {
             border.include(start);
-            let node = &self.scene.graph.nodes[start];
             near |= start < all.sink && self.peak.contains(&start);
             let least = border.bytes();
-            if !near || node.op.is_view() || least >= lowest {
+            if !near || least >= lowest {
                 continue;
             }
             lowest = least;
@@ -258,7 +309,7 @@ impl Around<'_> {
                 let count = cut.region.nodes.keys().filter(|value| inside(value)).count();
                 count == 0 || count == cut.region.nodes.len()
             };
-            if self.scene.now.cuts.iter().all(fits) {
+            if self.scene.now.changes.cuts.iter().all(fits) {
                 found.push((least, region));
             }
         }
@@ -266,16 +317,16 @@ impl Around<'_> {
     }
 
     /// The fewest bands with which a region meets the aim, else those with which it needs least.
-    fn measure(&self, region: &Region, overlap: Overlap, tried: &[Cut]) -> Option<Candidate> {
+    fn measure(&self, region: &Region, overlap: Overlap, tried: &[Change]) -> Option<Candidate> {
         let Scene { graph, machine, .. } = self.scene;
         let mut border = Border::new(self, region.sink);
         region.nodes.keys().rev().for_each(|&value| border.include(value));
         let sketcher = Sketcher::new(graph, region, overlap, machine, self.aim.threads());
         let rows = region.rows(graph);
-        let height = |&bands: &usize| match self.aim.most {
-            None => rows.div_ceil(bands),
+        let height = |&bands: &usize| match self.aim.free {
+            false => rows.div_ceil(bands),
             // Two threads have the same.
-            Some(_) => rows.div_ceil(bands).next_multiple_of(2),
+            true => rows.div_ceil(bands).next_multiple_of(2),
         };
         let mut heights: Vec<usize> = BANDS.iter().map(height).collect();
         heights.dedup();
@@ -285,16 +336,17 @@ impl Around<'_> {
         let _ = heights.partition_point(|&height| {
             let cut = Cut { region: region.clone(), height, overlap };
             let sketch = sketcher.sketch(height);
-            let found =
-                Candidate { bytes: border.bytes() + sketch.inside, cycles: sketch.cycles, cut };
-            let enough = match self.aim.most {
-                None => found.bytes <= self.aim.goal,
-                // What fits into the cache, or what it may cost.
-                Some(most) => sketch.inside <= machine.l2 / 2 || sketch.cycles > most,
-            };
-            let cheap = self.aim.most.is_none_or(|most| found.cycles <= most);
+            self.scene.written.update(|written| written + sketch.written);
+            let (bytes, cycles) = (border.bytes() + sketch.inside, sketch.cycles);
+            let found = Candidate { change: Change::Cut(cut), bytes, cycles };
+            let cheap = found.cycles <= self.aim.most;
+            let enough = match self.aim.free {
+                false => found.bytes <= self.aim.goal,
+                // What fits into the cache.
+                true => sketch.inside <= machine.l2 / 2,
+            } || !cheap;
             let is_better = best.as_ref().is_none_or(|best| enough || found.bytes < best.bytes);
-            if is_better && cheap && found.bytes < self.total && !tried.contains(&found.cut) {
+            if is_better && cheap && found.bytes < self.total && !tried.contains(&found.change) {
                 best = Some(found);
             }
             !enough
@@ -319,7 +371,13 @@ struct Border<'a> {
 impl<'a> Border<'a> {
     fn new(around: &'a Around<'a>, sink: Value) -> Border<'a> {
         let (inside, leaves, shares) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        Border { scene: around.scene, inside, leaves, alive: around.alive.clone(), shares, sink }
+        let scene = around.scene;
+        let mut alive = around.alive.clone();
+        // The working memory of the step that runs: all regions have it inside.
+        let step = around.step.and_then(|step| scene.now.module.steps.get(step));
+        let scratch = step.and_then(|info| info.scratch.as_ref());
+        scratch.and_then(|access| alive.remove(&access.buffer));
+        Border { scene, inside, leaves, alive, shares, sink }
     }
 
     fn include(&mut self, value: Value) {

@@ -18,6 +18,26 @@ pub(super) enum Threads {
     /// That of two threads, added up: they wait for one another at the end of each step, whose rows may not
     /// be even.
     Two,
+    /// That of a run on one core, with what more of them would wait where the work has few shares: for an arena
+    /// that is asked for.
+    Any,
+}
+
+/// Shares of a step's work with which nobody is taken to wait.
+pub(super) const ENOUGH_SHARES: usize = 4;
+
+/// What it costs that a step has so few shares, as a part of its work: a quarter of what more threads wait.
+pub(super) fn waited(shares: usize) -> f64 {
+    let shares = shares.clamp(1, ENOUGH_SHARES) as f64;
+    (ENOUGH_SHARES as f64 / shares - 1.0) / 4.0
+}
+
+/// Into how many shares the work of a node can be cut at most; `None` where that is no matter.
+fn shares(graph: &Graph, node: &Node) -> Option<usize> {
+    let Op::Winograd(w) = &node.op else { return None };
+    let parts = node.operands.get(..w.first_extra() - 1)?;
+    let channels = parts.iter().filter_map(|&x| graph.ty(x).dims.last()).sum();
+    w.blocks(channels, &node.ty.dims).map(|blocks| blocks.shares)
 }
 
 /// Cycles for each byte that has left the second-level cache before it is read: most of the way is hidden behind
@@ -95,11 +115,15 @@ impl Meter<'_> {
         let work = work(self.graph, node, self.machine);
         let shared = match self.threads {
             Threads::One => 0.0,
+            Threads::Any => {
+                shares(self.graph, node).map_or(0.0, |shares| work * self::waited(shares))
+            }
             Threads::Two => {
                 let dims = &node.ty.dims[..node.ty.dims.len().saturating_sub(2)];
-                let rows = dims.iter().product::<usize>().max(1) as f64;
+                let rows = || dims.iter().product::<usize>().max(1);
+                let parts = shares(self.graph, node).unwrap_or_else(rows) as f64;
                 // One row more or less; what has one row is shared otherwise.
-                let uneven = if rows > 1.0 && rows % 2.0 > 0.0 { work / rows } else { 0.0 };
+                let uneven = if parts > 1.0 && parts % 2.0 > 0.0 { work / parts } else { 0.0 };
                 SHARED + uneven
             }
         };
@@ -108,7 +132,7 @@ impl Meter<'_> {
 }
 
 /// Cycles of what a node computes.
-fn work(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
+pub(super) fn work(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
     let lanes = f64::from(machine.lanes);
     let results = node.ty.elements() as f64;
     let read = |index: usize| {

@@ -8,6 +8,7 @@
 //! machine's speed.
 
 mod candidates;
+mod change;
 mod cost;
 mod offer;
 mod sketch;
@@ -15,30 +16,35 @@ mod sketch;
 pub use offer::{Offer, offer};
 
 use crate::error::ErrorKind;
-use crate::lir::liveness::{Range, ranges};
+use crate::lir::liveness::Lives;
 use crate::lir::storage::Traces;
-use crate::lir::{self, Buffer, Module, Step};
+use crate::lir::{self, Module};
 use crate::machine::Machine;
 use crate::mir::{Graph, Value};
-use crate::passes::bands::{Cut, split};
-use candidates::Scene;
+use candidates::{Reach, Scene};
+use change::{Change, Changes};
 use cost::Threads;
-use cranelift_entity::{EntityRef, SecondaryMap};
+use cranelift_entity::SecondaryMap;
+use std::cell::Cell;
+use std::cmp::Ordering;
 
 /// So many turns at most.
 const TURNS: usize = 32;
 
 /// So many where it must cost no time.
-const FREE_TURNS: usize = 6;
+const FREE_TURNS: usize = 10;
 
 /// Each turn that must cost no time is to lower what is needed by one of so many parts.
-const FREE_PART: u64 = 4;
+const FREE_PART: u64 = 8;
 
 /// Bands that nobody asked for make the arena lower by at least one of so many parts.
 const WORTH: u64 = 32;
 
-/// What is no time: a part of it all that cannot be measured.
-const FREE: f64 = 0.005;
+/// To store a node takes as long as to write so many.
+const DRAFTED: usize = 4;
+
+/// What is no time: a part of what two threads take. One takes less.
+const FREE: f64 = 0.02;
 
 /// Where chains of steps are computed in bands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -57,6 +63,8 @@ pub struct Price {
     pub plain: u64,
     /// Chains of nodes that are computed in bands.
     pub regions: usize,
+    /// Steps that fewer threads can share, since they have less working memory.
+    pub shares: usize,
     /// Steps before and after.
     pub steps: [usize; 2],
     /// Estimated time, as a multiple of that before.
@@ -74,9 +82,9 @@ pub struct Fitted {
     pub price: Option<Price>,
 }
 
-/// A lowered graph with its cuts.
+/// A lowered graph with its changes.
 struct Turn {
-    cuts: Vec<Cut>,
+    changes: Changes,
     graph: Graph,
     /// The node of the model's graph that each node comes from.
     from: SecondaryMap<Value, Option<Value>>,
@@ -86,58 +94,10 @@ struct Turn {
 
 impl Turn {
     /// In the graph's own order, without places.
-    fn draft(graph: &Graph, cuts: Vec<Cut>, options: &lir::Options) -> Result<Turn, ErrorKind> {
-        let (graph, from) = split(graph, &cuts);
+    fn draft(graph: &Graph, changes: Changes, options: &lir::Options) -> Result<Turn, ErrorKind> {
+        let (graph, from) = changes.apply(graph);
         let (module, traces) = lir::draft(&graph, options)?;
-        Ok(Turn { cuts, graph, from, module, traces })
-    }
-}
-
-/// A time at which too much is alive.
-struct Peak {
-    /// The step that runs then, if one does.
-    step: Option<Step>,
-    /// What is alive, with the bytes of each slot.
-    alive: Vec<(Buffer, u64)>,
-}
-
-/// What is alive at each time.
-struct Lives {
-    /// Every buffer in the arena, with the bytes of its slot.
-    slots: Vec<(Buffer, Range, u64)>,
-    /// The sum at each time.
-    sums: Vec<u64>,
-    /// The times that a step runs at, those with the largest sums first; then the start.
-    times: Vec<usize>,
-}
-
-impl Lives {
-    fn new(module: &Module) -> Lives {
-        let align = module.plan.options.alignment.max(1);
-        let ranges = ranges(module);
-        let size = |buffer: Buffer| module.buffers[buffer].bytes.next_multiple_of(align);
-        let slots = module.buffers.keys().filter_map(|b| Some((b, ranges[b]?, size(b))));
-        let slots: Vec<(Buffer, Range, u64)> = slots.collect();
-        let mut changes = vec![(0u64, 0u64); module.steps.len() + 3];
-        for (_, range, bytes) in &slots {
-            changes[range.first as usize].0 += bytes;
-            changes[range.last as usize + 1].1 += bytes;
-        }
-        let sum = |now: &mut u64, &(more, less): &(u64, u64)| {
-            *now = *now + more - less;
-            Some(*now)
-        };
-        let sums: Vec<u64> = changes.iter().scan(0, sum).collect();
-        let mut times: Vec<usize> = (1..=module.steps.len()).chain([0]).collect();
-        times.sort_by_key(|&time| std::cmp::Reverse(sums[time]));
-        Lives { slots, sums, times }
-    }
-
-    fn at(&self, time: usize) -> Peak {
-        let now = |range: &Range| (range.first as usize..=range.last as usize).contains(&time);
-        let alive = self.slots.iter().filter(|(_, range, _)| now(range));
-        let alive = alive.map(|&(buffer, _, bytes)| (buffer, bytes)).collect();
-        Peak { step: time.checked_sub(1).map(Step::new), alive }
+        Ok(Turn { changes, graph, from, module, traces })
     }
 }
 
@@ -160,12 +120,12 @@ pub fn fit(
         return Ok(Fitted { graph, module: plain, price: None });
     }
     let ordered = graph.reordered(&lir::order(&graph, options)?);
-    let search = Search { graph: &ordered, options, machine };
-    let mut now = Turn::draft(&ordered, vec![], options)?;
+    let search = Search::new(&ordered, options, machine);
+    let mut now = Turn::draft(&ordered, Changes::default(), options)?;
     if bands == Bands::Auto {
         now = search.free(now)?;
     }
-    let free = match now.cuts.is_empty() {
+    let free = match now.changes == Changes::default() {
         true => None,
         false => Some(lir::lower(&now.graph, options.clone())?),
     };
@@ -181,7 +141,8 @@ pub fn fit(
     };
     let price = Price {
         plain: plain.plan.arena_size,
-        regions: now.cuts.len(),
+        regions: now.changes.cuts.len(),
+        shares: now.changes.shares.len(),
         steps: [plain.steps.len(), module.steps.len()],
         time: search.cycles(&now.graph, Threads::One)
             / search.cycles(&ordered, Threads::One).max(1.0),
@@ -194,8 +155,10 @@ pub fn fit(
 struct Aim {
     /// As many bytes as should be alive at most.
     goal: u64,
-    /// Cycles that it may cost; as many as it takes if none are given.
-    most: Option<f64>,
+    /// Cycles that it may cost.
+    most: f64,
+    /// Nobody asked for it: it may cost no one any time.
+    free: bool,
     effort: Effort,
 }
 
@@ -204,21 +167,25 @@ struct Aim {
 struct Effort {
     /// Times at which a cut is looked for.
     looks: usize,
-    /// Cuts that are tried in all.
+    /// Changes that are tried in all.
     tried: usize,
+    /// Nodes that are written in all, of graphs that are tried.
+    written: usize,
+    /// How far is looked for regions.
+    reach: &'static Reach,
 }
 
 impl Effort {
     /// For an arena that is asked for.
-    const FULL: Effort = Effort { looks: 24, tried: 200 };
+    const FULL: Effort = Effort { looks: 24, tried: 200, written: 4_000_000, reach: &Reach::FAR };
     /// For what nobody waits for.
-    const SMALL: Effort = Effort { looks: 6, tried: 30 };
+    const SMALL: Effort = Effort { looks: 6, tried: 30, written: 60_000, reach: &Reach::NEAR };
 }
 
 impl Aim {
     /// Whose time counts: nobody's may grow, but for an arena that is asked for.
     fn threads(self) -> Threads {
-        if self.most.is_some() { Threads::Two } else { Threads::One }
+        if self.free { Threads::Two } else { Threads::Any }
     }
 }
 
@@ -227,9 +194,15 @@ struct Search<'a> {
     graph: &'a Graph,
     options: &'a lir::Options,
     machine: &'a Machine,
+    /// Nodes that were written so far, of all graphs that were tried.
+    written: Cell<usize>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(graph: &'a Graph, options: &'a lir::Options, machine: &'a Machine) -> Search<'a> {
+        Search { graph, options, machine, written: Cell::new(0) }
+    }
+
     fn cycles(&self, graph: &Graph, threads: Threads) -> f64 {
         cost::cycles(graph, self.machine, threads)
     }
@@ -241,8 +214,8 @@ impl Search<'_> {
         for _ in 0..FREE_TURNS {
             let spent = self.cycles(&now.graph, Threads::Two) - plain;
             let goal = now.module.plan.bound - now.module.plan.bound / FREE_PART;
-            let most = Some((plain * FREE - spent).max(0.0));
-            let aim = Aim { goal, most, effort: Effort::SMALL };
+            let most = (plain * FREE - spent).max(0.0);
+            let aim = Aim { goal, most, free: true, effort: Effort::SMALL };
             match self.turn(&now, aim, &mut tried)? {
                 Some(next) if next.module.plan.bound < now.module.plan.bound => now = next,
                 Some(_) | None => break,
@@ -254,6 +227,7 @@ impl Search<'_> {
     /// Lowers what is needed until a plan fits.
     fn fit(&self, mut now: Turn, plain: &Module, limit: u64) -> Result<(Module, Turn), ErrorKind> {
         let (mut goal, mut tried) = (limit, vec![]);
+        self.written.set(0);
         let mut best: Option<Module> = None;
         for _ in 0..TURNS {
             if now.module.plan.bound <= goal {
@@ -269,7 +243,8 @@ impl Search<'_> {
                     best = Some(module);
                 }
             }
-            match self.turn(&now, Aim { goal, most: None, effort: Effort::FULL }, &mut tried)? {
+            let aim = Aim { goal, most: f64::INFINITY, free: false, effort: Effort::FULL };
+            match self.turn(&now, aim, &mut tried)? {
                 Some(next) => now = next,
                 None => break,
             }
@@ -283,14 +258,20 @@ impl Search<'_> {
         Err(refused(lowest.unwrap_or(plain), limit))
     }
 
-    /// Cuts what needs most; `None` where nothing is left to be tried.
-    fn turn(&self, now: &Turn, aim: Aim, tried: &mut Vec<Cut>) -> Result<Option<Turn>, ErrorKind> {
+    /// Changes what needs most; `None` where nothing is left to be tried.
+    fn turn(
+        &self,
+        now: &Turn,
+        aim: Aim,
+        tried: &mut Vec<Change>,
+    ) -> Result<Option<Turn>, ErrorKind> {
         let lives = Lives::new(&now.module);
         loop {
-            let mut scene = Scene::new(self.graph, now, self.machine);
+            let mut scene = Scene::new(self, now);
             let mut left = aim.effort.looks;
             for &time in &lives.times {
-                if left == 0 || lives.sums[time] + lir::CONTEXT_BYTES <= aim.goal {
+                let over = self.written.get() > aim.effort.written;
+                if left == 0 || over || lives.sums[time] + lir::CONTEXT_BYTES <= aim.goal {
                     break;
                 }
                 left -= usize::from(scene.look(&lives.at(time), aim, tried));
@@ -303,19 +284,29 @@ impl Search<'_> {
             // All of them, or if that is no good the first, those of the highest times.
             let mut counts = vec![taken.len(), taken.len().div_ceil(2), 1];
             counts.dedup();
+            let mut best: Option<(u64, f64, Turn)> = None;
             for count in counts {
-                let new = &taken[..count];
-                let apart = |old: &&Cut| !new.iter().any(|cut| candidates::meets(old, cut));
-                let cuts = now.cuts.iter().filter(apart).chain(new).cloned().collect();
-                let next = Turn::draft(self.graph, cuts, self.options)?;
-                let grown = || {
-                    self.cycles(&next.graph, aim.threads()) - self.cycles(&now.graph, aim.threads())
+                let changes = now.changes.with(&taken[..count]);
+                let next = Turn::draft(self.graph, changes, self.options)?;
+                self.written.update(|written| written + DRAFTED * next.graph.nodes.len());
+                let cycles = self.cycles(&next.graph, aim.threads());
+                let grown = cycles - self.cycles(&now.graph, aim.threads());
+                let bound = next.module.plan.bound;
+                let lower = |(least, cheapest, _): &(u64, f64, Turn)| {
+                    (bound, grown).partial_cmp(&(*least, *cheapest)) == Some(Ordering::Less)
                 };
-                if next.module.plan.bound <= now.module.plan.bound
-                    && aim.most.is_none_or(|most| grown() <= most)
+                if bound <= now.module.plan.bound
+                    && grown <= aim.most
+                    && best.as_ref().is_none_or(lower)
                 {
-                    return Ok(Some(next));
+                    best = Some((bound, grown, next));
+                    if !aim.free {
+                        break;
+                    }
                 }
+            }
+            if let Some((.., next)) = best {
+                return Ok(Some(next));
             }
         }
     }

@@ -5,6 +5,9 @@ use super::*;
 /// So many turns.
 const OFFERED: usize = 4;
 
+/// Nobody is advised what takes so many times as long in addition.
+const DEAR: f64 = 0.5;
+
 /// What a smaller arena would cost.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Offer {
@@ -27,14 +30,16 @@ pub fn offer(
     goal: u64,
 ) -> Result<Option<Offer>, ErrorKind> {
     let graph = fitted.graph.reordered(&lir::order(&fitted.graph, options)?);
-    let search = Search { graph: &graph, options, machine };
-    let mut now = Turn::draft(&graph, vec![], options)?;
+    let search = Search::new(&graph, options, machine);
+    let mut now = Turn::draft(&graph, Changes::default(), options)?;
     let mut tried = vec![];
+    let most = DEAR * search.cycles(&graph, Threads::Any);
+    let aim = Aim { goal, most, free: false, effort: Effort::SMALL };
     for _ in 0..OFFERED {
         if now.module.plan.bound <= goal {
             break;
         }
-        match search.turn(&now, Aim { goal, most: None, effort: Effort::SMALL }, &mut tried)? {
+        match search.turn(&now, aim, &mut tried)? {
             Some(next) => now = next,
             None => break,
         }

@@ -26,6 +26,8 @@ pub(super) struct Sketch {
     pub(super) inside: u64,
     /// Cycles that it takes longer.
     pub(super) cycles: f64,
+    /// Nodes that were written for it.
+    pub(super) written: usize,
 }
 
 impl Sketcher<'_> {
@@ -60,6 +62,7 @@ impl Sketcher<'_> {
         Sketch {
             inside: schedule::estimate(&some).saturating_sub(sink as u64),
             cycles: cycles - self.plain,
+            written: some.nodes.len(),
         }
     }
 }

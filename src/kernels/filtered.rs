@@ -30,7 +30,7 @@ pub(super) fn kernel(
     winograd: &Winograd,
 ) -> Result<Option<KernelPlan>, ErrorKind> {
     let wrong = || ErrorKind::bug("minimal filtering without its operands");
-    let Side::Both { before, parts, block: _, width, epilogue } = &winograd.side else {
+    let Side::Both { before, parts, block: _, shares: _, width, epilogue } = &winograd.side else {
         return Err(wrong());
     };
     if frame.shapes().any(|shape| shape.dtype != DType::F32) || !frame.scratch {

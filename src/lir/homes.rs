@@ -38,7 +38,7 @@ pub(super) struct Homes<'a> {
     states: Vec<(Buffer, Vec<Reader>)>,
     /// What is computed once. It lies nowhere where something else is written in every run.
     invariant: SecondaryMap<Value, bool>,
-    windows: Windows,
+    windows: &'a Windows,
     /// All buffers; their order means nothing yet.
     pub(super) buffers: PrimaryMap<Buffer, BufferInfo>,
     /// The kind of step that computes each value, if one does.
@@ -96,7 +96,7 @@ impl<'a> Homes<'a> {
         links: &'a [Link],
         invariant: SecondaryMap<Value, bool>,
         options: &'a Options,
-        windows: Windows,
+        windows: &'a Windows,
     ) -> Homes<'a> {
         let mut homes = Homes {
             graph,
@@ -413,6 +413,7 @@ impl<'a> Homes<'a> {
                     None if has_interior(node, self.graph) => continue,
                     // It is there to wait in less room than that.
                     None if self.graph.nodes[root].is_copy() => continue,
+                    None if self.windows.apart.contains(&(user, index)) => continue,
                     // It would keep room for all of its neighbours meanwhile.
                     None if self.position[user] - self.position[root] > self.windows.reach => {
                         continue;

@@ -1,6 +1,6 @@
 //! When every buffer holds something that is still needed.
 
-use super::{Buffer, BufferKind, Module};
+use super::{Buffer, BufferKind, Module, Step};
 use crate::placement::Item;
 use cranelift_entity::{EntityRef, SecondaryMap};
 
@@ -64,6 +64,58 @@ pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
         }
     }
     ranges
+}
+
+/// A time at which too much is alive.
+#[derive(Debug)]
+pub struct Peak {
+    /// The step that runs then, if one does.
+    pub step: Option<Step>,
+    /// What is alive, with the bytes of each slot.
+    pub alive: Vec<(Buffer, u64)>,
+}
+
+/// What is alive at each time.
+#[derive(Debug)]
+pub struct Lives {
+    /// Every buffer in the arena, with the bytes of its slot.
+    slots: Vec<(Buffer, Range, u64)>,
+    /// The sum at each time.
+    pub sums: Vec<u64>,
+    /// The times that a step runs at, those with the largest sums first; then the start.
+    pub times: Vec<usize>,
+}
+
+impl Lives {
+    /// Of a module's buffers.
+    pub fn new(module: &Module) -> Lives {
+        let align = module.plan.options.alignment.max(1);
+        let ranges = ranges(module);
+        let size = |buffer: Buffer| module.buffers[buffer].bytes.next_multiple_of(align);
+        let slots = module.buffers.keys().filter_map(|b| Some((b, ranges[b]?, size(b))));
+        let slots: Vec<(Buffer, Range, u64)> = slots.collect();
+        let mut changes = vec![(0u64, 0u64); module.steps.len() + 3];
+        for (_, range, bytes) in &slots {
+            changes[range.first as usize].0 += bytes;
+            changes[range.last as usize + 1].1 += bytes;
+        }
+        let sum = |now: &mut u64, &(more, less): &(u64, u64)| {
+            *now = *now + more - less;
+            Some(*now)
+        };
+        let sums: Vec<u64> = changes.iter().scan(0, sum).collect();
+        let mut times: Vec<usize> = (1..=module.steps.len()).chain([0]).collect();
+        times.sort_by_key(|&time| std::cmp::Reverse(sums[time]));
+        Lives { slots, sums, times }
+    }
+
+    /// One time.
+    pub fn at(&self, time: usize) -> Peak {
+        let now = |range: &Range| (range.first as usize..=range.last as usize).contains(&time);
+        let alive = self.slots.iter().filter(|(_, range, _)| now(range));
+        let alive = alive.map(|&(buffer, _, bytes)| (buffer, bytes)).collect();
+        Peak { step: time.checked_sub(1).map(Step::new), alive }
+    }
 }
 
 /// The time at which the step with this index runs.

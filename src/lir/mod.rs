@@ -38,8 +38,9 @@ pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Scan, Stage, W
 pub use crate::mir::{quads, sums};
 use crate::tensor::Tensor;
 use crate::types::Type;
-use cranelift_entity::{PrimaryMap, entity_impl};
+use cranelift_entity::{EntityRef, PrimaryMap, SecondaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use storage::Windows;
 
@@ -54,6 +55,9 @@ pub const SLACK_BYTES: u64 = 64;
 
 /// Looks at an item for a search, where nothing else is asked for: about 50 ms.
 pub const PLAN_BUDGET: u64 = 1_000_000;
+
+/// So many times more windows are given up, those that wait when most is alive.
+const APART: usize = 8;
 
 /// A window that is written more than so many values before its user is a long-lived one.
 const NEAR: usize = 24;
@@ -449,22 +453,10 @@ impl Module {
 /// States that are none ([`state::links`]), parameters that cannot lie where another plan has them, and a plan that is over a limit. In debug builds, a broken
 /// invariant (our bug) panics.
 pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::error::ErrorKind> {
-    Ok(lower_traced(graph, options)?.0)
-}
-
-/// As [`lower`], with the buffer of every value.
-///
-/// # Errors
-///
-/// As [`lower`].
-pub fn lower_traced(
-    graph: &mir::Graph,
-    options: Options,
-) -> Result<(Module, storage::Traces), crate::error::ErrorKind> {
     // Without aliases, the listing follows the model.
     let tried = if options.alias { usize::MAX } else { 1 };
     let orders: Vec<_> = schedule::orders(graph).into_iter().take(tried).collect();
-    let (mut module, traces) = stored(graph, &orders, &options)?;
+    let (mut module, _) = stored(graph, &orders, &options)?;
     if options.alias {
         schedule::improve(&mut module);
     }
@@ -475,7 +467,7 @@ pub fn lower_traced(
     {
         panic!("after lowering: {}\n{module}", broken.join("\n"));
     }
-    Ok((module, traces))
+    Ok(module)
 }
 
 /// The steps of a graph in its own order, with its plan's bound for the size of its arena but without a
@@ -505,7 +497,7 @@ pub fn order(
 ) -> Result<Vec<mir::Value>, crate::error::ErrorKind> {
     let links = state::links(graph, options)?;
     let bound = |order: &Vec<mir::Value>| {
-        place::bound(&storage::assign(graph, order, &links, options, Windows::ALL))
+        place::bound(&storage::assign(graph, order, &links, options, &Windows::ALL))
     };
     let best = schedule::orders(graph).into_iter().min_by_key(bound);
     best.ok_or_else(|| crate::error::ErrorKind::bug("no schedule"))
@@ -518,29 +510,102 @@ fn stored(
     options: &Options,
 ) -> Result<(Module, storage::Traces), crate::error::ErrorKind> {
     let links = state::links(graph, options)?;
+    let stored = |order: usize, windows: &Windows| {
+        let (module, traces) = storage::traced(graph, &orders[order], &links, options, windows);
+        let (windows, bound) = (windows.clone(), place::bound(&module));
+        Stored { order, windows, bound, module, traces }
+    };
     // The first of the lowest, so that the model's own order wins where it is as good.
     let lowest = |windows: Windows| {
-        let stored = |order| storage::traced(graph, order, &links, options, windows);
-        let all = orders.iter().map(|order| stored(order));
-        let lowest = all.map(|stored| (place::bound(&stored.0), stored));
+        let all = (0..orders.len()).map(|order| stored(order, &windows));
         let no_order = || crate::error::ErrorKind::bug("no schedule");
-        lowest.min_by_key(|(bound, _)| *bound).ok_or_else(no_order)
+        all.min_by_key(|stored| stored.bound).ok_or_else(no_order)
     };
-    let (mut bound, (mut module, mut traces)) = lowest(Windows::ALL)?;
+    let mut best = lowest(Windows::ALL)?;
     let has_windows =
         |node: &mir::Node| matches!(node.op, mir::Op::Concat { .. } | mir::Op::Pad { .. });
     if options.alias && graph.nodes.values().any(has_windows) {
-        let (late_bound, late) = lowest(Windows { wait: false, ..Windows::ALL })?;
-        if late_bound < bound {
-            (bound, (module, traces)) = (late_bound, late);
+        let late = lowest(Windows { wait: false, ..Windows::ALL })?;
+        if late.bound < best.bound {
+            best = late;
         }
         // Copies into windows that wait for long are paid for by a good deal of memory only.
-        let (near_bound, near) = lowest(Windows { reach: NEAR, ..Windows::ALL })?;
-        if near_bound < bound - bound / 16 {
-            (module, traces) = near;
+        let near = lowest(Windows { reach: NEAR, ..Windows::ALL })?;
+        if near.bound < best.bound - best.bound / 16 {
+            best = near;
         }
+        // One by one where most is alive: more and more copies, that must be worth it all together.
+        let mut now = Cow::Borrowed(&best);
+        let (mut found, mut copied) = (None, 0);
+        for _ in 0..APART {
+            let waiting = now.waiting(graph);
+            if waiting.is_empty() {
+                break;
+            }
+            let bytes = |&(whole, index)| graph.ty(graph.nodes[whole].operands[index]).bytes();
+            copied += waiting.iter().map(bytes).sum::<usize>() as u64;
+            let mut windows = now.windows.clone();
+            windows.apart.extend(waiting);
+            let next = stored(now.order, &windows);
+            if next.bound > now.bound {
+                break;
+            }
+            if next.bound + (best.bound / 64).max(copied / 2) <= best.bound {
+                found = Some(next.clone());
+            }
+            now = Cow::Owned(next);
+        }
+        best = found.unwrap_or(best);
     }
-    Ok((module, traces))
+    Ok((best.module, best.traces))
+}
+
+/// A graph's steps, without places.
+#[derive(Clone)]
+struct Stored {
+    /// The order that they are in.
+    order: usize,
+    windows: Windows,
+    bound: u64,
+    module: Module,
+    traces: storage::Traces,
+}
+
+impl Stored {
+    /// The operands of concatenations that are written when most is alive, or before, where that makes room for
+    /// more that comes later.
+    fn waiting(&self, graph: &mir::Graph) -> Vec<(mir::Value, usize)> {
+        let lives = liveness::Lives::new(&self.module);
+        let time = lives.times[0];
+        let alive = lives.at(time).alive;
+        let alive: BTreeMap<Buffer, u64> = alive.into_iter().collect();
+        let storage::Traces { buffers, steps } = &self.traces;
+        // Until when the steps of a value have written it.
+        let mut until: SecondaryMap<mir::Value, usize> = SecondaryMap::new();
+        steps.iter().for_each(|(step, &value)| until[value] = step.index() + 1);
+        let mut waiting = vec![];
+        for (whole, node) in &graph.nodes {
+            let buffer = buffers[whole].filter(|buffer| alive.contains_key(buffer));
+            let (mir::Op::Concat { .. }, Some(buffer)) = (&node.op, buffer) else { continue };
+            // A view that is copied has steps of its own.
+            let root = |mut value: mir::Value| {
+                while until[value] == 0 && graph.nodes[value].op.is_view() {
+                    value = graph.nodes[value].operands[0];
+                }
+                value
+            };
+            let there = |value: mir::Value| buffers[value] == Some(buffer) && until[value] > 0;
+            let operands = node.operands.iter().map(|&operand| root(operand)).enumerate();
+            let (early, late): (Vec<_>, Vec<_>) =
+                operands.partition(|&(_, root)| there(root) && until[root] <= time);
+            let bytes: usize = early.iter().map(|&(_, root)| graph.ty(root).bytes()).sum();
+            let later = |&(_, root)| until[if there(root) { root } else { whole }] > time;
+            if late.iter().any(later) && (bytes as u64) < alive[&buffer] {
+                waiting.extend(early.into_iter().map(|(index, _)| (whole, index)));
+            }
+        }
+        waiting
+    }
 }
 
 /// Stores a graph as it stands and places it as its file says.
@@ -557,7 +622,7 @@ pub fn lower_kept(
     // Its slots are for one run from the first step to the last.
     let options = Options { alias: false, prepare: false, ..options };
     let links = state::links(graph, &options)?;
-    let mut module = storage::assign(graph, &order, &links, &options, Windows::ALL);
+    let mut module = storage::assign(graph, &order, &links, &options, &Windows::ALL);
     place::keep(&mut module, kept)?;
     match verify::verify(&module) {
         Ok(()) => Ok(module),
@@ -593,8 +658,8 @@ mod tests {
         let graph = mir.finish(vec![Output { name: "y".into(), value: sum }]);
         let order: Vec<_> = graph.nodes.keys().collect();
         let bound = |reach: usize| {
-            let windows = Windows { reach, wait: true };
-            place::bound(&storage::assign(&graph, &order, &[], &Options::default(), windows))
+            let windows = Windows { reach, ..Windows::ALL };
+            place::bound(&storage::assign(&graph, &order, &[], &Options::default(), &windows))
         };
         let module = lower(&graph, Options::default()).expect("it is small");
         assert!(bound(NEAR) < bound(usize::MAX));

@@ -55,12 +55,13 @@ pub(super) fn invariants_first(
     first
 }
 
-/// Brings the prologue's steps to the front and counts them.
+/// Brings the prologue's steps to the front, with something about each of them, and counts them.
 ///
 /// Invariant: the steps of invariant values come before all others but for copies of what is never
 /// overwritten, so that no step comes to read what another one has put there since.
-pub(super) fn separate(
+pub(super) fn separate<T>(
     steps: &mut PrimaryMap<Step, StepInfo>,
+    what: &mut PrimaryMap<Step, T>,
     buffers: &PrimaryMap<Buffer, BufferInfo>,
     options: &Options,
 ) -> usize {
@@ -76,10 +77,14 @@ pub(super) fn separate(
     if !options.prepare || !steps.values().any(worth) {
         return 0;
     }
-    let all = std::mem::take(steps).into_iter().map(|(_, info)| info);
-    let (prologue, rest): (Vec<_>, Vec<_>) = all.partition(is_prologue);
+    let all = std::mem::take(steps).into_iter().zip(std::mem::take(what));
+    let all = all.map(|((_, info), (_, what))| (info, what));
+    let (prologue, rest): (Vec<_>, Vec<_>) = all.partition(|(info, _)| is_prologue(info));
     let count = prologue.len();
-    *steps = prologue.into_iter().chain(rest).collect();
+    for (info, other) in prologue.into_iter().chain(rest) {
+        steps.push(info);
+        what.push(other);
+    }
     count
 }
 

@@ -17,21 +17,23 @@ use crate::mir::Stage;
 use crate::mir::{self, Graph, Role, Value};
 use crate::types::{DType, Type};
 use cranelift_entity::{PrimaryMap, SecondaryMap};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which windows of concatenations and borders are written before their time: from then on there is room for all
 /// of the whole.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Windows {
     /// A value is written straight into the window of its user when at most so many values lie between.
     pub reach: usize,
     /// A value is also written where another one will be in its place.
     pub wait: bool,
+    /// Operands of concatenations, by their index, that are copied there when all others are.
+    pub apart: BTreeSet<(Value, usize)>,
 }
 
 impl Windows {
     /// All of them.
-    pub const ALL: Windows = Windows { reach: usize::MAX, wait: true };
+    pub const ALL: Windows = Windows { reach: usize::MAX, wait: true, apart: BTreeSet::new() };
 }
 
 /// Steps over buffers for the values in this order, without places for the buffers.
@@ -40,21 +42,27 @@ pub fn assign(
     order: &[Value],
     links: &[Link],
     options: &Options,
-    windows: Windows,
+    windows: &Windows,
 ) -> Module {
     traced(graph, order, links, options, windows).0
 }
 
-/// The buffer in which each value lies, if something needs it.
-pub type Traces = SecondaryMap<Value, Option<Buffer>>;
+/// What has become of values.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// The buffer in which each value lies, if something needs it.
+    pub buffers: SecondaryMap<Value, Option<Buffer>>,
+    /// For which value each step is.
+    pub steps: PrimaryMap<Step, Value>,
+}
 
-/// As [`assign`], with the buffers of all values.
+/// As [`assign`], with what has become of all values.
 pub fn traced(
     graph: &Graph,
     order: &[Value],
     links: &[Link],
     options: &Options,
-    windows: Windows,
+    windows: &Windows,
 ) -> (Module, Traces) {
     let invariant = phase::invariants(graph, options);
     let order = &phase::invariants_first(order, &invariant);
@@ -64,6 +72,7 @@ pub fn traced(
         links,
         homes,
         steps: PrimaryMap::new(),
+        values: PrimaryMap::new(),
         copies: SecondaryMap::new(),
         outputs: vec![None; graph.outputs.len()],
     };
@@ -167,6 +176,8 @@ struct Writer<'a> {
     links: &'a [Link],
     homes: Homes<'a>,
     steps: PrimaryMap<Step, StepInfo>,
+    /// For which value each is.
+    values: PrimaryMap<Step, Value>,
     /// Dense copies that were made of values for steps that refuse their accesses.
     copies: SecondaryMap<Value, Option<Access>>,
     outputs: Vec<Option<Buffer>>,
@@ -215,6 +226,7 @@ impl Writer<'_> {
         let origins = origins.iter().map(|&o| self.graph.origins[o].clone()).collect();
         let scratch = self.scratch(value, &op);
         self.steps.push(StepInfo { op, operands: accesses, result, scratch, origins });
+        self.values.push(value);
     }
 
     /// Working memory for a step.
@@ -364,7 +376,7 @@ impl Writer<'_> {
 
     /// The module, its buffers numbered in the order in which they are met.
     fn finish(self, options: &Options) -> (Module, Traces) {
-        let Writer { graph, links, homes, mut steps, outputs, .. } = self;
+        let Writer { graph, links, homes, mut steps, mut values, outputs, .. } = self;
         let mut io = Io::default();
         for &input in &graph.inputs {
             let (mir::Op::Input { name, role }, Some(access)) =
@@ -403,13 +415,14 @@ impl Writer<'_> {
             rename(&mut step.result.buffer);
         }
         outputs.iter_mut().for_each(|port| rename(&mut port.buffer));
-        let prologue = phase::separate(&mut steps, &buffers, options);
+        let prologue = phase::separate(&mut steps, &mut values, &buffers, options);
         let plan = Plan { options: options.clone(), prologue, ..Plan::default() };
-        let mut traces = Traces::with_capacity(graph.nodes.len());
+        let mut traces = SecondaryMap::with_capacity(graph.nodes.len());
         for value in graph.nodes.keys() {
             let access = homes.access(value);
             traces[value] = access.and_then(|access| renamed.get(&access.buffer)).copied();
         }
+        let traces = Traces { buffers: traces, steps: values };
         (Module { name: graph.name.clone(), buffers, steps, io, plan }, traces)
     }
 }

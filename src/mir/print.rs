@@ -81,10 +81,10 @@ impl Display for Op {
                     write!(f, "winograd {tile} by {stride} of output")?;
                     epilogue(f, expr.as_ref())
                 }
-                Side::Both { before, parts, block, width, epilogue: expr } => {
+                Side::Both { before, parts, block, shares, width, epilogue: expr } => {
                     write!(
                         f,
-                        "winograd {tile} by {stride} before {before:?} parts {parts} blocks {block:?} panels of {width}"
+                        "winograd {tile} by {stride} before {before:?} parts {parts} blocks {block:?} in {shares} panels of {width}"
                     )?;
                     epilogue(f, expr.as_ref())
                 }

@@ -321,9 +321,10 @@ fn filtered(w: &Winograd, operands: &[&Type], declared: &Type) -> Result<Type, S
             ensure(first.dims == [w.points() * w.points(), count, k], "tiles")?;
             finished(epilogue.as_ref(), first.with_dims(declared.dims.clone()), extra)
         }
-        Side::Both { before, parts, block, width, epilogue } => {
+        Side::Both { before, parts, block, shares, width, epilogue } => {
             ensure(*parts > 0 && operands.len() > *parts, "parts")?;
-            ensure(!block.contains(&0) && *width > 0 && declared.rank() == 4, "blocks")?;
+            ensure(!block.contains(&0) && *shares > 0 && *width > 0, "blocks")?;
+            ensure(declared.rank() == 4, "rank")?;
             ensure(before.iter().all(|&n| n < w.points()), "a tile of zeros")?;
             let (inputs, rest) = operands.split_at(*parts);
             let fits = |x: &&Type| {

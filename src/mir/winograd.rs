@@ -80,6 +80,8 @@ pub enum Side {
         parts: usize,
         /// Rows and columns of tiles in a block (the last ones of an image may have fewer).
         block: [usize; 2],
+        /// Shares of the work at most, each with working memory of its own ([`Winograd::SHARES`]).
+        shares: usize,
         /// Columns of a panel.
         width: usize,
         /// As in [`Contract`](super::Contract).
@@ -88,6 +90,9 @@ pub enum Side {
 }
 
 impl Winograd {
+    /// Shares where memory is no matter: more would take more of it, fewer would leave threads idle.
+    pub const SHARES: usize = 8;
+
     /// Extent of a tile of inputs, which is the number of points: m + 2, or 2 m + 1 by 2.
     pub fn points(&self) -> usize {
         (self.tile - 1) * self.stride + 3
@@ -109,7 +114,8 @@ impl Winograd {
     /// How [`Side::Both`] is cut, for inputs with so many channels in all and a result of these four
     /// dimensions; `None` for one side.
     pub fn blocks(&self, channels: usize, result: &[usize]) -> Option<Blocks> {
-        let (&Side::Both { block, .. }, &[images, height, width, outputs]) = (&self.side, result)
+        let (&Side::Both { block, shares, .. }, &[images, height, width, outputs]) =
+            (&self.side, result)
         else {
             return None;
         };
@@ -125,15 +131,12 @@ impl Winograd {
             tiles,
             block,
             count,
-            shares: (images * count[0] * count[1]).min(SHARES),
+            shares: (images * count[0] * count[1]).min(shares.max(1)),
             points: [channels, outputs].map(point),
             all: self.points().pow(2),
         })
     }
 }
-
-/// At most so many shares: more would take more working memory, fewer would leave threads idle.
-const SHARES: usize = 8;
 
 /// How a convolution is cut into blocks of tiles, and those into shares, each with working memory of its
 /// own. It follows from the dimensions alone: the arena's size depends on it.

@@ -314,7 +314,8 @@ impl<'a> Case<'a> {
         let taps = self.planes.as_ref().map_or(1, |planes| planes.taps);
         let (before, parts, block) = (self.before, self.inputs.len() * taps, plan.block);
         let epilogue = self.conv.epilogue.clone();
-        plan.whole.then_some(Side::Both { before, parts, block, width, epilogue })
+        let shares = Winograd::SHARES;
+        plan.whole.then_some(Side::Both { before, parts, block, shares, width, epilogue })
     }
 
     /// Tiles that are done at a time: rows of the products.

@@ -4,6 +4,7 @@ use super::problem::{Problem, Task};
 use crate::lir::storage::step_op;
 use crate::lir::views::has_interior;
 use crate::mir::{Graph, Op, Value};
+use crate::types::{DType, Type};
 use cranelift_entity::SecondaryMap;
 use std::collections::BTreeSet;
 
@@ -103,9 +104,22 @@ impl<'a> Nodes<'a> {
             touches.sort_unstable();
             touches.dedup();
             let in_place = if is_window[index] { vec![] } else { self.in_place(index, &objects) };
-            problem.tasks.push(Task { after, touches, result: Some(objects[index]), in_place });
+            let result = Some(objects[index]);
+            let working = self.working(index).next_multiple_of(ALIGN);
+            problem.tasks.push(Task { after, touches, result, in_place, working });
         }
         problem
+    }
+
+    /// Bytes of a step's working memory.
+    fn working(&self, index: usize) -> u64 {
+        let node = &self.graph.nodes[self.values[index]];
+        let operands: Vec<Type> =
+            node.operands.iter().map(|&operand| self.graph.ty(operand).clone()).collect();
+        let has_any = matches!(node.op, Op::Attention(_) | Op::Winograd(_) | Op::Sort { .. });
+        let op = if has_any { step_op(self.graph, node) } else { None };
+        let dims = op.and_then(|op| op.scratch(&operands, &node.ty.dims));
+        dims.map_or(0, |dims| Type::new(DType::F32, dims).bytes() as u64)
     }
 
     /// The objects that a step's result may take the room of.

@@ -15,6 +15,8 @@ pub(super) struct Task {
     /// Those whose room the result takes over if this task is the last to touch them. They are as
     /// large as the result, which no other task writes.
     pub(super) in_place: Vec<usize>,
+    /// Bytes that are its own while it runs.
+    pub(super) working: u64,
 }
 
 /// Tasks in one possible order, and the bytes of all objects.
@@ -61,7 +63,7 @@ impl Problem {
         let need = |task: &Task| {
             let all: u64 = task.touches.iter().map(|&object| self.sizes[object]).sum();
             let shared = task.in_place.iter().map(|&object| self.sizes[object]).max();
-            all - shared.unwrap_or(0)
+            all - shared.unwrap_or(0) + task.working
         };
         self.tasks.iter().map(need).max().unwrap_or(0)
     }
@@ -106,11 +108,12 @@ impl<'a> Progress<'a> {
 
     /// Bytes that are alive while a task runs next.
     pub(super) fn during(&self, task: usize) -> u64 {
-        let Task { result, in_place, .. } = &self.problem.tasks[task];
-        let Some(result) = result.filter(|&object| !self.alive(object)) else { return self.live };
+        let Task { result, in_place, working, .. } = &self.problem.tasks[task];
+        let live = self.live + working;
+        let Some(result) = result.filter(|&object| !self.alive(object)) else { return live };
         let size = self.problem.sizes[result];
         let taken = in_place.iter().any(|&object| self.left[object] == 1 && self.alive(object));
-        if taken { self.live } else { self.live + size }
+        if taken { live } else { live + size }
     }
 
     /// The task that alone became ready by this one, which has just been done.

@@ -378,7 +378,7 @@ mod tests {
             touches.sort_unstable();
             touches.dedup();
             objects.push(object);
-            problem.tasks.push(Task { after, touches, result: Some(object), in_place: vec![] });
+            problem.tasks.push(Task { after, touches, result: Some(object), ..Task::default() });
         }
         for index in 0..count {
             let own = |object: usize| objects.iter().filter(|&&o| o == object).count() == 1;
@@ -455,7 +455,7 @@ mod tests {
         let object = problem.object(size);
         let mut touches = after.clone();
         touches.push(object);
-        problem.tasks.push(Task { after, touches, result: Some(object), in_place: vec![] });
+        problem.tasks.push(Task { after, touches, result: Some(object), ..Task::default() });
         object
     }
 

@@ -17,8 +17,14 @@ pub(super) fn problem(module: &Module) -> Problem {
     let align = module.plan.options.alignment.max(1);
     let room = room(module);
     let mut objects: SecondaryMap<Buffer, Option<usize>> = SecondaryMap::new();
+    let mut working: SecondaryMap<Buffer, bool> = SecondaryMap::new();
+    let scratch = module.steps.values().filter_map(|info| info.scratch.as_ref());
+    scratch.for_each(|access| working[access.buffer] = true);
     let mut inputs = vec![];
     for (buffer, info) in &module.buffers {
+        if working[buffer] {
+            continue;
+        }
         objects[buffer] = match info.kind {
             BufferKind::Input if module.plan.options.overwrite_inputs => {
                 let object = problem.object(room[buffer].next_multiple_of(align));
@@ -50,8 +56,8 @@ pub(super) fn problem(module: &Module) -> Problem {
         let (mut after, mut touches) = (BTreeSet::new(), BTreeSet::new());
         after.extend((index > prologue && has_begin).then_some(prologue));
         let accesses = info.operands.iter().map(|access| (access, false));
-        let written = info.scratch.iter().chain([&info.result]).map(|access| (access, true));
-        for (access, writes) in accesses.clone().chain(written.clone()) {
+        let written = [(&info.result, true)];
+        for (access, writes) in accesses.clone().chain(written) {
             let Some(object) = objects[access.buffer] else { continue };
             touches.insert(object);
             let earlier = &touched[access.buffer];
@@ -69,6 +75,7 @@ pub(super) fn problem(module: &Module) -> Problem {
             touches: touches.into_iter().collect(),
             result: objects[info.result.buffer],
             in_place: vec![],
+            working: info.scratch.as_ref().map_or(0, |s| room[s.buffer].next_multiple_of(align)),
         });
     }
     problem

@@ -250,7 +250,7 @@ pub(super) fn winograd_shapes(
         return Err(format!("tiles of {} by {} in {first}", w.tile, w.stride));
     }
     let points = w.points();
-    if let Side::Both { before, parts, block, width, epilogue } = &w.side {
+    if let Side::Both { before, parts, block, shares, width, epilogue } = &w.side {
         let (Some(inputs), Some(weights), [n, _, _, k]) =
             (operands.get(..*parts), operands.get(*parts), &result.dims[..])
         else {
@@ -262,7 +262,12 @@ pub(super) fn winograd_shapes(
                 && x.dims[0] == *n
                 && x.dims[1..3] == first.dims[1..3]
         });
-        if !alike || *parts == 0 || block.contains(&0) || before.iter().any(|&n| n >= points) {
+        if !alike
+            || *parts == 0
+            || *shares == 0
+            || block.contains(&0)
+            || before.iter().any(|&n| n >= points)
+        {
             return Err(format!("{before:?} before, blocks of {block:?}: {}", list(inputs)));
         }
         let channels = inputs.iter().map(|x| x.dims[3]).sum();

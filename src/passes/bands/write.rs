@@ -85,7 +85,10 @@ pub(super) fn bands(
         .map(|(&value, &axis)| (value, sources(graph, value, axis).unwrap_or_default()))
         .collect();
     let plan = plan(graph, cut, &sources, most);
-    let last = last_users(graph, &cut.region);
+    let mut last_read: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
+    for (operand, user) in last_users(graph, &cut.region) {
+        last_read.entry(user).or_default().push(operand);
+    }
     let mut writer = Writer { r, from, cut, sources, parts: BTreeMap::new() };
     let (mut results, mut ends) = (vec![], vec![]);
     for (index, band) in plan.iter().enumerate() {
@@ -93,7 +96,7 @@ pub(super) fn bands(
             writer.part(value, part);
             let Some(next) = plan.get(index + 1) else { continue };
             // As soon as a band has no more use for them, the rows for the next one are put aside.
-            for (&operand, _) in last.iter().filter(|(_, user)| **user == value) {
+            for &operand in last_read.get(&value).into_iter().flatten() {
                 if let (Some(_), Some(next)) = (band.get(&operand), next.get(&operand)) {
                     writer.keep(operand, next);
                 }

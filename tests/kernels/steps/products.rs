@@ -308,7 +308,8 @@ pub(super) fn winograd(r: &mut Random) -> Trial {
         let dims = vec![n, dims[0], dims[1], outputs];
         let epilogue = epilogue(r, DType::F32, &dims, &mut operands);
         let block = [1 + r.below(4), 1 + r.below(4)];
-        (Side::Both { before, parts, block, width, epilogue }, operands, dims)
+        let shares = 1 + r.below(8);
+        (Side::Both { before, parts, block, shares, width, epilogue }, operands, dims)
     } else if r.chance(50) {
         let before = [r.below(points), r.below(points)];
         let tiles = [0, 1].map(|axis| (extents[axis] + r.below(tile)).div_ceil(tile));

@@ -1,0 +1,72 @@
+//! What is changed about a graph so that its plan is smaller.
+
+use crate::mir::winograd::{Side, Winograd};
+use crate::mir::{Graph, Op, Value};
+use crate::passes::bands::{Cut, split};
+use cranelift_entity::SecondaryMap;
+use std::collections::BTreeMap;
+
+/// One change, in the values of the model's graph.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    /// A chain of nodes is computed in bands.
+    Cut(Cut),
+    /// A node has working memory for so many shares of its work at most.
+    Shares(Value, usize),
+}
+
+/// All changes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Changes {
+    pub(super) cuts: Vec<Cut>,
+    pub(super) shares: BTreeMap<Value, usize>,
+}
+
+/// Whether two cuts have nodes in common.
+fn meets(a: &Cut, b: &Cut) -> bool {
+    a.region.nodes.keys().any(|value| b.region.nodes.contains_key(value))
+}
+
+impl Changes {
+    /// These and some more, each in the place of those that it contradicts.
+    pub(super) fn with(&self, new: &[Change]) -> Changes {
+        let mut changes = self.clone();
+        for change in new {
+            match change {
+                Change::Cut(cut) => {
+                    changes.cuts.retain(|old| !meets(old, cut));
+                    changes.cuts.push(cut.clone());
+                }
+                Change::Shares(value, count) => {
+                    changes.shares.insert(*value, *count);
+                }
+            }
+        }
+        changes
+    }
+
+    /// The changed graph, and for each of its nodes the one that it comes from.
+    pub(super) fn apply(&self, graph: &Graph) -> (Graph, SecondaryMap<Value, Option<Value>>) {
+        let (mut graph, from) = split(graph, &self.cuts);
+        for (new, node) in &mut graph.nodes {
+            let count = from[new].and_then(|old| self.shares.get(&old));
+            if let (Some(&count), Some(shares)) = (count, shares(&mut node.op)) {
+                *shares = count;
+            }
+        }
+        (graph, from)
+    }
+}
+
+/// Whether it can be chosen how many shares of a node's work have working memory.
+pub(super) fn has_shares(op: &Op) -> bool {
+    matches!(op, Op::Winograd(Winograd { side: Side::Both { .. }, .. }))
+}
+
+/// Of how many shares a node has working memory at most, if that can be chosen.
+fn shares(op: &mut Op) -> Option<&mut usize> {
+    match op {
+        Op::Winograd(Winograd { side: Side::Both { shares, .. }, .. }) => Some(shares),
+        _ => None,
+    }
+}
