@@ -41,6 +41,7 @@ fn profile_and_trace_cover_all_steps() {
     assert!((total - 1.0).abs() < 1e-6, "{total}");
     for step in steps {
         assert!(number(step, "least_us") >= 0.0 && number(step, "bytes") > 0.0, "{step}");
+        assert!(number(step, "busy_us") >= 0.0, "{step}");
     }
     let kinds = report["kinds"].as_array().unwrap().iter().map(|kind| number(kind, "step"));
     assert_eq!(kinds.sum::<f64>(), steps.len() as f64);
@@ -70,6 +71,11 @@ fn profile_and_trace_cover_all_steps() {
 fn profile_is_a_table() {
     let (_, text) = bench("table", &["--profile"]);
     for word in ["latency", "peaks of 1 thread", "GFLOP/s", "memory", "by kind"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(!text.contains("threads  "), "{text}");
+    let (_, text) = bench("table", &["--profile", "--threads", "2"]);
+    for word in ["peaks of 2 threads", "share threads"] {
         assert!(text.contains(word), "{word}: {text}");
     }
 }

@@ -344,7 +344,7 @@ fn driver_runs_measures_and_profiles() {
     assert!(bench["p10_us"].as_f64() <= bench["median_us"].as_f64(), "{bench}");
     assert!(bench["median_us"].as_f64() <= bench["p99_us"].as_f64(), "{bench}");
     let profile = keys_of("profile");
-    for key in ["steps_us", "steps_min_us"] {
+    for key in ["steps_us", "steps_min_us", "busy_us"] {
         assert_eq!(profile[key].as_array().unwrap().len(), 2, "{key}: {profile}");
     }
 }

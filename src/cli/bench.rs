@@ -144,8 +144,8 @@ fn profile(
     progress: &Progress,
 ) -> Result<(Peaks, Vec<Row>), Error> {
     let measured = driver::parsed(&driver.start("profile", values, words)?)?;
-    let times = measured["steps_us"].as_array().into_iter().flatten();
-    let times: Vec<f64> = times.filter_map(Value::as_f64).collect();
+    let of = |key: &str| measured[key].as_array().into_iter().flatten().filter_map(Value::as_f64);
+    let times: Vec<(f64, f64)> = of("steps_us").zip(of("busy_us")).collect();
     let peaks = calibrate::measure(&compiled.target, args.threads, &args.driver, progress)?;
     let rows = profile::rows(&compiled.module, &times, &peaks);
     Ok((peaks, rows))

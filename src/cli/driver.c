@@ -34,6 +34,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -421,50 +422,94 @@ static void bench(rlx_instance *instance, const options *o) {
 }
 
 #ifdef RLX_DRIVER_PROFILE
-/* Prints the median and the least time of each step. */
+
+/* How long threads are at work in the loops that they share. */
+static struct meter {
+  rlx_parallel_for parallel_for;
+  rlx_body body;         /* of the loop that runs */
+  _Atomic uint64_t busy; /* nanoseconds of all threads in it */
+  uint64_t more;         /* that in all loops, less the time that they took; may wrap around */
+} meter;
+
+static void metered_body(const void *const *table, int64_t begin, int64_t end) {
+  uint64_t start = now(NULL);
+  meter.body(table, begin, end);
+  atomic_fetch_add_explicit(&meter.busy, now(NULL) - start, memory_order_relaxed);
+}
+
+static void metered_for(void *argument, rlx_body body, const void *const *table, int64_t extent, int64_t grain) {
+  meter.body = body;
+  atomic_store_explicit(&meter.busy, 0, memory_order_relaxed);
+  uint64_t start = now(NULL);
+  meter.parallel_for(argument, metered_body, table, extent, grain);
+  meter.more += atomic_load_explicit(&meter.busy, memory_order_relaxed) - (now(NULL) - start);
+}
+
+/* A clock that goes as fast as threads are at work. */
+static uint64_t working(void *argument) { return now(argument) + meter.more; }
+
+/* Prints a member: the quantile of each step's times. */
+static void print_steps(const char *name, const samples *times, size_t steps, double part) {
+  double *column = allocate(times->count * sizeof *column);
+  printf(",\"%s\":[", name);
+  for (size_t k = 0; k < steps; k++) {
+    for (size_t i = 0; i < times->count; i++)
+      column[i] = times->values[i * times->width + k];
+    qsort(column, times->count, sizeof(double), compare);
+    printf("%s%.4f", k != 0 ? "," : "", quantile(column, times->count, part));
+  }
+  printf("]");
+  free(column);
+}
+
+/* Adds what each step of a run takes by a clock; gives what the run takes. */
+static double profile_run(const rlx_instance *instance, uint64_t (*clock)(void *argument), samples *times) {
+  static uint64_t ticks[RLX_DRIVER_STEPS + 1];
+  memset(ticks, 0, sizeof ticks);
+  uint64_t begin = now(NULL);
+  check(RLX_DRIVER_PROFILE(instance->arena, clock, NULL, ticks), "run");
+  uint64_t end = now(NULL);
+  double *row = add_sample(times);
+  for (size_t k = 0; k < RLX_DRIVER_STEPS; k++)
+    row[k] = (double)ticks[k] / 1e3;
+  return (double)(end - begin) / 1e3;
+}
+
+/* Prints the median and the least time of each step, and the time that all threads together were at work in it. */
 static void profile(rlx_instance *instance, const options *o) {
   const size_t steps = RLX_DRIVER_STEPS;
-  uint64_t *ticks = allocate(steps * sizeof *ticks);
-  samples times = {.width = steps != 0 ? steps : 1};
-  samples whole = {.width = 1};
+  rlx_context *context = instance->arena;
+  samples times = {.width = steps + 1}, busy = {.width = steps + 1}, whole = {.width = 1};
   check(rlx_run(instance), "run");
+  meter.parallel_for = context->parallel_for;
+  bool shares = meter.parallel_for != NULL;
   uint64_t start = now(NULL);
   for (unsigned long i = 0;; i++) {
-    memset(ticks, 0, steps * sizeof *ticks);
-    uint64_t begin = now(NULL);
-    check(RLX_DRIVER_PROFILE(instance->arena, now, NULL, ticks), "run");
-    uint64_t end = now(NULL);
+    double took = profile_run(instance, now, &times);
+    if (shares) {
+      context->parallel_for = metered_for;
+      profile_run(instance, working, &busy);
+      context->parallel_for = meter.parallel_for;
+    }
     if (i < o->warmup) {
-      start = end;
+      times.count = busy.count = 0;
+      start = now(NULL);
       continue;
     }
-    *add_sample(&whole) = (double)(end - begin) / 1e3;
-    double *row = add_sample(&times);
-    for (size_t k = 0; k < steps; k++)
-      row[k] = (double)ticks[k] / 1e3;
-    if (whole.count >= o->runs && (double)(end - start) >= o->seconds * 1e9)
+    *add_sample(&whole) = took;
+    if (whole.count >= o->runs && (double)(now(NULL) - start) >= o->seconds * 1e9)
       break;
   }
   qsort(whole.values, whole.count, sizeof(double), compare);
-  printf("{\"median_us\":%.4f,\"runs\":%zu,\"steps_us\":[", quantile(whole.values, whole.count, 0.5), whole.count);
-  double *column = whole.values;
-  double *least = allocate(steps * sizeof *least);
-  for (size_t k = 0; k < steps; k++) {
-    for (size_t i = 0; i < times.count; i++)
-      column[i] = times.values[i * times.width + k];
-    qsort(column, times.count, sizeof(double), compare);
-    least[k] = column[0];
-    printf("%s%.4f", k != 0 ? "," : "", quantile(column, times.count, 0.5));
-  }
-  printf("],\"steps_min_us\":[");
-  for (size_t k = 0; k < steps; k++)
-    printf("%s%.4f", k != 0 ? "," : "", least[k]);
-  printf("]}\n");
+  printf("{\"median_us\":%.4f,\"runs\":%zu", quantile(whole.values, whole.count, 0.5), whole.count);
+  print_steps("steps_us", &times, steps, 0.5);
+  print_steps("steps_min_us", &times, steps, 0);
+  print_steps("busy_us", shares ? &busy : &times, steps, 0.5);
+  printf("}\n");
   check_written();
   free(times.values);
+  free(busy.values);
   free(whole.values);
-  free(least);
-  free(ticks);
 }
 #endif
 

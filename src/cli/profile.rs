@@ -103,6 +103,8 @@ pub(crate) struct Row {
     pub(crate) kind: &'static str,
     pub(crate) shape: String,
     pub(crate) us: f64,
+    /// Microseconds that all threads together were at work in it.
+    pub(crate) busy_us: f64,
     /// Of the time of all steps.
     pub(crate) share: f64,
     pub(crate) flops: u64,
@@ -130,16 +132,18 @@ impl Row {
     }
 }
 
-/// A row for each step, in the order of the schedule.
-pub(crate) fn rows(module: &Module, times: &[f64], peaks: &Peaks) -> Vec<Row> {
-    let total: f64 = times.iter().sum();
-    let row = |((i, step), &us): ((usize, &StepInfo), &f64)| {
+/// A row for each step, in the order of the schedule: of each, how long it took and how long all threads
+/// together were at work in it.
+pub(crate) fn rows(module: &Module, times: &[(f64, f64)], peaks: &Peaks) -> Vec<Row> {
+    let total: f64 = times.iter().map(|(us, _)| us).sum();
+    let row = |((i, step), &(us, busy_us)): ((usize, &StepInfo), &(f64, f64))| {
         let demand = demand(module, step);
         Row {
             step: i,
             kind: kind(&step.op),
             shape: step.result.ty().to_string(),
             us,
+            busy_us,
             share: 0.0,
             flops: demand.flops,
             gflops: 0.0,
@@ -158,10 +162,19 @@ pub(crate) fn rows(module: &Module, times: &[f64], peaks: &Peaks) -> Vec<Row> {
 pub(crate) fn kinds(rows: &[Row]) -> Vec<Row> {
     let mut kinds: BTreeMap<&str, Row> = BTreeMap::new();
     for row in rows {
-        let none = || Row { step: 0, us: 0.0, flops: 0, bytes: 0, least_us: 0.0, ..row.clone() };
+        let none = || Row {
+            step: 0,
+            us: 0.0,
+            busy_us: 0.0,
+            flops: 0,
+            bytes: 0,
+            least_us: 0.0,
+            ..row.clone()
+        };
         let sum = kinds.entry(row.kind).or_insert_with(none);
         sum.step += 1;
         sum.us += row.us;
+        sum.busy_us += row.busy_us;
         sum.flops += row.flops;
         sum.bytes += row.bytes;
         sum.least_us += row.least_us;
@@ -172,7 +185,7 @@ pub(crate) fn kinds(rows: &[Row]) -> Vec<Row> {
     kinds
 }
 
-/// The table: what the machine can do, the slowest steps, and the sums by kind.
+/// The table (of several threads, with how many of them were at work): what the machine can do, the slowest steps, and the sums by kind.
 pub(crate) fn table(rows: &[Row], peaks: &Peaks, threads: usize, most: usize) -> String {
     let plural = if threads == 1 { "" } else { "s" };
     let mut text = format!("peaks of {threads} thread{plural}: {:.1} GFLOP/s", peaks.gflops);
@@ -180,13 +193,17 @@ pub(crate) fn table(rows: &[Row], peaks: &Peaks, threads: usize, most: usize) ->
         let (read, write) = (level.read_gbytes, level.write_gbytes);
         text += &format!("; {} {read:.1} GB/s read, {write:.1} written", level.name);
     }
+    let several = threads > 1;
+    let heading = if several { format!(" {:>7}", "threads") } else { String::new() };
     text += &format!(
-        "\n\n{:>4}  {:<11} {:>9} {:>6} {:>9} {:>8} {:>9} {:>7} {:>6}  {:<24} nodes\n",
+        "\n\n{:>4}  {:<11} {:>9} {:>6}{heading} {:>9} {:>8} {:>9} {:>7} {:>6}  {:<24} nodes\n",
         "step", "kind", "us", "share", "MFLOP", "GFLOP/s", "kB", "GB/s", "peak", "result"
     );
     let figures = |r: &Row| {
+        let at_work = if r.us > 0.0 { r.busy_us / r.us } else { 0.0 };
+        let at_work = if several { format!(" {at_work:>7.2}") } else { String::new() };
         format!(
-            "{:<11} {:>9.2} {:>5.1}% {:>9.3} {:>8.1} {:>9.1} {:>7.1} {:>5.1}%",
+            "{:<11} {:>9.2} {:>5.1}%{at_work} {:>9.3} {:>8.1} {:>9.1} {:>7.1} {:>5.1}%",
             r.kind,
             r.us,
             100.0 * r.share,
@@ -228,7 +245,7 @@ pub(crate) fn trace(model: &str, rows: &[Row]) -> Value {
         json!({
             "name": name, "cat": row.kind, "ph": "X", "ts": start, "dur": row.us, "pid": 1, "tid": 1,
             "args": {
-                "step": row.step, "result": row.shape, "share": row.share, "flops": row.flops,
+                "step": row.step, "busy_us": row.busy_us, "result": row.shape, "share": row.share, "flops": row.flops,
                 "gflops": row.gflops, "bytes": row.bytes, "gbytes": row.gbytes,
                 "least_us": row.least_us, "peak": row.peak,
             },
