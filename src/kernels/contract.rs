@@ -5,11 +5,12 @@
 //! rest (batch, groups). A tile of the result stays in registers over all of the depth: B is read in
 //! vectors of columns, A by broadcasts in place. B in panels is packed for that; where B's columns
 //! lie apart but its depth does not (a transposed right operand), squares of it are transposed in
-//! registers.
+//! registers, or for few rows its columns are summed one by one.
 //!
 //! Bytes in fours ([`Weights::Quads`]) are multiplied four at a time: the depth counts fours then, each of
 //! which is one element of `i32` in both operands.
 
+mod dots;
 mod fours;
 mod tiling;
 
@@ -216,11 +217,29 @@ enum Right {
     Same,
     /// From squares whose rows lie along the depth.
     Squares,
+    /// Not at all: vectors lie along the depth, in both operands.
+    Dots,
 }
 
 impl Problem<'_> {
     fn right(&self) -> usize {
         1 - self.left
+    }
+
+    /// Whether both operands lie in vectors along the depth, and the rows are too few for columns of them.
+    fn sums_along_depth(&self) -> bool {
+        let [depth] = &self.depth[..] else { return false };
+        let size = |operand: usize| expr::size(self.frame.inputs()[operand].dtype);
+        let right = self.right();
+        let along = [0, 1].iter().all(|&operand| depth.steps[operand] == size(operand));
+        let rows = self.around.iter().filter(|l| l.steps[right] == 0).map(|l| l.extent);
+        let apart = self.columns.extent == 1 || self.columns.steps[right] != size(right);
+        along
+            && apart
+            && self.columns.steps[right] != 0
+            && depth.extent > 1
+            && rows.product::<i64>() <= Contract::FEW_ROWS as i64
+            && !self.frame.machine.doubles
     }
 
     /// With A and B in each other's place the rows are columns: better if the result's rows lie apart
@@ -269,7 +288,9 @@ impl<'a> Problem<'a> {
         let one = self.columns.extent == 1;
         let inner = self.depth.last().map(|level| level.steps[right]);
         let how = match self.columns.steps[right] {
-            _ if self.panel.is_some() || scalar || one || empty => Right::Rows,
+            _ if self.panel.is_some() || scalar || empty => Right::Rows,
+            _ if self.sums_along_depth() => Right::Dots,
+            _ if one => Right::Rows,
             step if step == size => Right::Rows,
             0 => Right::Same,
             _ if inner == Some(size) && !frame.machine.doubles => Right::Squares,

@@ -4,7 +4,7 @@
 //! dense buffer ([`Op::Move`]) pays.
 
 use super::{Access, Op};
-use crate::mir::{Conv, Weights};
+use crate::mir::{Contract, Conv, Weights};
 
 /// Tensors with at most this many elements are taken however they lie.
 const TINY: usize = 16;
@@ -13,10 +13,13 @@ const TINY: usize = 16;
 /// one, and neighbouring windows have them in common.
 const FEW_CHANNELS: usize = 4;
 
-/// Whether a step of this kind reads `access` as its operand `index` at speed. The access has the
-/// dimensions that the step asks for (broadcast to the domain or result where it says so).
-pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
+/// Whether a step of this kind, with a result of dimensions `result`, reads `access` as its operand `index` at
+/// speed. The access has the dimensions that the step asks for (broadcast to the domain or result where it says so).
+pub fn accepts(op: &Op, index: usize, access: &Access, result: &[usize]) -> bool {
     let contiguous = || last_stride(access).is_none_or(|s| s == 0 || s == 1);
+    let transposed =
+        || last_stride(&access.permuted(&swapped(access.dims.len()))).is_none_or(|s| s == 1);
+    let few_rows = || result.iter().rev().nth(1).is_some_and(|&rows| rows <= Contract::FEW_ROWS);
     if access.elements() <= TINY {
         return true;
     }
@@ -36,15 +39,12 @@ pub fn accepts(op: &Op, index: usize, access: &Access) -> bool {
         Op::Contract(_) if index == 0 => true,
         Op::Contract(c) if index == 1 => match c.weights {
             // A single column is read as a row would be.
-            Weights::Plain => contiguous(),
+            Weights::Plain => contiguous() || few_rows() && transposed(),
             Weights::Panels { .. } | Weights::Quads { .. } => access.is_dense(),
         },
         // Of a query elements are read one by one, of keys those of one or of all neighbours.
         Op::Attention(_) if index == 0 => true,
-        Op::Attention(_) if index == 1 => {
-            let rank = access.dims.len();
-            contiguous() || last_stride(&access.permuted(&swapped(rank))).is_none_or(|s| s == 1)
-        }
+        Op::Attention(_) if index == 1 => contiguous() || transposed(),
         Op::Conv(_) if index == 1 => access.is_dense(),
         Op::Conv(c) if index == 0 && c.groups == 1 => {
             contiguous() || access.dims.last().is_some_and(|&d| d <= FEW_CHANNELS)
@@ -117,16 +117,18 @@ mod tests {
         let transposed = dense.permuted(&[1, 0]);
         let op =
             Op::Contract(Contract { weights: Weights::Plain, epilogue: None, backwards: false });
-        assert!(accepts(&op, 0, &transposed));
-        assert!(!accepts(&op, 1, &transposed));
-        assert!(accepts(&op, 1, &dense));
-        assert!(accepts(&Op::Move, 0, &transposed));
+        assert!(accepts(&op, 0, &transposed, &[16, 9]));
+        assert!(!accepts(&op, 1, &transposed, &[9, 8]));
+        assert!(accepts(&op, 1, &transposed, &[2, 8]));
+        assert!(accepts(&op, 1, &dense, &[9, 16]));
+        assert!(accepts(&Op::Move, 0, &transposed, &[16, 8]));
         assert!(!accepts_result(&op, &transposed));
         let row = Access::dense(Buffer::new(0), &Type::new(DType::F32, [1, 16]));
         assert!(accepts(
             &Op::Reduce { op: crate::mir::Reduction::Sum, axes: vec![0] },
             0,
-            &row.permuted(&[1, 0])
+            &row.permuted(&[1, 0]),
+            &[1, 1]
         ));
     }
 }

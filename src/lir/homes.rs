@@ -676,7 +676,7 @@ impl<'a> Homes<'a> {
                 if !readable(user, &read, in_place) {
                     return None;
                 }
-                refused |= !accepts(op, index, &read);
+                refused |= !accepts(op, index, &read, &place.access.dims);
             }
             if refused {
                 cost += bytes(value);

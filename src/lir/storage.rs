@@ -294,7 +294,12 @@ impl Writer<'_> {
     fn read(&mut self, op: &Op, user: Value, index: usize, operand: Value) -> Access {
         let dims = operand_dims(self.graph, user, index);
         let access = self.access(operand).broadcast(&dims);
-        if accepts(op, index, &access) { access } else { self.dense(operand).broadcast(&dims) }
+        let result = &self.graph.ty(user).dims;
+        if accepts(op, index, &access, result) {
+            access
+        } else {
+            self.dense(operand).broadcast(&dims)
+        }
     }
 
     /// A dense copy of a value (without its repetitions).

@@ -260,6 +260,12 @@ pub struct Contract {
     pub backwards: bool,
 }
 
+impl Contract {
+    /// Products of so few rows sum along columns of B whose elements lie one behind the other as fast as they
+    /// read its rows: what has a row for each column (a table of words, a transposed matrix) is read where it is.
+    pub const FEW_ROWS: usize = 4;
+}
+
 /// Convolution without padding: operands X `[N, spatial.., C]`, W `[taps.., C / groups, K]` and those
 /// of the epilogue; result `[N, spatial'.., K]`. Output channel `k` reads the input channels of group
 /// `k / (K / groups)`.

@@ -26,6 +26,7 @@ mod rewrite;
 pub mod rows;
 pub mod scale;
 pub mod simplify;
+pub mod tables;
 pub mod turns;
 pub mod winograd;
 
@@ -67,7 +68,8 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Off => graph,
         Filtering::Auto => winograd::filter(graph, machine),
     };
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 23] = [
+    let share = |graph| tables::share(graph, machine);
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 24] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
@@ -87,6 +89,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("winograd", &filter),
         ("margins", &cut),
         ("neighbours", &join),
+        ("tables", &share),
         ("depth", &deep),
         ("parts", &parts::split),
         ("pack", &pack),

@@ -91,6 +91,10 @@ fn contraction(graph: &Graph, node: &crate::mir::Node, machine: &Machine) -> Opt
     let (rows, depth, columns) = (a[rank - 2], b[rank - 2], b[rank - 1]);
     let groups = b[..rank - 2].iter().product();
     let bytes = is_of_bytes(graph, node);
+    // A single column is summed along its depth as it is: a panel would be mostly filling.
+    if columns == 1 && !bytes {
+        return None;
+    }
     let (machine, size) = if bytes { (machine.of_bytes(), 1) } else { (*machine, 4) };
     let distance = depth as u64 * size;
     let width = machine.tile(rows, columns, distance).vectors * machine.lanes as usize;

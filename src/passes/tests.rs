@@ -493,6 +493,27 @@ fn weights_are_read_in_turn() {
     assert_eq!(turns.collect::<Vec<bool>>(), [false, true, false], "{graph}");
 }
 
+/// A table of words is the last product's matrix as well.
+#[test]
+fn a_table_is_there_once() {
+    let graph = |rows: usize| {
+        let mut b = Builder::new("tied");
+        let words = b.input("words", Role::Input, Type::new(DType::I64, [rows]));
+        let table = Tensor::noise(&[700, 500], 2);
+        let values = table.f64s();
+        let transposed = (0..500 * 700).map(|i| values[i % 700 * 500 + i / 700]);
+        let matrix = Tensor::from_f64s(Type::new(DType::F32, [500, 700]), transposed);
+        let [table, matrix] = [table, matrix].map(|t| b.constant(t));
+        let x = b.gather(table, words, 0);
+        let x = b.unary(Unary::Tanh, x);
+        let y = b.contract(x, matrix);
+        let output = Output { name: "y".to_owned(), value: y };
+        run(b.finish(vec![output]), Level::Speed, Filtering::Auto, &Machine::AVX2)
+    };
+    let constants = |graph: &Graph| count(graph, |op| matches!(op, Op::Constant(_)));
+    assert_eq!([1, 4, 5].map(|rows| constants(&graph(rows))), [1, 1, 2]);
+}
+
 /// Batch normalization after a product, and what comes after it.
 #[test]
 fn scales_are_in_the_weights() {

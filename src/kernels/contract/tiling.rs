@@ -18,9 +18,9 @@ const WRITTEN_OUT: i64 = 4;
 
 /// What is read in step with the depth.
 #[derive(Clone, Copy)]
-struct Streams {
-    left: Value,
-    right: Value,
+pub(super) struct Streams {
+    pub(super) left: Value,
+    pub(super) right: Value,
     /// Where the next panel is called for.
     ahead: Option<Value>,
 }
@@ -35,7 +35,7 @@ impl Streams {
 pub(super) struct Tiling<'a> {
     pub(super) problem: Problem<'a>,
     body: Body<'a>,
-    dtype: DType,
+    pub(super) dtype: DType,
     right: Right,
     /// Nothing is summed.
     empty: bool,
@@ -77,7 +77,7 @@ impl<'a> Tiling<'a> {
         let distance = inner.steps[problem.left].unsigned_abs();
         let fitting = || machine.tile(all, columns, distance).vectors as i64;
         let vectors = match (right, problem.panel) {
-            (Right::Squares, _) => 1,
+            (Right::Squares | Right::Dots, _) => 1,
             (_, None) => fitting(),
             (_, Some(width)) if lanes > 1 => {
                 let whole = (width as usize).div_ceil(lanes as usize);
@@ -88,6 +88,7 @@ impl<'a> Tiling<'a> {
         // Squares take as many registers as there are lanes.
         let most = match right {
             Right::Squares => (machine.registers as i64 - lanes - 2).clamp(1, 14) as usize,
+            Right::Dots => 1,
             Right::Rows | Right::Same => {
                 machine.tile_of(usize::MAX >> 1, vectors as usize, distance).rows
             }
@@ -265,7 +266,7 @@ impl<'a> Tiling<'a> {
     }
 
     /// Steps from a column to the next.
-    fn within_panel(&self) -> Vec<i64> {
+    pub(super) fn within_panel(&self) -> Vec<i64> {
         let mut steps = self.problem.columns.steps.clone();
         if self.problem.panel.is_some() {
             steps[self.problem.right()] = expr::size(self.dtype);
@@ -285,7 +286,12 @@ impl<'a> Tiling<'a> {
             let ahead = self.ahead.map(|_| p[last + 1]);
             let streams =
                 Streams { left: p[self.problem.left], right: p[self.problem.right()], ahead };
-            sums = self.sum(b, &self.problem.depth, streams, sums, &rows, &parts);
+            sums = match self.right {
+                Right::Dots => self.dots(b, streams, &rows, &parts),
+                Right::Rows | Right::Same | Right::Squares => {
+                    self.sum(b, &self.problem.depth, streams, sums, &rows, &parts)
+                }
+            };
         }
         let sums: Vec<Value> = self
             .or_zeros(b, sums)
@@ -328,7 +334,7 @@ impl<'a> Tiling<'a> {
     }
 
     /// Bytes from the tile's corner to a row's part.
-    fn place(&self, pointer: usize, row: (i64, i64), part: Part) -> i64 {
+    pub(super) fn place(&self, pointer: usize, row: (i64, i64), part: Part) -> i64 {
         let [outer, inner] = &self.rows;
         row.0 * outer.steps[pointer]
             + row.1 * inner.steps[pointer]
@@ -491,7 +497,7 @@ impl<'a> Tiling<'a> {
                     square(b, right_type, right, at * column_step, column_step, lanes, count)
                 })
                 .collect(),
-            Right::Rows | Right::Same => vec![],
+            Right::Rows | Right::Same | Right::Dots => vec![],
         };
         for step in depth {
             let vectors: Vec<Factor> = parts

@@ -48,6 +48,29 @@ impl Builder {
         self.columns(rows, rows.len())
     }
 
+    /// The sums over the lanes of each row, of which there are at most as many as lanes: element `i` is that of
+    /// row `i`, the others are zero.
+    pub fn sums_of_lanes(&mut self, rows: &[Value]) -> Value {
+        let lanes = self.lanes() as usize;
+        assert!((1..=lanes).contains(&rows.len()), "each has a lane");
+        let ty = self.type_of(rows[0]);
+        let zero = if ty.is_float() { self.float(ty, 0.0) } else { self.integer(ty, 0) };
+        let mut rows: Vec<Option<Value>> = rows.iter().copied().map(Some).collect();
+        rows.resize(lanes, None);
+        while rows.len() > 1 {
+            let distance = rows.len() / 2;
+            let others = rows.split_off(distance);
+            for (row, other) in rows.iter_mut().zip(others) {
+                // Only the first may stand alone.
+                let Some(a) = *row else { continue };
+                let b = other.unwrap_or(zero);
+                let [even, odd] = [false, true].map(|odd| self.weave(a, b, distance as u32, odd));
+                *row = Some(self.add(even, odd));
+            }
+        }
+        rows.into_iter().flatten().next().unwrap_or(zero)
+    }
+
     /// The first `wanted` columns of a square whose first rows these are: element `i` of row `j` becomes
     /// element `j` of column `i`. The other rows are zeros.
     pub fn columns(&mut self, rows: &[Value], wanted: usize) -> Vec<Value> {
