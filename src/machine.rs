@@ -174,8 +174,9 @@ impl Machine {
         distance: u64,
         may: impl Fn(usize) -> bool,
     ) -> Tile {
-        // A row of sums, as many vectors of B, and an element of A must fit.
-        let most = ((self.registers as usize).saturating_sub(1) / 2).clamp(1, 8);
+        // A row of sums and an element of A must fit, and as many vectors of B where they do not come from
+        // memory just in time. A row of eight makes whole lines of vectors of half a line.
+        let most = (self.registers as usize / 2).clamp(1, 8);
         let tiles = (1..=most).filter(|&vectors| may(vectors));
         let tiles = tiles.map(|vectors| self.tile_of(rows, vectors, distance));
         let time = |tile: &Tile| self.time(*tile, rows, columns);

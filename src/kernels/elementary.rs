@@ -1,6 +1,6 @@
 //! How elementary functions are called, and what they cost.
 
-use super::math;
+use super::math::{self, Ratio};
 use crate::kir::build::Builder;
 use crate::kir::{Type, Value};
 use crate::lir::Unary;
@@ -62,6 +62,19 @@ pub(super) fn for_sums(op: Unary) -> Option<fn(&mut Builder, Value) -> Value> {
     match op {
         Unary::Erf => Some(math::erf_for_sums),
         Unary::Tanh => Some(math::tanh_for_sums),
+        _ => None,
+    }
+}
+
+/// A function that is written as a ratio.
+pub(super) type AsRatio = fn(&mut Builder, Value) -> Ratio;
+
+/// The function as a ratio whose product with that of another function has room, if there is one: of a gate,
+/// and of what goes through it.
+pub(super) fn as_ratio(op: Unary) -> Option<AsRatio> {
+    match op {
+        Unary::Sigmoid => Some(math::sigmoid_ratio),
+        Unary::Tanh => Some(math::tanh_ratio),
         _ => None,
     }
 }

@@ -126,6 +126,9 @@ pub(super) struct Body<'a> {
     /// Quotients by a literal that only such functions read, which may be products with its inverse: a
     /// relative error of the argument is at most as large in the result.
     by_inverse: Vec<bool>,
+    /// Functions that only a product with another one reads, a gate and what goes through it: one division
+    /// serves both.
+    gated: Vec<bool>,
     /// What is never above zero, unless it is a NaN.
     not_positive: Vec<bool>,
 }
@@ -145,6 +148,22 @@ impl<'a> Body<'a> {
             node.args().into_iter().for_each(|a| uses[a as usize] += 1);
         }
         let mut fused = vec![false; types.len()];
+        let mut gated = vec![false; types.len()];
+        for (i, node) in expr.nodes.iter().enumerate() {
+            let Scalar::Binary(Binary::Mul, x, y) = *node else { continue };
+            let function = |a: u32| match expr.nodes[a as usize] {
+                Scalar::Unary(op, _) if uses[a as usize] == 1 => Some(op),
+                _ => None,
+            };
+            let both = matches!(
+                (function(x), function(y)),
+                (Some(Unary::Sigmoid), Some(Unary::Tanh))
+                    | (Some(Unary::Tanh), Some(Unary::Sigmoid))
+            );
+            if both && types[i] == DType::F32 {
+                [x, y].into_iter().for_each(|a| gated[a as usize] = true);
+            }
+        }
         let mut literal = vec![false; types.len()];
         let mut summed = vec![0; types.len()];
         for (i, node) in expr.nodes.iter().enumerate() {
@@ -154,7 +173,11 @@ impl<'a> Body<'a> {
             if let Scalar::Binary(Binary::Add, x, y) = *node {
                 let product = |&a: &u32| {
                     let a = a as usize;
-                    uses[a] == 1 && matches!(expr.nodes[a], Scalar::Binary(Binary::Mul, ..))
+                    let product = |node| match node {
+                        Scalar::Binary(Binary::Mul, x, _) => !gated[x as usize],
+                        _ => false,
+                    };
+                    uses[a] == 1 && product(expr.nodes[a])
                 };
                 if let Some(a) = [x, y].into_iter().find(product) {
                     fused[a as usize] = types[i].is_float() && !is_half(types[i]);
@@ -187,7 +210,8 @@ impl<'a> Body<'a> {
             .map(|(i, (of, all))| *of > 0 && of == all && quotient(i))
             .collect();
         let not_positive = vec![];
-        let mut body = Body { expr, types, fused, literal, summed, by_inverse, not_positive };
+        let mut body =
+            Body { expr, types, fused, literal, summed, by_inverse, gated, not_positive };
         body.know_largest(|_, _| false);
         Ok(body)
     }
@@ -302,8 +326,9 @@ impl<'a> Body<'a> {
         let mut known = known.to_vec();
         known.resize(self.types.len(), None);
         for i in 0..self.types.len() {
-            // Products that are fused are written only when they are needed by themselves.
-            if known[i].is_none() && !self.fused[i] && !self.literal[i] {
+            // What is within another operation is written only when it is needed by itself.
+            let within_another = self.fused[i] || self.gated[i];
+            if known[i].is_none() && !within_another && !self.literal[i] {
                 known[i] = Some(self.value(b, i, &mut known, operand));
             }
         }
@@ -332,6 +357,13 @@ impl<'a> Body<'a> {
         known: &mut Vec<Option<Value>>,
         operand: &mut dyn FnMut(&mut Builder, usize) -> Value,
     ) -> Value {
+        if let Some(gate) = self.gate(i, known) {
+            let ratios = gate.map(|(function, of)| {
+                let of = self.known(b, of as usize, known, operand);
+                function(b, of)
+            });
+            return ratios[0].times(b, ratios[1]).value(b);
+        }
         let ty = self.types[i];
         let mut arg = |b: &mut Builder, a: u32| self.known(b, a as usize, known, operand);
         match self.expr.nodes[i] {
@@ -430,6 +462,18 @@ impl<'a> Body<'a> {
                 cast(b, from, by_way_of, a)
             }
         }
+    }
+
+    /// The functions of a gate and of what goes through it, and of what they are, where neither is known yet.
+    fn gate(&self, i: usize, known: &[Option<Value>]) -> Option<[(elementary::AsRatio, u32); 2]> {
+        let Scalar::Binary(Binary::Mul, x, y) = self.expr.nodes[i] else { return None };
+        let function = |a: u32| match self.expr.nodes[a as usize] {
+            Scalar::Unary(op, of) if self.gated[a as usize] && known[a as usize].is_none() => {
+                Some((elementary::as_ratio(op)?, of))
+            }
+            _ => None,
+        };
+        Some([function(x)?, function(y)?])
     }
 
     /// Whether a float has been forced into the range of an integer type of at most 16 bits. (A NaN becomes

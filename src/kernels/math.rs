@@ -13,7 +13,7 @@ mod hyperbolic;
 
 pub use circular::{acos, asin, atan, cos, sin, tan};
 pub use erf::{erf, erf_for_sums};
-pub use hyperbolic::{acosh, asinh, atanh, cosh, sinh, tanh, tanh_for_sums};
+pub use hyperbolic::{acosh, asinh, atanh, cosh, sinh, tanh, tanh_for_sums, tanh_ratio};
 
 use crate::kir::build::Builder;
 use crate::kir::{Binary, Shift, Type, Unary, Value};
@@ -310,16 +310,37 @@ pub fn polynomial(b: &mut Builder, x: Value, coefficients: &[f64]) -> Value {
     })
 }
 
+/// A number as a ratio that has not been divided yet: the product of two takes one division.
+#[derive(Clone, Copy, Debug)]
+pub struct Ratio {
+    /// The numerator.
+    pub above: Value,
+    /// The denominator, which is positive.
+    pub below: Value,
+}
+
+impl Ratio {
+    /// The number.
+    pub fn value(self, b: &mut Builder) -> Value {
+        b.div(self.above, self.below)
+    }
+
+    /// The product. Its parts must not overflow.
+    #[must_use]
+    pub fn times(self, b: &mut Builder, other: Ratio) -> Ratio {
+        Ratio { above: b.mul(self.above, other.above), below: b.mul(self.below, other.below) }
+    }
+}
+
 /// An odd function as a ratio of polynomials in the square, `x` forced into `-most..=most`.
-fn ratio(b: &mut Builder, x: Value, most: f64, above: &[f64], below: &[f64]) -> Value {
+fn ratio(b: &mut Builder, x: Value, most: f64, above: &[f64], below: &[f64]) -> Ratio {
     let [least, most] = constants(b, x, [-most, most]);
     let x = b.min(most, x); // A NaN is the second operand and passes.
     let x = b.max(least, x);
     let square = b.mul(x, x);
     let above = polynomial(b, square, above);
     let below = polynomial(b, square, below);
-    let above = b.mul(above, x);
-    b.div(above, below)
+    Ratio { above: b.mul(above, x), below }
 }
 
 /// The natural logarithm, within 1 ulp.
@@ -611,11 +632,15 @@ pub fn integer_power(b: &mut Builder, x: Value, n: i32) -> Value {
 
 /// `1 / (1 + exp(-x))`, within 3 ulp.
 pub fn sigmoid(b: &mut Builder, x: Value) -> Value {
+    sigmoid_ratio(b, x).value(b)
+}
+
+/// The same, of parts up to `2^90` (in f32).
+pub fn sigmoid_ratio(b: &mut Builder, x: Value) -> Ratio {
     // From here on it is 1.
-    let most = number(b, x, SMALL);
+    let most = number(b, x, if is_long(b, x) { SMALL } else { 17.5 });
     let x = b.min(most, x); // A NaN is the second operand and passes.
     let (e, one) = exp_in_proportion(b, x);
     let one = number(b, x, one);
-    let sum = b.add(e, one);
-    b.div(e, sum)
+    Ratio { above: e, below: b.add(e, one) }
 }

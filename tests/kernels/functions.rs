@@ -11,7 +11,7 @@ type Function = (&'static str, fn(&mut Builder, Value) -> Value, fn(f64) -> f64,
 /// Each over so many numbers.
 pub(crate) fn cases(numbers: u32) -> Vec<Case> {
     // With the limits that hold without fused multiply-add, too.
-    let everywhere: [Function; 16] = [
+    let everywhere: [Function; 17] = [
         ("exp", math::exp, f64::exp, 2.0),
         ("exp_m1", math::exp_m1, f64::exp_m1, 2.0),
         ("log", math::log, f64::ln, 2.0),
@@ -21,6 +21,7 @@ pub(crate) fn cases(numbers: u32) -> Vec<Case> {
         ("erf", math::erf, erf, 2.0),
         ("tanh for sums", math::tanh_for_sums, f64::tanh, 6.0),
         ("erf for sums", math::erf_for_sums, erf, 6.0),
+        ("gated tanh", gated, |x| sigmoid(x) * x.tanh(), 8.0),
         ("sinh", math::sinh, f64::sinh, 2.0),
         ("cosh", math::cosh, f64::cosh, 2.0),
         ("asin", math::asin, f64::asin, 2.0),
@@ -210,6 +211,12 @@ fn pairs(numbers: u32) -> Vec<(f32, f32)> {
         (x.abs(), (share * 88.0 / x.abs().ln()).clamp(-1e30, 1e30))
     }));
     pairs
+}
+
+/// What goes through a gate, with one division.
+fn gated(b: &mut Builder, x: Value) -> Value {
+    let (gate, tanh) = (math::sigmoid_ratio(b, x), math::tanh_ratio(b, x));
+    gate.times(b, tanh).value(b)
 }
 
 fn sigmoid(x: f64) -> f64 {

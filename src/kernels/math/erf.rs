@@ -60,7 +60,7 @@ pub fn erf_for_sums(b: &mut Builder, x: Value) -> Value {
         4.974_692_5e-1,
         1.0,
     ];
-    super::ratio(b, x, 3.743_921, &above, &below)
+    super::ratio(b, x, 3.743_921, &above, &below).value(b)
 }
 
 /// For `x >= 0`: below 3 by a series of positive terms, `2 / sqrt(pi) x exp(-x^2) sum (2 x^2)^n / (2n + 1)!!`,

@@ -65,11 +65,20 @@ pub(super) fn product_type(r: &mut Random, percent: usize) -> DType {
 pub(super) fn contract(r: &mut Random) -> Trial {
     let ty = product_type(r, 65);
     let batch = if r.chance(60) { vec![] } else { vec![1 + r.below(3)] };
-    let (m, k, n) = (r.extent(), r.extent(), r.extent());
+    let (mut m, mut k, n) = (r.extent(), r.extent(), r.extent());
+    // Few rows, and columns whose elements lie one behind the other.
+    let along = r.chance(25);
+    if along {
+        (m, k) = (1 + r.below(4), k + r.below(300));
+    }
     let a = tensor(r, ty, &[&batch[..], &[m, k]].concat());
-    let a = place(r, 0, a);
+    let a = Placed { access: layout(r, 0, ty, a.dims(), along), tensor: a };
     let b = tensor(r, ty, &[&batch[..], &[k, n]].concat());
-    let (b, weights) = if r.chance(50) {
+    let (b, weights) = if along {
+        let access = layout(r, 1, ty, &[&batch[..], &[n, k]].concat(), true);
+        let order: Vec<usize> = (0..batch.len()).chain([batch.len() + 1, batch.len()]).collect();
+        (Placed { access: access.permuted(&order), tensor: b }, Weights::Plain)
+    } else if r.chance(50) {
         let width = r.pick(&[4, 8, 16, 32, 12]);
         let packed = panels(&b, &batch, k, n, width);
         let access = layout(r, 1, ty, packed.dims(), true);
