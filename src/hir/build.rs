@@ -25,6 +25,7 @@ struct PendingNode {
     op: AnyOp,
     inputs: Vec<String>,
     outputs: Vec<String>,
+    guards: Vec<(String, bool)>,
 }
 
 impl Builder {
@@ -57,11 +58,23 @@ impl Builder {
         inputs: Vec<String>,
         outputs: Vec<String>,
     ) {
+        self.guarded(name, op, inputs, outputs, vec![]);
+    }
+
+    /// An operator that means something only where these truth values are what is said.
+    pub fn guarded(
+        &mut self,
+        name: impl Into<String>,
+        op: AnyOp,
+        inputs: Vec<String>,
+        outputs: Vec<String>,
+        guards: Vec<(String, bool)>,
+    ) {
         let mut name = name.into();
         if name.is_empty() {
             name = outputs.iter().find(|o| !o.is_empty()).cloned().unwrap_or_default();
         }
-        self.nodes.push(PendingNode { name, op, inputs, outputs });
+        self.nodes.push(PendingNode { name, op, inputs, outputs, guards });
     }
 
     /// The type that a tensor must have. A result of another type is an error of [`check`].
@@ -137,10 +150,11 @@ impl Builder {
                 }
             })
         };
+        // What a node needs: its operands, and behind them the conditions that it holds under.
         let mut operands: Vec<Vec<Option<Value>>> = vec![];
         for node in &nodes {
             let mut row = vec![];
-            for name in &node.inputs {
+            for name in node.inputs.iter().chain(node.guards.iter().map(|(name, _)| name)) {
                 row.push(match name.is_empty() {
                     true => None,
                     false => {
@@ -169,11 +183,14 @@ impl Builder {
         })?;
         let mut nodes: Vec<_> = nodes.into_iter().map(Some).collect();
         for index in order {
-            let PendingNode { name, op, .. } =
+            let PendingNode { name, op, inputs, guards, .. } =
                 nodes[index].take().expect("each node is placed once");
-            let [inputs, outputs] =
+            let count = inputs.len();
+            let [mut inputs, outputs] =
                 [&mut operands, &mut results].map(|rows| std::mem::take(&mut rows[index]));
-            graph.nodes.push(NodeInfo { name, op, inputs, outputs });
+            let conditions = inputs.split_off(count).into_iter().flatten();
+            let guards = conditions.zip(guards).map(|(value, (_, holds))| (value, holds)).collect();
+            graph.nodes.push(NodeInfo { name, op, inputs, outputs, guards });
         }
         Ok(graph)
     }

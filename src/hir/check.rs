@@ -84,7 +84,7 @@ impl Checked {
 /// Symbols that are not bound, bindings that bind nothing, and every node that does not fit; what
 /// depends on a node with an error is not reported again.
 pub fn check(
-    graph: Graph,
+    mut graph: Graph,
     bindings: &BTreeMap<String, usize>,
     limits: Limits,
 ) -> Result<Checked, Errors> {
@@ -111,9 +111,15 @@ pub fn check(
             checker.constants[value] = Some(tensor.clone());
         }
     }
-    for info in graph.nodes.values() {
-        checker.node(&graph, info);
+    let mut kept = PrimaryMap::with_capacity(graph.nodes.len());
+    for (_, mut info) in std::mem::take(&mut graph.nodes) {
+        if checker.holds(&info) {
+            checker.choose(&mut info);
+            checker.node(&graph, &info);
+            kept.push(info);
+        }
     }
+    graph.nodes = kept;
     let Checker { types, constants, errors, .. } = checker;
     if errors.is_empty() { Ok(Checked { graph, types, constants }) } else { Err(Errors(errors)) }
 }
@@ -178,6 +184,26 @@ impl Checker {
                 (None, false) => format!("it has: {}", all.join(", ")),
             };
             self.errors.push(kind.help(help).into());
+        }
+    }
+
+    /// Whether no branch that the node is in is known not to be taken.
+    fn holds(&self, info: &NodeInfo) -> bool {
+        info.guards.iter().all(|&(condition, wanted)| match &self.constants[condition] {
+            Some(known) if known.ty().elements() == 1 => (known.int_at(0) != 0) == wanted,
+            _ => true,
+        })
+    }
+
+    /// Leaves of a choice under a known condition what is chosen.
+    fn choose(&self, info: &mut NodeInfo) {
+        let AnyOp::If(choice) = &info.op else { return };
+        let condition = choice.condition(&info.inputs).flatten();
+        if let Some(known) = condition.and_then(|v| self.constants[v].as_ref())
+            && known.ty().elements() == 1
+            && known.ty().dtype == DType::Bool
+        {
+            info.inputs = choice.chosen(&info.inputs, known.int_at(0) != 0);
         }
     }
 

@@ -64,6 +64,8 @@ pub struct NodeInfo {
     pub inputs: Vec<Option<Value>>,
     /// Its results; `None` for one that is not used.
     pub outputs: Vec<Option<Value>>,
+    /// Where it is in branches: their conditions, and what these have to be for the node to mean anything.
+    pub guards: Vec<(Value, bool)>,
 }
 
 /// What the caller sets.

@@ -64,6 +64,7 @@ pub fn cut(checked: &Checked, pairs: &[(String, String)]) -> Result<Graph, Error
             )?,
             inputs: operands,
             outputs: vec![Some(window)],
+            guards: vec![],
         });
         graph.outputs[output] = window;
     }

@@ -2,10 +2,15 @@
 //! depends on no element, so vectors do as many at once as they have lanes.
 //!
 //! An element is held as an integer that is larger for a better one, beside its place; of equals the lower place
-//! is better, so the order is total, and any network gives the same. A row is looked at in blocks ([`Runs`]). Of
-//! a block with something better than the last that is kept, the elements are sorted, the worst first; the better
-//! ones of these and of the best so far, place by place, are the best of both in an order that half a network
-//! sorts.
+//! is better, so the order is total, and any network gives the same.
+//!
+//! A row that is longer than a block ([`Runs`]) is filtered: what is no better than the bound is passed over, the
+//! others are collected. Where a block of them is full, it is sorted, the worst first; the better ones of these
+//! and of the best so far, place by place, are the best of both in an order that half a network sorts. The bound
+//! is the last one that is kept by then. The first bound comes from the largest of each of as many classes of
+//! elements as a block has: no more of all elements are above it than a few times of what is kept, mostly.
+
+mod short;
 
 use super::expr::{self, reach};
 use super::nest::{self, Level};
@@ -42,7 +47,7 @@ pub(super) fn kernel(
     let steps = [x.stride(-1), result.stride(-1)];
     let is_dense = (width == 1 || steps[0] == expr::size(x.dtype))
         && (count == 1 || steps[1] == expr::size(DType::I64));
-    if lanes > 1 && !(is_dense && expr::in_vectors(x.dtype, &frame.machine)) {
+    if lanes > 1 && !expr::in_vectors(x.dtype, &frame.machine) {
         return Ok(None);
     }
     let one_block = runs.blocks <= 1;
@@ -57,6 +62,12 @@ pub(super) fn kernel(
         (0..outer.len()).map(|i| Level::axis(outer[i], vec![x.strides[i], result.strides[i]]));
     let levels = nest::merge(axes);
     let rows: i64 = outer.iter().product();
+    if let Some(plan) = short::kernel(frame, &sort, width, levels.clone()) {
+        return Ok(Some(plan));
+    }
+    if lanes > 1 && !is_dense {
+        return Ok(None);
+    }
     let (mut b, p) = frame.open(runs.shares as i64);
     let (begin, end) = (b.begin(), b.end());
     b.each(begin, end, &[], |b, share| {
@@ -78,8 +89,12 @@ pub(super) fn kernel(
                     elements: b.offset(scratch, 1, elements),
                     places: b.offset(scratch, 1, places + PLACE * block),
                 };
-                let flag = b.offset(scratch, 1, places + 2 * PLACE * block);
-                sort.select(b, from, width, [best, here], flag);
+                let mut at = places + 2 * PLACE * block;
+                let notes = sort.notes(|bytes| {
+                    at += bytes;
+                    b.offset(scratch, 1, at - bytes)
+                });
+                sort.select(b, from, width, [best, here], notes);
             }
             sort.write(b, best, to, steps[1]);
         });
@@ -106,6 +121,27 @@ fn at_row(b: &mut Builder, levels: &[Level], row: Value, pointers: [Value; 2]) -
 struct Held {
     elements: Value,
     places: Value,
+}
+
+/// What is written down beside the blocks.
+#[derive(Clone, Copy)]
+struct Notes {
+    /// A vector, and which of its elements are taken.
+    vector: Held,
+    set: Value,
+    /// The number that each element gets.
+    numbers: Value,
+    /// The worst element that is of interest.
+    bound: Held,
+    /// How many elements were collected.
+    count: Value,
+    flag: Value,
+}
+
+/// A vector of elements, and which of them are taken.
+struct Candidates {
+    pair: Pair,
+    mask: Value,
 }
 
 /// Elements of a vector, and their places.
@@ -137,6 +173,15 @@ impl Sort {
         if self.memory == Memory::I64 { 8 } else { 4 }
     }
 
+    /// The notes, each a line of working memory.
+    fn notes(&self, mut line: impl FnMut(i64) -> Value) -> Notes {
+        let bytes = 4 * Runs::LINE as i64;
+        let vector = Held { elements: line(2 * bytes), places: line(bytes) };
+        let [set, numbers] = [line(bytes), line(bytes)];
+        let bound = Held { elements: line(8), places: line(8) };
+        Notes { vector, set, numbers, bound, count: line(8), flag: line(8) }
+    }
+
     fn integer(&self, b: &mut Builder, value: i64) -> Value {
         b.integer(self.memory.value(), value)
     }
@@ -150,6 +195,11 @@ impl Sort {
     /// Elements from memory as integers in their order.
     fn load(&self, b: &mut Builder, from: Value, at: i64, lanes: u32) -> Value {
         let x = expr::load(b, self.dtype, from, at * self.step, lanes, false);
+        self.key(b, x)
+    }
+
+    /// Elements as integers in their order.
+    fn key(&self, b: &mut Builder, x: Value) -> Value {
         let key = match self.dtype {
             DType::F32 | DType::F64 | DType::F16 | DType::BF16 => {
                 // Without its sign, the order of a float's bits is its own.
@@ -398,90 +448,206 @@ impl Sort {
         [first, second]
     }
 
+    /// Fills a block with what is worse than everything.
+    fn clear(&self, b: &mut Builder, held: Held) {
+        let lanes = b.lanes();
+        let (worst, nowhere) = (self.worst(b), b.i32(i32::MAX));
+        self.each(b, self.block / lanes, lanes, held, |b, held| {
+            self.put(b, [worst, nowhere], held, 0);
+        });
+    }
+
+    /// One element of a block and its place, in all lanes.
+    fn one(&self, b: &mut Builder, held: Held, at: i64) -> Pair {
+        let (elements, offset) = reach(b, held.elements, at * self.bytes());
+        let x = b.broadcast_as(self.memory, elements, offset);
+        let (places, offset) = reach(b, held.places, at * PLACE);
+        [x, b.broadcast_as(Memory::I32, places, offset)]
+    }
+
     /// The best of a row of many blocks.
-    fn select(&self, b: &mut Builder, from: Value, width: i64, held: [Held; 2], flag: Value) {
+    fn select(&self, b: &mut Builder, from: Value, width: i64, held: [Held; 2], notes: Notes) {
         let lanes = b.lanes();
         let [best, here] = held;
-        let (worst, nowhere) = (self.worst(b), b.i32(i32::MAX));
-        self.each(b, self.block / lanes, lanes, best, |b, best| {
-            self.put(b, [worst, nowhere], best, 0);
+        self.classes(b, from, width, here);
+        self.order(b, here, false);
+        let [bound, _] = self.one(b, here, self.count - 1);
+        let (zero, nowhere) = (b.i32(0), b.i32(i32::MAX));
+        b.store_as(self.memory, bound, notes.bound.elements, 0, 1);
+        b.store_as(Memory::I32, nowhere, notes.bound.places, 0, 1);
+        b.store_as(Memory::I32, zero, notes.count, 0, 1);
+        self.clear(b, best);
+        // So many vectors at a time that a block has room for them as long as it is half full.
+        let group = (self.block / (2 * lanes)).min(AT_ONCE) * lanes;
+        let (whole, left) = (width / group, width % group);
+        let by = group * self.step;
+        if left > 0 {
+            let tail = b.offset(from, whole, by);
+            let first = b.i32((whole * group) as i32);
+            let better = self.better(b, tail, left, first, notes);
+            self.collect(b, &better, here, notes);
+        }
+        b.each(0, whole, &[(from, by)], |b, it| {
+            let first = b.index(IndexOp::Mul, it.index, group);
+            let first = b.from_index(Type::I32, first);
+            let better = self.better(b, it.pointers[0], group, first, notes);
+            let now = b.from_index(Type::I32, it.index);
+            let last = b.i32((whole - 1) as i32);
+            let is_last = b.equal(now, last);
+            let found =
+                better.iter().skip(1).fold(better[0].mask, |any, part| b.or(any, part.mask));
+            let due = b.or(found, is_last);
+            self.when(b, due, notes, |b| {
+                self.collect(b, &better, here, notes);
+                let count = b.broadcast_as(Memory::I32, notes.count, 0);
+                let most = b.i32((self.block - group) as i32);
+                let full = b.less(most, count);
+                let due = b.or(full, is_last);
+                self.when(b, due, notes, |b| self.join(b, [best, here], notes));
+            });
         });
+    }
+
+    /// The largest of each class of elements: of those whose places have the same remainder.
+    fn classes(&self, b: &mut Builder, from: Value, width: i64, to: Held) {
+        let lanes = b.lanes();
+        let all = lanes as u32;
+        self.read(b, from, None, self.block, to);
         let (whole, left) = (width / self.block, width % self.block);
         let by = self.block * self.step;
-        b.each(0, whole, &[(from, by)], |b, it| {
-            self.join(b, it.pointers[0], it.index, self.block, held, flag);
-        });
-        if left > 0 {
-            b.each(whole, whole + 1, &[], |b, it| {
-                let from = b.offset(from, it.index, by);
-                self.join(b, from, it.index, left, [best, here], flag);
+        let join = |b: &mut Builder, from: Value, elements: Value, lanes: u32| {
+            let old = b.load_as(self.memory, elements, 0, lanes);
+            let new = self.load(b, from, 0, lanes);
+            let larger = b.max(old, new);
+            b.store_as(self.memory, larger, elements, 0, lanes);
+        };
+        let second = b.offset(from, 1, by);
+        if whole > 1 {
+            b.each(1, whole, &[(second, by)], |b, it| {
+                let pointers =
+                    [(it.pointers[0], lanes * self.step), (to.elements, lanes * self.bytes())];
+                b.each(0, self.block / lanes, &pointers, |b, it| {
+                    join(b, it.pointers[0], it.pointers[1], all);
+                });
+            });
+        }
+        let tail = b.offset(from, whole, by);
+        for (at, count) in self.vectors(b, left) {
+            let from = b.offset(tail, at, self.step);
+            let elements = b.offset(to.elements, at, self.bytes());
+            join(b, from, elements, count);
+        }
+    }
+
+    /// The elements of some vectors, and which of them are better than the bound. `first` is the first
+    /// one's place.
+    fn better(
+        &self,
+        b: &mut Builder,
+        from: Value,
+        elements: i64,
+        first: Value,
+        notes: Notes,
+    ) -> Vec<Candidates> {
+        let bound = self.one(b, notes.bound, 0);
+        let numbers = b.lane_numbers();
+        let first = b.add(numbers, first);
+        self.vectors(b, elements)
+            .map(|(at, lanes)| {
+                let x = self.load(b, from, at, lanes);
+                let at = b.i32(at as i32);
+                let places = b.add(first, at);
+                let (above, equal) = (b.less(bound[0], x), b.equal(bound[0], x));
+                let earlier = b.less(places, bound[1]);
+                let tie = b.and(equal, earlier);
+                let mut mask = b.or(above, tie);
+                if i64::from(lanes) < b.lanes() {
+                    let there = b.i32(lanes as i32);
+                    let there = b.less(numbers, there);
+                    mask = b.and(mask, there);
+                }
+                Candidates { pair: [x, places], mask }
+            })
+            .collect()
+    }
+
+    /// Runs the body where any lane of the mask is set.
+    fn when(&self, b: &mut Builder, mask: Value, notes: Notes, body: impl FnOnce(&mut Builder)) {
+        let (zero, one) = (b.i32(0), b.i32(1));
+        let set = b.select(mask, one, zero);
+        let any = b.reduce(Reduction::Max, set);
+        b.store_as(Memory::I32, any, notes.flag, 0, 1);
+        let any = b.load_index(Memory::I32, notes.flag, 0, 2, false);
+        b.each(0, any, &[], |b, _| body(b));
+    }
+
+    /// Puts the candidates behind those that are there.
+    fn collect(&self, b: &mut Builder, better: &[Candidates], here: Held, notes: Notes) {
+        let lanes = b.lanes();
+        for candidates in better {
+            self.when(b, candidates.mask, notes, |b| {
+                let (zero, one) = (b.i32(0), b.i32(1));
+                let set = b.select(candidates.mask, one, zero);
+                self.put(b, candidates.pair, notes.vector, 0);
+                b.store_as(Memory::I32, set, notes.set, 0, lanes as u32);
+                let mut count = b.load_as(Memory::I32, notes.count, 0, 1);
+                for lane in 0..lanes {
+                    b.store_as(Memory::I32, count, notes.numbers, lane * PLACE, 1);
+                    let number =
+                        b.load_index(Memory::I32, notes.numbers, lane * PLACE, self.block, false);
+                    let x = b.load_as(self.memory, notes.vector.elements, lane * self.bytes(), 1);
+                    let to = b.offset(here.elements, number, self.bytes());
+                    b.store_as(self.memory, x, to, 0, 1);
+                    let place = b.load_as(Memory::I32, notes.vector.places, lane * PLACE, 1);
+                    let to = b.offset(here.places, number, PLACE);
+                    b.store_as(Memory::I32, place, to, 0, 1);
+                    let set = b.load_as(Memory::I32, notes.set, lane * PLACE, 1);
+                    count = b.add(count, set);
+                }
+                b.store_as(Memory::I32, count, notes.count, 0, 1);
             });
         }
     }
 
-    /// The best so far and those of one more block.
-    fn join(
-        &self,
-        b: &mut Builder,
-        from: Value,
-        number: Value,
-        there: i64,
-        [best, here]: [Held; 2],
-        flag: Value,
-    ) {
+    /// Joins the best so far and those that were collected, which begin anew.
+    fn join(&self, b: &mut Builder, [best, here]: [Held; 2], notes: Notes) {
         let lanes = b.lanes();
-        // Whether one is better than the last that is kept, or that is none yet.
-        let last = self.count - 1;
-        let (at, offset) = reach(b, best.elements, last * self.bytes());
-        let least = b.broadcast_as(self.memory, at, offset);
-        let (at, offset) = reach(b, best.places, last * PLACE);
-        let place = b.broadcast_as(Memory::I32, at, offset);
-        let (zero, one, nowhere) = (b.i32(0), b.i32(1), b.i32(i32::MAX));
-        let missing = b.equal(place, nowhere);
-        let mut found = b.select(missing, one, zero);
-        let better = |b: &mut Builder, from: Value, at: i64, count: u32, found: Value| {
-            let x = self.load(b, from, at, count);
-            let better = b.less(least, x);
-            let better = b.select(better, one, zero);
-            let better = b.first(better, zero, count);
-            b.or(found, better)
-        };
-        let strip = AT_ONCE * lanes;
-        let (strips, rest) = (there / strip, there % strip);
-        if strips > 0 {
-            found = b.fold(0, strips, &[(from, strip * self.step)], &[found], |b, it| {
-                let each = (0..AT_ONCE).map(|i| i * lanes);
-                let found = each.fold(it.carried[0], |found, at| {
-                    better(b, it.pointers[0], at, lanes as u32, found)
-                });
-                vec![found]
-            })[0];
-        }
-        let tail = b.offset(from, strips, strip * self.step);
-        for (at, count) in self.vectors(b, rest) {
-            found = better(b, tail, at, count, found);
-        }
-        let found = b.reduce(Reduction::Max, found);
-        b.store_as(Memory::I32, found, flag, 0, 1);
-        let found = b.load_index(Memory::I32, flag, 0, 2, false);
-        b.each(0, found, &[], |b, _| {
-            self.read(b, from, Some(number), there, here);
-            self.order(b, here, true);
-            let pointers = [
-                (best.elements, lanes * self.bytes()),
-                (best.places, lanes * PLACE),
-                (here.elements, lanes * self.bytes()),
-                (here.places, lanes * PLACE),
-            ];
-            b.each(0, self.block / lanes, &pointers, |b, it| {
-                let [best, here] =
-                    [0, 2].map(|i| Held { elements: it.pointers[i], places: it.pointers[i + 1] });
-                let pairs = [self.get(b, best, 0), self.get(b, here, 0)];
-                let [better, _] = self.compare(b, pairs[0], pairs[1], Order::BestFirst);
-                self.put(b, better, best, 0);
-            });
-            self.merge(b, best, self.block, Order::BestFirst);
+        // Behind the last one lies what was written and not counted.
+        let count = b.broadcast_as(Memory::I32, notes.count, 0);
+        let (worst, nowhere, numbers) = (self.worst(b), b.i32(i32::MAX), b.lane_numbers());
+        let pointers = [(here.elements, lanes * self.bytes()), (here.places, lanes * PLACE)];
+        b.each(0, self.block / lanes, &pointers, |b, it| {
+            let held = Held { elements: it.pointers[0], places: it.pointers[1] };
+            let first = b.index(IndexOp::Mul, it.index, lanes);
+            let first = b.from_index(Type::I32, first);
+            let number = b.add(first, numbers);
+            let counted = b.less(number, count);
+            let [x, place] = self.get(b, held, 0);
+            let pair = [b.select(counted, x, worst), b.select(counted, place, nowhere)];
+            self.put(b, pair, held, 0);
         });
+        self.order(b, here, true);
+        let pointers = [
+            (best.elements, lanes * self.bytes()),
+            (best.places, lanes * PLACE),
+            (here.elements, lanes * self.bytes()),
+            (here.places, lanes * PLACE),
+        ];
+        b.each(0, self.block / lanes, &pointers, |b, it| {
+            let [best, here] =
+                [0, 2].map(|i| Held { elements: it.pointers[i], places: it.pointers[i + 1] });
+            let pairs = [self.get(b, best, 0), self.get(b, here, 0)];
+            let [better, _] = self.compare(b, pairs[0], pairs[1], Order::BestFirst);
+            self.put(b, better, best, 0);
+        });
+        self.merge(b, best, self.block, Order::BestFirst);
+        // The better one of two bounds, as fewer may be kept so far than are asked for.
+        let pairs = [self.one(b, best, self.count - 1), self.one(b, notes.bound, 0)];
+        let [bound, _] = self.compare(b, pairs[0], pairs[1], Order::BestFirst);
+        b.store_as(self.memory, bound[0], notes.bound.elements, 0, 1);
+        b.store_as(Memory::I32, bound[1], notes.bound.places, 0, 1);
+        let zero = b.i32(0);
+        b.store_as(Memory::I32, zero, notes.count, 0, 1);
     }
 
     /// The places that are asked for, as `i64`.

@@ -1,7 +1,7 @@
 //! How the rows of a [`super::Op::Sort`] are shared and cut.
 //!
-//! A row is looked at in blocks as long as what is kept of it (a power of two): a block is sorted, and joined
-//! with the best so far.
+//! What is asked for is kept in a block of elements, as many as a power of two. Of a longer row what may be among
+//! them is collected in another one; a full block is sorted and joined with the best so far.
 
 use crate::types::{DType, Type};
 
@@ -43,10 +43,13 @@ impl Runs {
         }
     }
 
-    /// Words of 4 bytes that a share works in: elements and their places, of a block and of the best so far, and
-    /// a flag.
+    /// Words of the largest vector.
+    pub const LINE: usize = 16;
+
+    /// Words of 4 bytes that a share works in: elements and their places, of a block and, if there are more, of the
+    /// best so far and six lines of notes.
     pub fn elements(&self) -> usize {
-        let held = if self.blocks > 1 { 2 } else { 1 };
-        held * self.block * (self.words + 1) + LEAST
+        let block = self.block * (self.words + 1);
+        if self.blocks > 1 { 2 * block + 6 * Runs::LINE } else { block }
     }
 }

@@ -245,6 +245,7 @@ ops! {
         LessOrEqual, Mod, Mul, Or, PRelu, Sub, SwiGLU, Xor,
     },
     cast::{Cast, CastLike, Dropout, Identity},
+    choice::{Align, If},
     constant::{Constant, ConstantOfShape, EyeLike, Range, Trilu},
     conv::{Conv, ConvTranspose},
     crop::{CenterCropPad},

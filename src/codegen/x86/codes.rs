@@ -39,6 +39,20 @@ pub(super) const STORE: Codes = vectors([
     VEX_Vmovups_xmmm128_xmm,
     EVEX_Vmovups_ymmm256_k1z_ymm,
 ]);
+/// A single element, beside zeros: later loads of it need not wait until the store is done, as they do for one
+/// with a mask.
+pub(super) const LOAD_ONE: Codes = vectors([
+    VEX_Vmovss_xmm_m32,
+    EVEX_Vmovss_xmm_k1z_m32,
+    VEX_Vmovss_xmm_m32,
+    EVEX_Vmovss_xmm_k1z_m32,
+]);
+pub(super) const STORE_ONE: Codes = vectors([
+    VEX_Vmovss_m32_xmm,
+    EVEX_Vmovss_m32_k1_xmm,
+    VEX_Vmovss_m32_xmm,
+    EVEX_Vmovss_m32_k1_xmm,
+]);
 /// With AVX-512, loads and stores take masks themselves.
 pub(super) const MASKED_LOAD: Codes =
     only(VEX_Vmaskmovps_ymm_ymm_m256, VEX_Vmaskmovps_xmm_xmm_m128);

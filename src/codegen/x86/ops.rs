@@ -202,6 +202,9 @@ impl Selector<'_> {
         let from = self.memory(from);
         match self.program.width {
             _ if whole => self.make(VECTOR, code, [Any(from)]),
+            _ if lanes == 1 && matches!(memory, Memory::F32 | Memory::I32) => {
+                self.make_small(VECTOR, LOAD_ONE, [Any(from)])
+            }
             Width::Avx512 => {
                 let mask = self.first_lanes(lanes);
                 self.make(VECTOR, code, [Any(from), Mask(mask, true)])
@@ -242,6 +245,9 @@ impl Selector<'_> {
                 self.act(code, [Any(to), Use(value), Mask(mask, false)]);
             }
             _ if whole => self.act(STORE, [Any(to), Use(value)]),
+            _ if lanes == 1 && matches!(memory, Memory::F32 | Memory::I32) => {
+                self.act(STORE_ONE, [Any(to), Small(value)]);
+            }
             Width::Avx2 => {
                 let mask = self.first_lanes(lanes);
                 self.act(MASKED_STORE, [Any(to), Use(mask), Use(value)]);

@@ -34,6 +34,7 @@ impl Message {
         Some(match (self, tag) {
             (Model, 7) => Graph,
             (Model, 25) => Function,
+            (Attribute, 6) => Graph,
             (Graph, 1) | (Function, 7) => Node,
             (Graph, 5) | (Attribute, 5) => Tensor,
             (Graph, 11 | 12) => ValueInfo,

@@ -3,6 +3,7 @@
 //! A function's names are its own; each call gives them fresh ones, under the call's name. Attributes may
 //! refer to those of the call, or to the function's defaults.
 
+use super::branches;
 use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
 use crate::error::{Error, ErrorKind, NodeContext};
 use crate::hir::Limits;
@@ -25,6 +26,8 @@ pub(super) struct FlatNode {
     pub(super) attributes: Vec<AttributeProto>,
     pub(super) inputs: Vec<String>,
     pub(super) outputs: Vec<String>,
+    /// The conditions under which it holds, and what they have to be.
+    pub(super) guards: Vec<(String, bool)>,
 }
 
 impl FlatNode {
@@ -42,7 +45,7 @@ impl FlatNode {
     }
 }
 
-fn label<'a>(name: &'a str, outputs: &'a [String]) -> &'a str {
+pub(super) fn label<'a>(name: &'a str, outputs: &'a [String]) -> &'a str {
     let first = || outputs.iter().map(String::as_str).find(|o| !o.is_empty()).unwrap_or("");
     if name.is_empty() { first() } else { name }
 }
@@ -59,6 +62,7 @@ pub(super) fn inline(model: &ModelProto, graph: &GraphProto) -> (Vec<FlatNode>, 
         taken: BTreeSet::new(),
         counts: BTreeMap::new(),
         stack: vec![],
+        guards: vec![],
         made: 0,
         nodes: vec![],
         errors: vec![],
@@ -71,11 +75,12 @@ pub(super) fn inline(model: &ModelProto, graph: &GraphProto) -> (Vec<FlatNode>, 
             inliner.errors.push(kind.into());
         }
     }
-    // Names are only made for calls; without functions nothing has to be looked up.
-    if !model.functions.is_empty() {
+    // Names are only made for calls and branches; without any nothing has to be looked up.
+    if !model.functions.is_empty() || graph.node.iter().any(branches::is_choice) {
         let names = graph.node.iter().flat_map(|n| n.input.iter().chain(&n.output));
         inliner.taken.extend(names.map(String::as_str).map(str::to_owned));
         inliner.taken.extend(graph.input.iter().map(|i| i.name.clone()));
+        inliner.taken.extend(graph.initializer.iter().map(|i| i.name.clone()));
     }
     for node in &graph.node {
         if let Err(kind) = inliner.node(node.clone(), None) {
@@ -93,7 +98,7 @@ pub(super) fn inline(model: &ModelProto, graph: &GraphProto) -> (Vec<FlatNode>, 
 /// Domain, name, overload.
 type Key<'a> = (&'a str, &'a str, &'a str);
 
-struct Inliner<'a> {
+pub(super) struct Inliner<'a> {
     functions: BTreeMap<Key<'a>, &'a FunctionProto>,
     /// Names of values that are in use.
     taken: BTreeSet<String>,
@@ -101,6 +106,8 @@ struct Inliner<'a> {
     counts: BTreeMap<String, usize>,
     /// The calls that are being inlined.
     stack: Vec<&'a FunctionProto>,
+    /// The branches that are being inlined: the conditions under which they are taken.
+    pub(super) guards: Vec<(String, bool)>,
     /// Bytes made so far.
     made: usize,
     nodes: Vec<FlatNode>,
@@ -109,7 +116,7 @@ struct Inliner<'a> {
 
 impl<'a> Inliner<'a> {
     /// Adds the node, or what it calls. `function` is the one whose body it is in.
-    fn node(
+    pub(super) fn node(
         &mut self,
         node: NodeProto,
         function: Option<&'a FunctionProto>,
@@ -118,6 +125,18 @@ impl<'a> Inliner<'a> {
         if let Some(&callee) = self.functions.get(&key) {
             return self.call(node, callee);
         }
+        if branches::is_choice(&node) {
+            return self.choice(node, function);
+        }
+        self.plain(node, function)
+    }
+
+    /// Adds a node that calls nothing.
+    pub(super) fn plain(
+        &mut self,
+        node: NodeProto,
+        function: Option<&'a FunctionProto>,
+    ) -> Result<(), ErrorKind> {
         if self.nodes.len() >= Limits::default().nodes {
             let most = Limits::default().nodes;
             return Err(ErrorKind::limit(format!("the model has more than {most} nodes")));
@@ -133,6 +152,7 @@ impl<'a> Inliner<'a> {
             attributes: node.attribute,
             inputs: node.input,
             outputs: node.output,
+            guards: self.guards.clone(),
         });
         Ok(())
     }
@@ -204,6 +224,8 @@ impl<'a> Inliner<'a> {
         for node in &callee.node {
             self.spend(weight(node) + prefix.len())?;
             let mut copy = node.clone();
+            copy.attribute =
+                node.attribute.iter().filter_map(|a| resolved(a, call, callee)).collect();
             copy.name = format!("{prefix}/{}", label(&node.name, &node.output));
             for (name, original) in copy
                 .input
@@ -217,8 +239,7 @@ impl<'a> Inliner<'a> {
                 }
                 *name = names[original.as_str()].clone();
             }
-            copy.attribute =
-                node.attribute.iter().filter_map(|a| resolved(a, call, callee)).collect();
+            branches::renamed(&mut copy, &names)?;
             self.node(copy, Some(callee))?;
         }
         for (inside, outside) in passed {
@@ -235,7 +256,7 @@ impl<'a> Inliner<'a> {
     }
 
     /// A name that no other value has.
-    fn fresh(&mut self, prefix: &str, name: &str) -> Result<String, ErrorKind> {
+    pub(super) fn fresh(&mut self, prefix: &str, name: &str) -> Result<String, ErrorKind> {
         let plain = format!("{prefix}/{name}");
         self.spend(plain.len())?;
         let mut fresh = plain.clone();
@@ -247,7 +268,7 @@ impl<'a> Inliner<'a> {
         Ok(fresh)
     }
 
-    fn spend(&mut self, bytes: usize) -> Result<(), ErrorKind> {
+    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), ErrorKind> {
         self.made = self.made.saturating_add(bytes);
         if self.made <= MAX_NAMES {
             return Ok(());
@@ -273,7 +294,7 @@ fn resolved(
 }
 
 /// About how many bytes a copy of the node takes; tensors are shared.
-fn weight(node: &NodeProto) -> usize {
+pub(super) fn weight(node: &NodeProto) -> usize {
     let attribute = |a: &AttributeProto| {
         100 + a.name.len() + 4 * a.floats.len() + 8 * a.ints.len() + 32 * a.strings.len()
     };

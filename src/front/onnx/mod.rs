@@ -1,12 +1,13 @@
 //! ONNX files: opsets 1 to [`NEWEST_OPSET`], weights inside or beside the file, model-local functions.
 //!
 //! The order: the file is decoded (weights stay where they are, in the file's bytes), functions are
-//! inlined, every node's attributes are parsed by its operator, and [`Builder`] sorts and links what
+//! and branches inlined, every node's attributes are parsed by its operator, and [`Builder`] sorts and links what
 //! comes out. Not here: the types that a file declares for anything but inputs ([`check`] infers them).
-//! Subgraphs, sparse tensors, and values that are no tensors are refused by name.
+//! Other subgraphs, sparse tensors, and values that are no tensors are refused by name.
 //!
 //! [`check`]: crate::hir::check
 
+mod branches;
 mod crowd;
 mod functions;
 #[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated")]
@@ -206,17 +207,46 @@ impl Reader {
     fn node(&mut self, node: &FlatNode, used: &BTreeSet<&str>, folder: &mut Folder) {
         let FlatNode { name, inputs, outputs, .. } = node;
         if let Some(opset) = self.opset(node) {
-            let parsed = attributes(&node.attributes, folder).and_then(|values| {
+            let mut aligned = None;
+            let parsed = attributes(&node.attributes, folder).and_then(|mut values| {
+                if node.domain.is_empty() && opset < FIRST_NUMPY {
+                    aligned = broadcast(&node.called(), &mut values)?;
+                }
                 let used = outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
                 AnyOp::parse(&node.called(), &mut Attrs::new(values, opset, used.collect()))
             });
             let parsed = if node.domain.is_empty() { aged(parsed, opset) } else { parsed };
             match parsed {
-                Ok(op) => return self.builder.node(name, op, inputs.clone(), outputs.clone()),
+                Ok(op) => {
+                    let inputs = match aligned {
+                        Some(axis) => self.align(node, axis),
+                        None => inputs.clone(),
+                    };
+                    let guards = node.guards.clone();
+                    return self.builder.guarded(name, op, inputs, outputs.clone(), guards);
+                }
                 Err(kind) => self.errors.push(Error::from(kind).at(self.context(node))),
             }
         }
         outputs.iter().filter(|o| !o.is_empty()).for_each(|o| self.placeholder(o.clone()));
+    }
+
+    /// The operands of a node, the second one brought to this axis of the first.
+    fn align(&mut self, node: &FlatNode, axis: i64) -> Vec<String> {
+        let mut inputs = node.inputs.clone();
+        if let [_, second, ..] = &mut inputs[..] {
+            let (given, outputs) = (node.inputs[..2].to_vec(), format!("{}/aligned", node.label()));
+            let values = BTreeMap::from([("axis".to_owned(), Attribute::Int(axis))]);
+            match AnyOp::parse("rlx:Align", &mut Attrs::new(values, FIRST_NUMPY, vec![true])) {
+                Ok(op) => {
+                    second.clone_from(&outputs);
+                    let guards = node.guards.clone();
+                    self.builder.guarded(node.label(), op, given, vec![outputs], guards);
+                }
+                Err(kind) => self.errors.push(Error::from(kind).at(self.context(node))),
+            }
+        }
+        inputs
     }
 
     fn context(&self, node: &FlatNode) -> NodeContext {
@@ -231,17 +261,38 @@ impl Reader {
     }
 }
 
-/// Before opset 7 operators said by attributes how they broadcast, and some meant other things. What is the
-/// same in both is taken; what is not is valid, and not done.
+/// From this opset on operators broadcast by NumPy's rule.
+const FIRST_NUMPY: i64 = 7;
+
+/// Takes the attributes by which operators of two operands said, before opset 7, how they broadcast. Gives the
+/// axis of the first operand at which the second one begins, where that is not what NumPy's rule says anyway.
+fn broadcast(op: &str, values: &mut BTreeMap<String, Attribute>) -> Result<Option<i64>, ErrorKind> {
+    const OPERATORS: [&str; 11] =
+        ["Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"];
+    if op == "PRelu" {
+        values.remove("consumed_inputs");
+        // A slope for each channel, or one.
+        return Ok(Some(1));
+    }
+    if !OPERATORS.contains(&op) {
+        return Ok(None);
+    }
+    values.remove("consumed_inputs");
+    let [broadcast, axis] = ["broadcast", "axis"].map(|name| match values.remove(name) {
+        None => Ok(None),
+        Some(Attribute::Int(value)) => Ok(Some(value)),
+        Some(_) => Err(ErrorKind::wrong(format!("attribute \"{name}\" must be an integer"))),
+    });
+    Ok(axis?.filter(|_| matches!(broadcast, Ok(Some(1)))))
+}
+
+/// Before opset 7 some operators meant other things than later. What is the same in both is taken; what is not
+/// is valid, and not done.
 fn aged(parsed: Result<AnyOp, ErrorKind>, opset: i64) -> Result<AnyOp, ErrorKind> {
-    const OLDEST: i64 = 7;
     match parsed {
-        Ok(AnyOp::PRelu(_)) if opset < OLDEST => {
-            Err(ErrorKind::unsupported(format!("its broadcasting in opset {opset}")))
-        }
-        Err(kind) if opset < OLDEST => {
+        Err(kind) if opset < FIRST_NUMPY => {
             Err(ErrorKind { class: Class::Unsupported, ..kind }.help(format!(
-                "the model is of opset {opset}; convert it to {OLDEST} or later with onnx.version_converter"
+                "the model is of opset {opset}; convert it to {FIRST_NUMPY} or later with onnx.version_converter"
             )))
         }
         parsed => parsed,

@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
     slices(&mut cases);
     pads(&mut cases);
     gathers(&mut cases);
+    choices(&mut cases);
     scatters(&mut cases);
     orders(&mut cases);
     samples(&mut cases);
@@ -223,6 +224,16 @@ fn gathers(cases: &mut Vec<Case>) {
         cases.push(floats.known(scalar(F32, 3.0)).given(Tensor::from_i64s([2], &[2, 3])));
         cases.push(hot().indices(&[0], &[]).known(scalar(I32, 3.0)).given(values));
     }
+}
+
+fn choices(cases: &mut Vec<Case>) {
+    for condition in [0.0, 1.0] {
+        let choice = || case("If").results(2).given(scalar(Bool, condition));
+        cases.push(choice().f32(&[2]).random(I64, &[]).f32(&[2]).random(I64, &[]));
+    }
+    cases.push(case("If").f32(&[2, 3]));
+    cases.push(case("rlx:Align").attr("axis", int(1)).f32(&[2, 3, 4]).f32(&[3]));
+    cases.push(case("rlx:Align").attr("axis", int(-2)).f32(&[2, 3, 4]).f32(&[3, 4]));
 }
 
 fn scatters(cases: &mut Vec<Case>) {

@@ -308,9 +308,16 @@ fn sort(r: &mut Random) -> Trial {
     let rank = 1 + r.below(3);
     let mut dims = r.dims(rank, 300);
     dims[rank - 1] = r.pick(&[1, 2, 5, 16, 31, 32, 33, 64, 100, 129, 300]);
-    let width = dims[rank - 1];
+    if rank > 1 && r.chance(40) {
+        // Many rows.
+        (dims[rank - 2], dims[rank - 1]) = (1 + r.below(40), 1 + r.below(20));
+    } else if r.chance(15) {
+        dims = vec![r.pick(&[700, 1500, 2111])];
+    }
+    let (rank, width) = (dims.len(), dims[dims.len() - 1]);
     let (ty, largest) = (dtype(r), r.chance(50));
-    let count = if r.chance(30) { width } else { 1 + r.below(width.min(80)) };
+    let most = r.pick(&[3, 8, 80]);
+    let count = if r.chance(20) { width } else { 1 + r.below(width.min(most)) };
     let x = tensor(r, ty, &dims);
     dims[rank - 1] = count;
     Trial {
