@@ -360,8 +360,8 @@ static int32_t call(const rlx_instance *instance, int32_t (*function)(void *aren
 
 #if defined(RLX_RT_THREADS) && !defined(RLX_RT_FREESTANDING)
 
-/* Whether shared runs of `shared_ns` are worth the other threads: by an eighth. */
-static bool pays(uint64_t shared_ns, uint64_t alone_ns) { return shared_ns < alone_ns - alone_ns / 8; }
+/* Whether shared runs of `shared_ns` are worth the other threads: by a sixteenth. */
+static bool pays(uint64_t shared_ns, uint64_t alone_ns) { return shared_ns < alone_ns - alone_ns / 16; }
 
 /* Runs of each half of a trial, after which the other half begins; the half on one
    thread ends sooner if it has taken so long. Doubts that lead to another trial.

@@ -6,9 +6,9 @@ use core::time::Duration;
 const TRIALS: u32 = 3;
 const LONG: Duration = Duration::from_millis(5);
 
-/// Whether runs that take `shared` are worth the other threads: by an eighth.
+/// Whether runs that take `shared` are worth the other threads: by a sixteenth.
 fn pays(shared: Duration, alone: Duration) -> bool {
-    shared < alone - alone / 8
+    shared < alone - alone / 16
 }
 
 /// Doubts that lead to another trial.
