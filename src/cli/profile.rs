@@ -40,8 +40,8 @@ pub(crate) fn operations(step: &StepInfo) -> u64 {
                 let last = |a: &Access| a.dims.last().copied().unwrap_or(0) as u64;
                 let channels: u64 = step.operands[..parts].iter().map(last).sum();
                 let [n, height, width] = [0, 1, 2].map(|axis| step.result.dims[axis]);
-                let tiles = n * height.div_ceil(w.tile) * width.div_ceil(w.tile);
-                let (points, outputs) = ((tiles * w.points().pow(2)) as u64, last(&step.result));
+                let tiles = n * w.tiles([height, width]).iter().product::<usize>();
+                let (points, outputs) = ((tiles * w.points()) as u64, last(&step.result));
                 points * (2 * channels * outputs + 4 * (channels + outputs))
             }
         },

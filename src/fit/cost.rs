@@ -1,7 +1,7 @@
 //! What a graph costs in time, roughly: enough to choose between ways of computing the same.
 
 use crate::machine::Machine;
-use crate::mir::{Graph, Node, Op, Side, Value, Weights};
+use crate::mir::{Filter, Graph, Node, Op, Side, Value, Weights};
 use cranelift_entity::SecondaryMap;
 
 /// Cycles that it takes to call a kernel and to get it going.
@@ -183,15 +183,18 @@ pub(super) fn work(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
             domain * each as f64 / lanes
         }
         Op::Winograd(w) => {
-            let sides = |inputs: f64| (results + inputs) * (w.tile as f64 + 3.0) / lanes;
+            let all =
+                |of: &dyn Fn(&Filter) -> usize| w.axes.iter().map(of).product::<usize>() as f64;
+            let mean = w.axes.iter().map(|axis| axis.tile as f64 / 2.0).sum::<f64>();
+            let sides = |inputs: f64| (results + inputs) * (mean + 3.0) / lanes;
             match w.side {
                 Side::Input { .. } | Side::Output { .. } => sides(read(0)),
                 Side::Both { parts, .. } => {
                     let inputs: f64 = (0..parts).map(read).sum();
                     let outputs = *node.ty.dims.last().unwrap_or(&1);
                     // Of a result, and of an element of the input.
-                    let points = (w.points() as f64 / w.tile as f64).powi(2);
-                    let of_input = points / (w.stride * w.stride) as f64;
+                    let points = all(&|axis| axis.points()) / all(&|axis| axis.tile);
+                    let of_input = points / all(&|axis| axis.stride);
                     let products = inputs * of_input * outputs as f64 / lanes;
                     sides(inputs) * points + products + moved(read(parts))
                 }

@@ -78,8 +78,8 @@ pub(super) fn kernel(
     if !fits {
         return Ok(None);
     }
-    let (tile, step) = (winograd.tile as i64, (winograd.tile * winograd.stride) as i64);
-    let matrices = Matrices::new(winograd.tile, winograd.stride);
+    let (tile, step) = winograd::extents(winograd);
+    let matrices = winograd.axes.map(Matrices::new);
     let before = before.map(|n| n as i64);
     let inputs = sides.iter().map(|frame| Input { frame, matrices: &matrices, step, before });
     let (inputs, matrices) = (inputs.collect(), &matrices);

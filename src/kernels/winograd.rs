@@ -34,8 +34,8 @@ pub(super) fn kernel(
     if !is_for_lanes(frame, &body) {
         return Ok(None);
     }
-    let matrices = Matrices::new(winograd.tile, winograd.stride);
-    let (tile, step) = (winograd.tile as i64, (winograd.tile * winograd.stride) as i64);
+    let matrices = winograd.axes.map(Matrices::new);
+    let (tile, step) = extents(winograd);
     Ok(Some(match &winograd.side {
         Side::Input { before, tiles } => {
             let before = before.map(|n| n as i64);
@@ -59,6 +59,11 @@ pub(super) fn kernel(
         }
         Side::Both { .. } => return Err(ErrorKind::bug("both sides are a kernel of their own")),
     }))
+}
+
+/// Rows and columns of a tile of results, and of the input from a tile to the next.
+pub(super) fn extents(winograd: &Winograd) -> ([i64; 2], [i64; 2]) {
+    (winograd.axes.map(|axis| axis.tile as i64), winograd.axes.map(|axis| axis.step() as i64))
 }
 
 /// Whether the channels lie one behind the other, or there is but one lane.
@@ -198,9 +203,10 @@ fn dot(b: &mut Builder, terms: &[(f64, Value)]) -> Option<Value> {
 /// Tiles of inputs.
 pub(super) struct Input<'a> {
     pub(super) frame: &'a Frame<'a>,
-    pub(super) matrices: &'a Matrices,
-    /// Rows (and columns) of the input from a tile to the next.
-    pub(super) step: i64,
+    /// Of both axes.
+    pub(super) matrices: &'a [Matrices; 2],
+    /// Rows and columns of the input from a tile to the next.
+    pub(super) step: [i64; 2],
     /// Zeros above the first row and left of the first column.
     pub(super) before: [i64; 2],
 }
@@ -211,8 +217,8 @@ impl Input<'_> {
     pub(super) fn axes(&self, tiles: [i64; 2], row: i64) -> [Axis; 4] {
         let (frame, m) = (self.frame, self.step);
         let (x, v) = (&frame.inputs()[0], frame.result());
-        let points = self.matrices.input.len() as i64;
         let inside = |axis: usize| {
+            let (m, points) = (m[axis], self.matrices[axis].input.len() as i64);
             let (before, extent) = (self.before[axis], x.dims[axis + 1]);
             move |tile: i64| {
                 let first = tile * m - before;
@@ -221,8 +227,8 @@ impl Input<'_> {
         };
         [
             Axis::new(x.dims[0], vec![x.strides[0], tiles[0] * tiles[1] * v.strides[1]], |_| 0..1),
-            Axis::new(tiles[0], vec![m * x.strides[1], row * v.strides[1]], inside(0)),
-            Axis::new(tiles[1], vec![m * x.strides[2], v.strides[1]], inside(1)),
+            Axis::new(tiles[0], vec![m[0] * x.strides[1], row * v.strides[1]], inside(0)),
+            Axis::new(tiles[1], vec![m[1] * x.strides[2], v.strides[1]], inside(1)),
             Axis::vectors(frame, [x.strides[3], v.strides[2]].into_iter()),
         ]
     }
@@ -230,14 +236,15 @@ impl Input<'_> {
     /// All points of a tile, from those of its parts that are there.
     pub(super) fn points_of(&self, b: &mut Builder, p: &[Value], parts: &[Range<i64>]) {
         let (x, v) = (&self.frame.inputs()[0], self.frame.result());
-        let points = self.matrices.input.len() as i64;
+        let [first, second] = self.matrices;
+        let points = [first, second].map(|matrices| matrices.input.len() as i64);
         let lanes = parts[3].end as u32;
         // Points and their opposites together.
         let (pairs, single): (Vec<_>, Vec<_>) =
-            self.matrices.groups.iter().cloned().partition(|group| group.len() == 2);
+            first.groups.iter().cloned().partition(|group| group.len() == 2);
         for rows in pairs.into_iter().chain(single) {
-            let columns = (0..points).map(|column| {
-                let values: Vec<Option<Value>> = (0..points)
+            let columns = (0..points[1]).map(|column| {
+                let values: Vec<Option<Value>> = (0..points[0])
                     .map(|row| {
                         let is_inside = parts[1].contains(&row) && parts[2].contains(&column);
                         let at = (row - self.before[0]) * x.strides[1]
@@ -246,66 +253,64 @@ impl Input<'_> {
                     })
                     .enumerate()
                     .map(|(row, at)| {
-                        let used = rows.clone().any(|r| self.matrices.input[r][row] != 0.0);
+                        let used = rows.clone().any(|r| first.input[r][row] != 0.0);
                         at.filter(|_| used)
                             .map(|at| expr::load(b, DType::F32, p[0], at, lanes, false))
                     })
                     .collect();
-                self.points(b, rows.clone(), &values)
+                points_of(b, first, rows.clone(), &values)
             });
             let columns: Vec<Vec<Option<Value>>> = columns.collect();
             for (i, row) in rows.clone().enumerate() {
                 let values: Vec<Option<Value>> = columns.iter().map(|column| column[i]).collect();
-                let all = 0..points as usize;
-                for (column, value) in all.zip(self.all_points(b, &values)) {
+                let groups = second.groups.iter();
+                let all = groups.flat_map(|g| points_of(b, second, g.clone(), &values));
+                let all: Vec<Option<Value>> = all.collect();
+                for (column, value) in all.into_iter().enumerate() {
                     let value = match value {
                         Some(value) => value,
                         None => b.f32(0.0),
                     };
-                    let at = (row * points as usize + column) as i64 * v.strides[0];
+                    let at = (row as i64 * points[1] + column as i64) * v.strides[0];
                     expr::store(b, DType::F32, value, p[1], at, lanes);
                 }
             }
         }
     }
+}
 
-    /// These points of a row or column: one, or two that are opposite. `None` is zero.
-    fn points(
-        &self,
-        b: &mut Builder,
-        points: Range<usize>,
-        values: &[Option<Value>],
-    ) -> Vec<Option<Value>> {
-        let terms = |matches: &dyn Fn(usize) -> bool| -> Vec<(f64, Value)> {
-            let row = self.matrices.input[points.start].iter().zip(values).enumerate();
-            row.filter_map(|(i, (&c, value))| Some((c, (*value)?)).filter(|_| matches(i))).collect()
-        };
-        if points.len() == 1 {
-            return vec![dot(b, &terms(&|_| true))];
-        }
-        let matrix = &self.matrices.input;
-        let (plus, minus) = (&matrix[points.start], &matrix[points.start + 1]);
-        let even = dot(b, &terms(&|i| plus[i] == minus[i]));
-        let odd = dot(b, &terms(&|i| plus[i] != minus[i]));
-        match (even, odd) {
-            (Some(even), Some(odd)) => vec![Some(b.add(even, odd)), Some(b.sub(even, odd))],
-            (None, Some(odd)) => vec![Some(odd), Some(b.neg(odd))],
-            (even, None) => vec![even, even],
-        }
+/// These points of a row or column: one, or two that are opposite. `None` is zero.
+fn points_of(
+    b: &mut Builder,
+    matrices: &Matrices,
+    points: Range<usize>,
+    values: &[Option<Value>],
+) -> Vec<Option<Value>> {
+    let terms = |matches: &dyn Fn(usize) -> bool| -> Vec<(f64, Value)> {
+        let row = matrices.input[points.start].iter().zip(values).enumerate();
+        row.filter_map(|(i, (&c, value))| Some((c, (*value)?)).filter(|_| matches(i))).collect()
+    };
+    if points.len() == 1 {
+        return vec![dot(b, &terms(&|_| true))];
     }
-
-    /// All points of a row or column.
-    fn all_points(&self, b: &mut Builder, values: &[Option<Value>]) -> Vec<Option<Value>> {
-        let groups = self.matrices.groups.iter();
-        groups.flat_map(|group| self.points(b, group.clone(), values)).collect()
+    let matrix = &matrices.input;
+    let (plus, minus) = (&matrix[points.start], &matrix[points.start + 1]);
+    let even = dot(b, &terms(&|i| plus[i] == minus[i]));
+    let odd = dot(b, &terms(&|i| plus[i] != minus[i]));
+    match (even, odd) {
+        (Some(even), Some(odd)) => vec![Some(b.add(even, odd)), Some(b.sub(even, odd))],
+        (None, Some(odd)) => vec![Some(odd), Some(b.neg(odd))],
+        (even, None) => vec![even, even],
     }
 }
 
 /// Tiles of products.
 pub(super) struct Output<'a> {
     pub(super) frame: &'a Frame<'a>,
-    pub(super) matrices: &'a Matrices,
-    pub(super) tile: i64,
+    /// Of both axes.
+    pub(super) matrices: &'a [Matrices; 2],
+    /// Rows and columns of a tile.
+    pub(super) tile: [i64; 2],
     pub(super) body: Body<'a>,
 }
 
@@ -313,7 +318,7 @@ impl Output<'_> {
     /// Rows and columns of tiles in an image.
     fn tiles(&self) -> [i64; 2] {
         let dims = &self.frame.result().dims;
-        [dims[1], dims[2]].map(|extent| (extent + self.tile - 1) / self.tile)
+        [0, 1].map(|axis| (dims[axis + 1] + self.tile[axis] - 1) / self.tile[axis])
     }
 
     /// The loops around a tile, over images, tiles and channels; products have `row` tiles from a row of
@@ -324,11 +329,11 @@ impl Output<'_> {
         let extents = [y.dims[1], y.dims[2]];
         let tiles = self.tiles();
         let tile = products.strides[1];
-        let inside = |axis: usize| move |tile: i64| 0..m.min(extents[axis] - tile * m);
+        let inside = |axis: usize| move |tile: i64| 0..m[axis].min(extents[axis] - tile * m[axis]);
         [
             Axis::new(y.dims[0], self.steps(tiles[0] * tiles[1] * tile, 0, 1), |_| 0..1),
-            Axis::new(tiles[0], self.steps(row * tile, 1, m), inside(0)),
-            Axis::new(tiles[1], self.steps(tile, 2, m), inside(1)),
+            Axis::new(tiles[0], self.steps(row * tile, 1, m[0]), inside(0)),
+            Axis::new(tiles[1], self.steps(tile, 2, m[1]), inside(1)),
             Axis::vectors(frame, self.steps(products.strides[2], 3, 1).into_iter()),
         ]
     }
@@ -343,9 +348,9 @@ impl Output<'_> {
     pub(super) fn results_of(&self, b: &mut Builder, p: &[Value], parts: &[Range<i64>]) {
         let (frame, m) = (self.frame, self.tile);
         let products = &frame.inputs()[0];
-        let points = self.matrices.input.len();
+        let points = [0, 1].map(|axis| self.matrices[axis].input.len());
         // All rows at once if they stay in registers, else the even and the odd ones.
-        let at_once = points as i64 * m + 8 <= i64::from(frame.machine.registers);
+        let at_once = points[1] as i64 * m[0] + 8 <= i64::from(frame.machine.registers);
         let groups: &[(usize, usize)] = if at_once { &[(0, 1)] } else { &[(0, 2), (1, 2)] };
         let channels: Vec<i64> = frame.shapes().map(|shape| shape.stride(-1)).collect();
         let finish = Finish { frame, body: &self.body, first: 0, columns: &channels };
@@ -355,21 +360,21 @@ impl Output<'_> {
         let mut loaded = vec![];
         for &(first, step) in groups {
             let rows: Vec<usize> = (first..height).step_by(step).collect();
-            let columns = (0..points).map(|column| {
-                let values: Vec<Option<Value>> = (0..points)
+            let columns = (0..points[1]).map(|column| {
+                let values: Vec<Option<Value>> = (0..points[0])
                     .map(|row| {
-                        let used = rows.iter().any(|&r| self.matrices.output[r][row] != 0.0);
-                        let at = (row * points + column) as i64 * products.strides[0];
+                        let used = rows.iter().any(|&r| self.matrices[0].output[r][row] != 0.0);
+                        let at = (row * points[1] + column) as i64 * products.strides[0];
                         used.then(|| expr::load(b, DType::F32, p[0], at, lanes, false))
                     })
                     .collect();
-                self.results(b, &rows, &values)
+                results(b, &self.matrices[0], &rows, &values)
             });
             let columns: Vec<Vec<Value>> = columns.collect();
             for (i, &row) in rows.iter().enumerate() {
                 let values: Vec<Option<Value>> = columns.iter().map(|c| Some(c[i])).collect();
                 let all: Vec<usize> = (0..width).collect();
-                for (column, sum) in all.iter().zip(self.results(b, &all, &values)) {
+                for (column, sum) in all.iter().zip(results(b, &self.matrices[1], &all, &values)) {
                     let place = (row as i64, *column as i64);
                     match apart {
                         true => self.store(b, p, place, lanes, sum),
@@ -383,30 +388,6 @@ impl Output<'_> {
                 |extent: usize, axis: usize| Level::axis(extent as i64, self.steps(0, axis, 1));
             finish.write(b, p, &[level(height, 1), level(width, 2)], &[(0, lanes)]);
         }
-    }
-
-    /// These results of a row or column of products, of which `None` is not needed for them.
-    fn results(&self, b: &mut Builder, rows: &[usize], values: &[Option<Value>]) -> Vec<Value> {
-        let of = |count: usize| self.matrices.groups.iter().filter(move |g| g.len() == count);
-        let mut pairs: [Vec<Value>; 2] = [vec![], vec![]];
-        for parity in [0, 1] {
-            if rows.iter().any(|row| row % 2 == parity) {
-                let opposite =
-                    |group: &Range<usize>| values[group.start].zip(values[group.start + 1]);
-                let all = of(2).filter_map(opposite);
-                let combined =
-                    all.map(|(x, y)| if parity == 0 { b.add(x, y) } else { b.sub(x, y) });
-                pairs[parity] = combined.collect();
-            }
-        }
-        let result = |&row: &usize| {
-            let factors = &self.matrices.output[row];
-            let pairs = of(2).zip(&pairs[row % 2]).map(|(group, &v)| (factors[group.start], v));
-            let single = of(1).filter_map(|g| Some((factors[g.start], values[g.start]?)));
-            let terms: Vec<(f64, Value)> = pairs.chain(single).collect();
-            dot(b, &terms).unwrap_or_else(|| b.f32(0.0))
-        };
-        rows.iter().map(result).collect()
     }
 
     /// Bytes from the tile's corner.
@@ -447,4 +428,31 @@ impl Output<'_> {
         });
         self.store(b, p, place, lanes, value);
     }
+}
+
+/// These results of a row or column of products, of which `None` is not needed for them.
+fn results(
+    b: &mut Builder,
+    matrices: &Matrices,
+    rows: &[usize],
+    values: &[Option<Value>],
+) -> Vec<Value> {
+    let of = |count: usize| matrices.groups.iter().filter(move |g| g.len() == count);
+    let mut pairs: [Vec<Value>; 2] = [vec![], vec![]];
+    for parity in [0, 1] {
+        if rows.iter().any(|row| row % 2 == parity) {
+            let opposite = |group: &Range<usize>| values[group.start].zip(values[group.start + 1]);
+            let all = of(2).filter_map(opposite);
+            let combined = all.map(|(x, y)| if parity == 0 { b.add(x, y) } else { b.sub(x, y) });
+            pairs[parity] = combined.collect();
+        }
+    }
+    let result = |&row: &usize| {
+        let factors = &matrices.output[row];
+        let pairs = of(2).zip(&pairs[row % 2]).map(|(group, &v)| (factors[group.start], v));
+        let single = of(1).filter_map(|g| Some((factors[g.start], values[g.start]?)));
+        let terms: Vec<(f64, Value)> = pairs.chain(single).collect();
+        dot(b, &terms).unwrap_or_else(|| b.f32(0.0))
+    };
+    rows.iter().map(result).collect()
 }

@@ -25,7 +25,7 @@ pub use attention::{Attention, Shares, Span};
 pub use build::Builder;
 pub use expr::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use runs::Runs;
-pub use winograd::{Side, Winograd};
+pub use winograd::{Filter, Side, Winograd};
 
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};

@@ -70,25 +70,28 @@ impl Display for Op {
                 )?;
                 epilogue(f, c.epilogue.as_ref())
             }
-            Op::Winograd(Winograd { tile, stride, side }) => match side {
-                Side::Input { before, tiles } => {
-                    write!(
-                        f,
-                        "winograd {tile} by {stride} of input before {before:?} tiles {tiles:?}"
-                    )
+            Op::Winograd(Winograd { axes, side }) => {
+                write!(f, "winograd")?;
+                for Filter { tile, taps, stride } in axes {
+                    write!(f, " F({tile}, {taps}) by {stride}")?;
                 }
-                Side::Output { epilogue: expr } => {
-                    write!(f, "winograd {tile} by {stride} of output")?;
-                    epilogue(f, expr.as_ref())
+                match side {
+                    Side::Input { before, tiles } => {
+                        write!(f, " of input before {before:?} tiles {tiles:?}")
+                    }
+                    Side::Output { epilogue: expr } => {
+                        write!(f, " of output")?;
+                        epilogue(f, expr.as_ref())
+                    }
+                    Side::Both { before, parts, block, shares, width, epilogue: expr } => {
+                        write!(
+                            f,
+                            " before {before:?} parts {parts} blocks {block:?} in {shares} panels of {width}"
+                        )?;
+                        epilogue(f, expr.as_ref())
+                    }
                 }
-                Side::Both { before, parts, block, shares, width, epilogue: expr } => {
-                    write!(
-                        f,
-                        "winograd {tile} by {stride} before {before:?} parts {parts} blocks {block:?} in {shares} panels of {width}"
-                    )?;
-                    epilogue(f, expr.as_ref())
-                }
-            },
+            }
             Op::Pool(Pool { op, window, strides, dilations }) => {
                 write!(f, "pool {op:?} {window:?} by {strides:?} dilated {dilations:?}")
             }

@@ -310,22 +310,22 @@ fn filtered(w: &Winograd, operands: &[&Type], declared: &Type) -> Result<Type, S
     match &w.side {
         Side::Input { before, tiles } => {
             ensure(first.rank() == 4, "rank")?;
-            ensure(before.iter().all(|&n| n < w.points()), "a tile of zeros")?;
+            ensure((0..2).all(|i| before[i] < w.axes[i].points()), "a tile of zeros")?;
             let count = first.dims[0] * tiles[0] * tiles[1];
-            Ok(first.with_dims([w.points() * w.points(), count, first.dims[3]]))
+            Ok(first.with_dims([w.points(), count, first.dims[3]]))
         }
         Side::Output { epilogue } => {
             ensure(first.rank() == 3 && declared.rank() == 4, "rank")?;
             let [n, h, width, k] = [0, 1, 2, 3].map(|axis| declared.dims[axis]);
-            let count = n * h.div_ceil(w.tile) * width.div_ceil(w.tile);
-            ensure(first.dims == [w.points() * w.points(), count, k], "tiles")?;
+            let count = n * w.tiles([h, width]).iter().product::<usize>();
+            ensure(first.dims == [w.points(), count, k], "tiles")?;
             finished(epilogue.as_ref(), first.with_dims(declared.dims.clone()), extra)
         }
         Side::Both { before, parts, block, shares, width, epilogue } => {
             ensure(*parts > 0 && operands.len() > *parts, "parts")?;
             ensure(!block.contains(&0) && *shares > 0 && *width > 0, "blocks")?;
             ensure(declared.rank() == 4, "rank")?;
-            ensure(before.iter().all(|&n| n < w.points()), "a tile of zeros")?;
+            ensure((0..2).all(|i| before[i] < w.axes[i].points()), "a tile of zeros")?;
             let (inputs, rest) = operands.split_at(*parts);
             let fits = |x: &&Type| {
                 x.dtype == DType::F32
@@ -336,7 +336,7 @@ fn filtered(w: &Winograd, operands: &[&Type], declared: &Type) -> Result<Type, S
             ensure(inputs.iter().all(fits), "inputs")?;
             let channels = inputs.iter().map(|x| x.dims[3]).sum();
             let panels = declared.dims[3].div_ceil(*width);
-            let expected = [w.points() * w.points(), panels, channels, *width];
+            let expected = [w.points(), panels, channels, *width];
             ensure(rest[0].dtype == DType::F32 && rest[0].dims == expected, "weights")?;
             finished(epilogue.as_ref(), first.with_dims(declared.dims.clone()), &rest[1..])
         }

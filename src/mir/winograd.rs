@@ -1,10 +1,10 @@
-//! Minimal filtering: 3 x 3 convolutions with fewer products (Winograd, "Arithmetic complexity of
+//! Minimal filtering: convolutions of few taps with fewer products (Winograd, "Arithmetic complexity of
 //! computations", 1980; Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016).
 //!
 //! F(m, 3) computes m neighbouring results of a convolution with 3 taps `g` from m + 2 elements `d` as
 //! `A^T [(G g) * (B^T d)]` with m + 2 products; for both axes of an image the transformations are
 //! applied to rows and columns. Summed over channels, the products of all tiles are (m + 2)^2
-//! independent matrix products.
+//! independent matrix products. F(m, 2) takes m + 1 products; an axis with 1 tap stays as it is.
 //!
 //! The matrices come from polynomial multiplication (Toom and Cook), transposed: for the points `p` of
 //! evaluation, one of which is infinity, row p of G is `[1, p, p^2] / N` with `N` the product of
@@ -24,9 +24,9 @@
 //!
 //! A convolution with steps of 2 (in fact two interleaved ones of the even elements with 2 taps and of the
 //! odd ones with 1) takes F(m, 2) for the even elements, m + 1 products, and one product for each of the
-//! m odd ones: 2 m + 1 instead of 3 m.
+//! m odd ones: 2 m + 1 instead of 3 m. With 4 taps it takes F(m, 2) for both: 2 m + 2 instead of 4 m.
 //!
-//! | by 2 | points besides infinity | error |
+//! | 2 taps | points besides infinity | error |
 //! | --- | --- | ---: |
 //! | F(2, 2) | 1 | 4.5e-7 |
 //! | F(4, 2) | 1/2, 5/4 | 6.3e-7 |
@@ -39,38 +39,74 @@ use crate::types::{DType, Type};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// A convolution by F(m, 3) along two spatial axes, or one side of it; the products between both sides
-/// are an [`Op::Contract`](super::Op::Contract) then. Only f32.
+/// A convolution by minimal filtering along two spatial axes, or one side of it; the products between both
+/// sides are an [`Op::Contract`](super::Op::Contract) then. Only f32.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Winograd {
-    /// m, the extent of a tile of results along both axes: 2, 4 or 6.
-    pub tile: usize,
-    /// From one window of the input to the next, along both axes: 1, or 2 with tiles of 2 or 4.
-    pub stride: usize,
+    /// How, along both axes.
+    pub axes: [Filter; 2],
     /// Which side.
     pub side: Side,
+}
+
+/// How a convolution is filtered along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Filter {
+    /// m, the extent of a tile of results.
+    pub tile: usize,
+    /// Extent of the kernel.
+    pub taps: usize,
+    /// From one window of the input to the next.
+    pub stride: usize,
+}
+
+impl Filter {
+    /// Extent of a tile of inputs, which is the number of points.
+    pub fn points(self) -> usize {
+        self.step() - self.stride + self.taps
+    }
+
+    /// From one tile of inputs to the next.
+    pub fn step(self) -> usize {
+        self.tile * self.stride
+    }
+
+    /// How many tiles cover so many results.
+    pub fn tiles(self, results: usize) -> usize {
+        results.div_ceil(self.tile)
+    }
+
+    /// Whether there are matrices for it.
+    pub fn is_known(self) -> bool {
+        match (self.taps, self.stride) {
+            (1, 1) => self.tile == 1,
+            (2, 1) | (3 | 4, 2) => matches!(self.tile, 2 | 4),
+            (3, 1) => matches!(self.tile, 2 | 4 | 6),
+            _ => false,
+        }
+    }
 }
 
 /// Which side of the products, or all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Side {
-    /// One operand X `[N, H, W, C]`; result `[points^2, N * tiles, C]`. Tile (i, j) is made of rows
-    /// `i * m * stride - before[0] ..` and columns `j * m * stride - before[1] ..`, as many of each as there
-    /// are points; elements outside of X are zero.
+    /// One operand X `[N, H, W, C]`; result `[points, N * tiles, C]`, with the points of both axes. Tile
+    /// (i, j) is made of rows `i * m * stride - before[0] ..` and columns `j * m * stride - before[1] ..`, as many
+    /// of each as there are points; elements outside of X are zero.
     Input {
         /// Zeros above the first row and left of the first column; fewer than points.
         before: [usize; 2],
         /// Number of tiles along both axes.
         tiles: [usize; 2],
     },
-    /// Operands: products `[points^2, N * tiles, K]`, then those of the epilogue; result
+    /// Operands: products `[points, N * tiles, K]`, then those of the epilogue; result
     /// `[N, H, W, K]`, with as many tiles along both axes as cover it.
     Output {
         /// As in [`Contract`](super::Contract).
         epilogue: Option<Expr>,
     },
     /// Operands: the parts of X by its channels, `[N, H, W, C_i]` each; the transformed weights in panels,
-    /// `[points^2, K / width, C, width]`, rounded up; then those of the epilogue. Result
+    /// `[points, K / width, C, width]`, rounded up; then those of the epilogue. Result
     /// `[N, H', W', K]`: tiles as for [`Side::Input`], as many as cover it. What lies between the sides
     /// is in working memory, a block of tiles at a time.
     Both {
@@ -93,14 +129,19 @@ impl Winograd {
     /// Shares where memory is no matter: more would take more of it, fewer would leave threads idle.
     pub const SHARES: usize = 8;
 
-    /// Extent of a tile of inputs, which is the number of points: m + 2, or 2 m + 1 by 2.
+    /// Points of a tile.
     pub fn points(&self) -> usize {
-        (self.tile - 1) * self.stride + 3
+        self.axes.iter().map(|axis| axis.points()).product()
     }
 
     /// Whether there are matrices for it.
     pub fn is_known(&self) -> bool {
-        matches!((self.tile, self.stride), (2 | 4 | 6, 1) | (2 | 4, 2))
+        self.axes.iter().all(|axis| axis.is_known())
+    }
+
+    /// Rows and columns of tiles for a result of so many rows and columns.
+    pub fn tiles(&self, results: [usize; 2]) -> [usize; 2] {
+        [0, 1].map(|axis| self.axes[axis].tiles(results[axis]))
     }
 
     /// The first operand that belongs to the epilogue.
@@ -119,7 +160,7 @@ impl Winograd {
         else {
             return None;
         };
-        let tiles = [height, width].map(|extent| extent.div_ceil(self.tile));
+        let tiles = self.tiles([height, width]);
         let block = [0, 1].map(|axis| block[axis].clamp(1, tiles[axis].max(1)));
         let count = [0, 1].map(|axis| tiles[axis].div_ceil(block[axis]));
         // What belongs to one point, with a line between: points that lie a power of two apart
@@ -133,7 +174,7 @@ impl Winograd {
             count,
             shares: (images * count[0] * count[1]).min(shares.max(1)),
             points: [channels, outputs].map(point),
-            all: self.points().pow(2),
+            all: self.points(),
         })
     }
 }
@@ -169,7 +210,7 @@ impl Blocks {
 pub struct Matrices {
     /// B^T, of points by points, for inputs.
     pub input: Vec<Vec<f64>>,
-    /// G, of points by 3, for weights.
+    /// G, of points by taps, for weights.
     pub weights: Vec<Vec<f64>>,
     /// A^T, of m by points, for products.
     pub output: Vec<Vec<f64>>,
@@ -178,20 +219,55 @@ pub struct Matrices {
 }
 
 impl Matrices {
-    /// Those for tiles of `m` results of windows `stride` apart ([`Winograd::is_known`]).
-    pub fn new(m: usize, stride: usize) -> Matrices {
-        let by_two = stride == 2;
-        let magnitudes: &[f64] = match m {
-            2 => &[1.0],
-            4 if by_two => &[0.5, 1.25],
-            4 => &[0.75, 1.5],
+    /// Those of an axis ([`Filter::is_known`]).
+    pub fn new(axis: Filter) -> Matrices {
+        let m = axis.tile;
+        if axis.stride == 1 {
+            return Matrices::of(m, axis.taps);
+        }
+        // The even elements, then the odd ones.
+        let (mut input, mut weights, mut output) = (vec![], vec![], vec![vec![]; m]);
+        let mut groups: Vec<Range<usize>> = vec![];
+        for parity in 0..2 {
+            let taps = (axis.taps + 1 - parity) / 2;
+            let part = Matrices::of(m, taps);
+            let spread = |row: &Vec<f64>, extent: usize| -> Vec<f64> {
+                let at = |i: usize| i.checked_sub(parity).filter(|i| i % 2 == 0).map(|i| i / 2);
+                (0..extent)
+                    .map(|i| at(i).and_then(|i| row.get(i)).copied().unwrap_or(0.0))
+                    .collect()
+            };
+            let before = input.len();
+            groups.extend(part.groups.iter().map(|g| before + g.start..before + g.end));
+            input.extend(part.input.iter().map(|row| spread(row, axis.points())));
+            weights.extend(part.weights.iter().map(|row| spread(row, axis.taps)));
+            output.iter_mut().zip(part.output).for_each(|(all, row)| all.extend(row));
+        }
+        Matrices { input, weights, output, groups }
+    }
+
+    /// Those of F(m, taps).
+    fn of(m: usize, taps: usize) -> Matrices {
+        if taps == 1 {
+            let identity = |i: usize| (0..m).map(|j| f64::from(u8::from(i == j))).collect();
+            let input: Vec<Vec<f64>> = (0..m).map(identity).collect();
+            let (output, weights) = (input.clone(), vec![vec![1.0]; m]);
+            return Matrices {
+                input,
+                weights,
+                output,
+                groups: (0..m).map(|at| at..at + 1).collect(),
+            };
+        }
+        let magnitudes: &[f64] = match (m, taps) {
+            (2, _) => &[1.0],
+            (4, 2) => &[0.5, 1.25],
+            (4, _) => &[0.75, 1.5],
             _ => &[1.0, 2.0, 0.5],
         };
         let pairs = magnitudes.iter().flat_map(|&p| [p, -p]);
-        let zero = (!by_two).then_some(0.0);
+        let zero = (taps == 3).then_some(0.0);
         let finite: Vec<f64> = zero.into_iter().chain(pairs).collect();
-        // So many taps, and elements for them.
-        let taps = if by_two { 2 } else { 3 };
         let extent = m + taps - 1;
         let others = |at: usize| {
             let all = finite.iter().enumerate();
@@ -209,26 +285,11 @@ impl Matrices {
             let powers = finite.iter().map(|p| p.powi(k as i32));
             powers.chain([if k + 1 == m { 1.0 } else { 0.0 }]).collect()
         };
-        let mut output: Vec<Vec<f64>> = (0..m).map(row).collect();
+        let output: Vec<Vec<f64>> = (0..m).map(row).collect();
         let first = finite.len() - 2 * magnitudes.len();
         let pairs = (first..finite.len()).step_by(2).map(|at| at..at + 2);
         let mut groups: Vec<Range<usize>> = (0..first).map(|at| at..at + 1).chain(pairs).collect();
         groups.push(finite.len()..finite.len() + 1);
-        if by_two {
-            // Of the even elements so far.
-            let spread =
-                |row: &Vec<f64>| row.iter().flat_map(|&c| [c, 0.0]).take(2 * m + 1).collect();
-            input = input.iter().map(spread).collect();
-            weights = weights.iter().map(|row| vec![row[0], 0.0, row[1]]).collect();
-            for odd in 0..m {
-                groups.push(input.len()..input.len() + 1);
-                input.push((0..2 * m + 1).map(|i| f64::from(u8::from(i == 2 * odd + 1))).collect());
-                weights.push(vec![0.0, 1.0, 0.0]);
-                for (i, row) in output.iter_mut().enumerate() {
-                    row.push(f64::from(u8::from(i == odd)));
-                }
-            }
-        }
         Matrices { input, weights, output, groups }
     }
 }
@@ -246,15 +307,15 @@ fn polynomial(roots: &[f64], count: usize) -> Vec<f64> {
     coefficients
 }
 
-/// `matrix * square * matrix^T` of a square (or, for weights, any) block of rows.
-pub fn both_axes(matrix: &[Vec<f64>], block: &[Vec<f64>]) -> Vec<Vec<f64>> {
+/// `first * block * second^T` of a block of rows.
+pub fn both_axes([first, second]: [&[Vec<f64>]; 2], block: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let dot = |row: &[f64], column: &dyn Fn(usize) -> f64| -> f64 {
         row.iter().enumerate().map(|(i, a)| a * column(i)).sum()
     };
     let along = |row: &[f64], j: usize| dot(row, &|i| block[i][j]);
-    let rows = matrix.iter().map(|row| (0..block[0].len()).map(|j| along(row, j)).collect());
+    let rows = first.iter().map(|row| (0..block[0].len()).map(|j| along(row, j)).collect());
     let rows: Vec<Vec<f64>> = rows.collect();
-    rows.iter().map(|r| matrix.iter().map(|row| dot(row, &|j| r[j])).collect()).collect()
+    rows.iter().map(|r| second.iter().map(|row| dot(row, &|j| r[j])).collect()).collect()
 }
 
 /// All of it by its definition, without the epilogue.
@@ -263,8 +324,8 @@ pub(super) fn both(w: &Winograd, operands: &[&Tensor], ty: &Type) -> Tensor {
         unreachable!("one side has a definition of its own")
     };
     let [n, height, columns, outputs] = [0, 1, 2, 3].map(|axis| ty.dims[axis]);
-    let tiles = [height, columns].map(|extent| extent.div_ceil(w.tile));
-    let points = w.points().pow(2);
+    let tiles = w.tiles([height, columns]);
+    let points = w.points();
     let of = |channels: usize| Type::new(DType::F32, [points, n * tiles[0] * tiles[1], channels]);
     let transformed: Vec<Tensor> =
         operands[..parts].iter().map(|x| input(w, before, tiles, x, &of(x.dims()[3]))).collect();
@@ -285,25 +346,26 @@ pub(super) fn input(
     x: &Tensor,
     ty: &Type,
 ) -> Tensor {
-    let (values, points) = (x.f64s(), w.points());
+    let (values, points) = (x.f64s(), w.axes.map(Filter::points));
     let [n, h, width, c] = [0, 1, 2, 3].map(|axis| x.dims()[axis]);
-    let matrix = Matrices::new(w.tile, w.stride).input;
+    let matrices = w.axes.map(|axis| Matrices::new(axis).input);
     let count = n * tiles[0] * tiles[1];
     let mut out = vec![0.0; ty.elements()];
-    let inside = |tile: usize, i: usize, before: usize, extent: usize| {
-        (tile * w.tile * w.stride + i).checked_sub(before).filter(|&at| at < extent)
+    let inside = |axis: usize, tile: usize, i: usize, extent: usize| {
+        (tile * w.axes[axis].step() + i).checked_sub(before[axis]).filter(|&at| at < extent)
     };
     for tile in 0..count {
         let (row, column) = (tile / tiles[1] % tiles[0], tile % tiles[1]);
         let image = tile / (tiles[0] * tiles[1]);
         for channel in 0..c {
             let element = |i: usize, j: usize| {
-                let at = inside(row, i, before[0], h).zip(inside(column, j, before[1], width));
+                let at = inside(0, row, i, h).zip(inside(1, column, j, width));
                 at.map_or(0.0, |(i, j)| values[((image * h + i) * width + j) * c + channel])
             };
             let block: Vec<Vec<f64>> =
-                (0..points).map(|i| (0..points).map(|j| element(i, j)).collect()).collect();
-            for (point, value) in both_axes(&matrix, &block).concat().into_iter().enumerate() {
+                (0..points[0]).map(|i| (0..points[1]).map(|j| element(i, j)).collect()).collect();
+            let both = both_axes([&matrices[0], &matrices[1]], &block);
+            for (point, value) in both.concat().into_iter().enumerate() {
                 out[(point * count + tile) * c + channel] = value;
             }
         }
@@ -313,10 +375,10 @@ pub(super) fn input(
 
 /// The output's side by its definition, without the epilogue.
 pub(super) fn output(winograd: &Winograd, products: &Tensor, ty: &Type) -> Tensor {
-    let (values, points, m) = (products.f64s(), winograd.points(), winograd.tile);
+    let (values, points) = (products.f64s(), winograd.axes.map(Filter::points));
     let [_, h, w, k] = [0, 1, 2, 3].map(|axis| ty.dims[axis]);
-    let tiles = [h.div_ceil(m), w.div_ceil(m)];
-    let matrix = Matrices::new(m, winograd.stride).output;
+    let (tiles, m) = (winograd.tiles([h, w]), winograd.axes.map(|axis| axis.tile));
+    let matrices = winograd.axes.map(|axis| Matrices::new(axis).output);
     let count = products.dims()[1];
     let ty = ty.with_dtype(DType::F32);
     let mut out = vec![0.0; ty.elements()];
@@ -325,12 +387,13 @@ pub(super) fn output(winograd: &Winograd, products: &Tensor, ty: &Type) -> Tenso
         let image = tile / (tiles[0] * tiles[1]);
         for channel in 0..k {
             let element =
-                |i: usize, j: usize| values[((i * points + j) * count + tile) * k + channel];
+                |i: usize, j: usize| values[((i * points[1] + j) * count + tile) * k + channel];
             let block: Vec<Vec<f64>> =
-                (0..points).map(|i| (0..points).map(|j| element(i, j)).collect()).collect();
-            for (i, results) in both_axes(&matrix, &block).iter().enumerate() {
+                (0..points[0]).map(|i| (0..points[1]).map(|j| element(i, j)).collect()).collect();
+            let both = both_axes([&matrices[0], &matrices[1]], &block);
+            for (i, results) in both.iter().enumerate() {
                 for (j, value) in results.iter().enumerate() {
-                    let (i, j) = (row * m + i, column * m + j);
+                    let (i, j) = (row * m[0] + i, column * m[1] + j);
                     if i < h && j < w {
                         out[((image * h + i) * w + j) * k + channel] = *value;
                     }
@@ -347,9 +410,13 @@ mod tests {
 
     #[test]
     fn tiles_are_convolutions() {
-        for (m, stride) in [(2, 1), (4, 1), (6, 1), (2, 2), (4, 2)] {
-            let Matrices { input, weights, output, groups } = Matrices::new(m, stride);
-            let points = (m - 1) * stride + 3;
+        let known = (1..7).flat_map(|tile| {
+            (1..5).flat_map(move |taps| (1..3).map(move |stride| Filter { tile, taps, stride }))
+        });
+        for axis in known.filter(|axis| axis.is_known()) {
+            let Matrices { input, weights, output, groups } = Matrices::new(axis);
+            let Filter { tile: m, taps, stride } = axis;
+            let points = axis.points();
             assert_eq!(
                 groups.iter().flat_map(Clone::clone).collect::<Vec<_>>(),
                 Vec::from_iter(0..points)
@@ -358,18 +425,19 @@ mod tests {
             let d: Vec<Vec<f64>> =
                 (0..points).map(|i| (0..points).map(|j| number(i * 9 + j)).collect()).collect();
             let g: Vec<Vec<f64>> =
-                (0..3).map(|i| (0..3).map(|j| number(i * 3 + j + 100)).collect()).collect();
-            let (u, v) = (both_axes(&weights, &g), both_axes(&input, &d));
+                (0..taps).map(|i| (0..taps).map(|j| number(i * 3 + j + 100)).collect()).collect();
+            let u = both_axes([&weights, &weights], &g);
+            let v = both_axes([&input, &input], &d);
             let products: Vec<Vec<f64>> = (u.iter().zip(&v))
                 .map(|(u, v)| u.iter().zip(v).map(|(u, v)| u * v).collect())
                 .collect();
-            let y = both_axes(&output, &products);
+            let y = both_axes([&output, &output], &products);
             for i in 0..m {
                 for j in 0..m {
                     let at = |i: usize, tap: usize| i * stride + tap;
-                    let taps = (0..9).map(|t| d[at(i, t / 3)][at(j, t % 3)] * g[t / 3][t % 3]);
-                    let direct: f64 = taps.sum();
-                    assert!((y[i][j] - direct).abs() < 1e-9, "{m}: {} {direct}", y[i][j]);
+                    let all = (0..taps * taps).map(|t| (t / taps, t % taps));
+                    let direct: f64 = all.map(|(s, t)| d[at(i, s)][at(j, t)] * g[s][t]).sum();
+                    assert!((y[i][j] - direct).abs() < 1e-9, "{axis:?}: {} {direct}", y[i][j]);
                 }
             }
         }

@@ -55,7 +55,7 @@ fn filtered_in_steps_of_two() {
     let x = b.pad(x, &[0, 1, 1, 0], &[0, 1, 0, 0], 0.0);
     let y = b.conv(x, w, &[2, 2], &[1, 1], 1);
     let graph = optimized(b, &[y]);
-    let by_two = |op: &Op| matches!(op, Op::Winograd(w) if w.stride == 2);
+    let by_two = |op: &Op| matches!(op, Op::Winograd(w) if w.axes[0].stride == 2);
     assert!(count(&graph, by_two) > 0, "{graph}");
 }
 
@@ -83,6 +83,35 @@ fn filtered_plane_by_plane() {
         assert_eq!(count(&graph, |op| matches!(op, Op::Conv(_))), 0, "{graph}");
         let copies = |op: &Op| matches!(op, Op::Map(_));
         assert_eq!(count(&graph, copies), 0, "{graph}");
+    }
+}
+
+#[test]
+fn filtered_along_one_axis_and_with_few_taps() {
+    // Spatial extents, taps and from a window to the next.
+    let cases: [(&[usize], &[usize], &[usize]); 7] = [
+        (&[70], &[3], &[1]),
+        (&[71], &[2], &[1]),
+        (&[75], &[4], &[2]),
+        (&[9, 20], &[1, 3], &[1, 1]),
+        (&[20, 20], &[2, 2], &[1, 1]),
+        (&[22, 25], &[4, 4], &[2, 2]),
+        (&[12, 6, 7], &[3, 1, 1], &[1, 1, 1]),
+    ];
+    for (extents, taps, strides) in cases {
+        let mut b = Builder::new("axes");
+        let dims = [&[2], extents, &[64]].concat();
+        let x = b.input("x", Role::Input, Type::new(DType::F32, dims));
+        let w = b.constant(Tensor::noise(&[taps, &[64, 64]].concat(), 3));
+        let border: Vec<usize> = taps.iter().map(|taps| taps / 2).collect();
+        let border = [&[0], &border[..], &[0]].concat();
+        let x = b.pad(x, &border, &border, 0.0);
+        let y = b.conv(x, w, strides, &vec![1; taps.len()], 1);
+        let dims = b.ty(y).dims.clone();
+        let other = b.input("z", Role::Input, Type::new(DType::F32, dims[1..].to_vec()));
+        let y = b.binary(Binary::Add, y, other);
+        let graph = optimized(b, &[y]);
+        assert_eq!(count(&graph, |op| matches!(op, Op::Conv(_))), 0, "{graph}");
     }
 }
 

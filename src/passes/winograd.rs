@@ -1,9 +1,9 @@
-//! Convolutions of 3 x 3 taps, in steps of 1 or 2, by minimal filtering ([`mir::winograd`](crate::mir::winograd)): a
+//! Convolutions of few taps, in steps of 1 or 2, by minimal filtering ([`mir::winograd`](crate::mir::winograd)): a
 //! transformation of tiles of the input, a product of matrices for each point, and a transformation of
 //! tiles of products, which applies the epilogue.
 //!
-//! Of three spatial axes the outermost may have any taps: what lies under them are parts of the channels, and its
-//! results are images.
+//! One spatial axis is the columns of an image with one row. Of three the outermost may have any taps: what lies under
+//! them are parts of the channels, and its results are images. If the others have one tap each they are one axis.
 //!
 //! Weights are transformed here, in 64 bits, and rounded once. A zero border around the input is left to
 //! the transformation. The image is cut into bands of rows of tiles, one after the other, so that what lies
@@ -19,7 +19,7 @@
 use super::pack::panels_of;
 use super::rewrite::Rewriter;
 use crate::machine::Machine;
-use crate::mir::winograd::{Blocks, Matrices, Side, Winograd};
+use crate::mir::winograd::{Blocks, Filter, Matrices, Side, Winograd};
 use crate::mir::{Contract, Conv, Graph, Literal, Node, Op, Value, Weights};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
@@ -33,7 +33,7 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
     let slack = room.most / 4;
     let uses = graph.uses();
     let stream = stream(&graph, machine);
-    let mut transformed: BTreeMap<(Value, usize, usize, usize), Value> = BTreeMap::new();
+    let mut transformed: BTreeMap<(Value, [Filter; 2], usize), Value> = BTreeMap::new();
     for (old, node) in &graph.nodes {
         let case = Case::new(&graph, &uses, node, stream);
         let plan = case.as_ref().and_then(|case| case.plan(machine, room.beside(old), slack));
@@ -45,11 +45,11 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
         let weights = node.operands[1];
         let tile = machine.tile(case.rows(plan), case.outputs, case.distance());
         let width = tile.vectors * machine.lanes as usize;
-        let key = (weights, plan.tile, case.stride, width);
+        let key = (weights, plan.axes, width);
         let constant = match (transformed.get(&key), graph.constant(weights)) {
             (Some(&known), _) => known,
             (None, Some(tensor)) => {
-                let tensor = panels_of(&transform(tensor, plan.tile, case.stride), width);
+                let tensor = panels_of(&transform(tensor, plan.axes), width);
                 let (ty, origins) = (tensor.ty().clone(), graph.nodes[weights].origins.clone());
                 let new = r.push(Op::Constant(tensor), vec![], ty, origins);
                 transformed.insert(key, new);
@@ -75,42 +75,44 @@ fn stream(graph: &Graph, machine: &Machine) -> f64 {
     if all <= machine.l2 / 2 { 4.0 * machine.stream() } else { machine.stream() }
 }
 
-/// The weights `[3, 3, C, K]` or `[planes, 3, 3, C, K]` at all points: `[points^2, planes * C, K]`.
-fn transform(weights: &Tensor, m: usize, stride: usize) -> Tensor {
-    let matrix = Matrices::new(m, stride).weights;
-    let (dims, points) = (weights.dims(), matrix.len());
-    let (channels, outputs) = (dims[dims.len() - 2], dims[dims.len() - 1]);
-    let inputs = dims[..dims.len() - 4].iter().product::<usize>() * channels;
+/// The weights `[planes.., taps.., C, K]`, with taps along two axes, at all points: `[points, planes * C, K]`.
+fn transform(weights: &Tensor, axes: [Filter; 2]) -> Tensor {
+    let matrices = axes.map(|axis| Matrices::new(axis).weights);
+    let [first, second] = &matrices;
+    let [.., channels, outputs] = *weights.dims() else { return weights.clone() };
+    let taps = axes.map(|axis| axis.taps);
+    let plane = taps[0] * taps[1];
     let values = weights.f32s();
-    let mut out = vec![0f32; points * points * inputs * outputs];
+    let inputs = values.len() / (plane * outputs).max(1);
+    let mut out = vec![0f32; first.len() * second.len() * inputs * outputs];
     let sum = |to: &mut [f64], from: &[f64], factor: f64| {
         if factor != 0.0 {
             to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from);
         }
     };
     // A row of output channels at a time.
-    for channel in 0..inputs {
-        let tap = |i: usize, j: usize| -> Vec<f64> {
-            let (plane, channel) = (channel / channels, channel % channels);
-            let at = ((plane * 9 + i * 3 + j) * channels + channel) * outputs;
+    for input in 0..inputs {
+        let (before, channel) = (input / channels * plane, input % channels);
+        let tap = |t: usize| -> Vec<f64> {
+            let at = ((before + t) * channels + channel) * outputs;
             values[at..at + outputs].iter().map(|&w| f64::from(w)).collect()
         };
-        let taps: Vec<Vec<f64>> = (0..9).map(|t| tap(t / 3, t % 3)).collect();
-        for (i, row) in matrix.iter().enumerate() {
-            let mut along = vec![vec![0.0; outputs]; 3];
-            for (t, tap) in taps.iter().enumerate() {
-                sum(&mut along[t % 3], tap, row[t / 3]);
+        let all: Vec<Vec<f64>> = (0..plane).map(tap).collect();
+        for (i, row) in first.iter().enumerate() {
+            let mut along = vec![vec![0.0; outputs]; taps[1]];
+            for (t, tap) in all.iter().enumerate() {
+                sum(&mut along[t % taps[1]], tap, row[t / taps[1]]);
             }
-            for (j, column) in matrix.iter().enumerate() {
+            for (j, column) in second.iter().enumerate() {
                 let mut point = vec![0.0; outputs];
                 along.iter().zip(column).for_each(|(a, &factor)| sum(&mut point, a, factor));
-                let at = ((i * points + j) * inputs + channel) * outputs;
+                let at = ((i * second.len() + j) * inputs + input) * outputs;
                 let to = out[at..at + outputs].iter_mut();
                 to.zip(point).for_each(|(to, value)| *to = value as f32);
             }
         }
     }
-    Tensor::from_f32s([points * points, inputs, outputs], &out)
+    Tensor::from_f32s([first.len() * second.len(), inputs, outputs], &out)
 }
 
 /// How much longer steps may take on one thread than one step that threads share better.
@@ -119,12 +121,24 @@ const EXCHANGED: f64 = 1.15;
 /// How one convolution is done.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    /// Rows and columns of a tile of results.
-    tile: usize,
+    /// How, along rows and columns.
+    axes: [Filter; 2],
     /// Rows and columns of tiles that are done at a time: a band is as wide as the image.
     block: [usize; 2],
     /// Whether it is one step, else three for each band.
     whole: bool,
+}
+
+impl Plan {
+    /// Points of a tile.
+    fn points(&self) -> usize {
+        self.axes.iter().map(|axis| axis.points()).product()
+    }
+
+    /// Cycles for a point of a tile: its share of the sums along both axes, a load, a store.
+    fn each(&self) -> f64 {
+        self.axes.iter().map(|axis| axis.tile as f64 / 2.0).sum::<f64>() + 3.0
+    }
 }
 
 /// A convolution for which there is a plan.
@@ -134,12 +148,13 @@ struct Case<'a> {
     /// The input without its border: parts of its channels, which are transformed by themselves, so that
     /// they need not be brought together before.
     inputs: Vec<Value>,
-    /// The outermost of three spatial axes.
-    planes: Option<Planes>,
+    /// The axes of the convolution.
+    form: Form,
     /// Zeros above and left of it.
     before: [usize; 2],
-    /// From one window to the next, along both axes.
-    stride: usize,
+    /// Extent of the kernel and from one window to the next, along both axes.
+    taps: [usize; 2],
+    strides: [usize; 2],
     /// Done at once: all of the input's, or the planes of one of them.
     images: usize,
     /// Rows and columns of the input.
@@ -151,6 +166,18 @@ struct Case<'a> {
     outputs: usize,
     /// See [`stream`].
     stream: f64,
+}
+
+/// How the axes of a convolution are images of rows and columns.
+enum Form {
+    /// As they are.
+    Image,
+    /// One spatial axis: there is one row.
+    Line,
+    /// Three spatial axes, the inner two of which are the columns.
+    Columns,
+    /// Three spatial axes: the outermost one is apart.
+    Planes(Planes),
 }
 
 /// The outermost of three spatial axes.
@@ -171,34 +198,44 @@ impl<'a> Case<'a> {
         stream: f64,
     ) -> Option<Case<'a>> {
         let Op::Conv(conv) = &node.op else { return None };
-        let outer = conv.taps.len().checked_sub(2).filter(|&outer| outer <= 1)?;
-        let stride = conv.strides[outer];
-        let known = matches!(stride, 1 | 2)
-            && conv.strides[outer..].iter().all(|&n| n == stride)
-            && conv.dilations[outer..].iter().all(|&n| n == 1);
         let f32s = node.operands.iter().all(|&v| graph.ty(v).dtype == DType::F32);
-        let fits = conv.taps[outer..] == [3, 3]
-            && known
-            && conv.groups == 1
+        let fits = conv.groups == 1
             && conv.weights == Weights::Plain
             && f32s
             && node.ty.dtype == DType::F32
             && node.ty.elements() > 0;
-        if !fits {
+        let columns =
+            matches!(conv.taps[..], [taps, 1, 1] if taps > 1) && conv.strides[1..] == [1, 1];
+        // What is said of each spatial axis, of rows and columns.
+        let both = |all: &[usize], none: usize| match *all {
+            [columns] => Some([none, columns]),
+            [rows, one, two] if columns => (one == none && two == none).then_some([rows, none]),
+            [rows, columns] | [_, rows, columns] => Some([rows, columns]),
+            _ => None,
+        };
+        let (taps, strides) = (both(&conv.taps, 1)?, both(&conv.strides, 1)?);
+        let axis = |i: usize| Filter { tile: 2, taps: taps[i], stride: strides[i] };
+        let known = |i: usize| axis(i).is_known() || taps[i] == 1 && strides[i] == 1;
+        let near = columns || conv.dilations.iter().rev().take(2).all(|&n| n == 1);
+        let near = near && (!columns || conv.dilations[0] == 1);
+        if !fits || !near || !(0..2).all(known) || taps == [1, 1] {
             return None;
         }
+        let rank = node.ty.rank();
+        let outer = usize::from(conv.taps.len() == 3 && !columns);
         let (mut input, mut before, mut border) = (node.operands[0], [0, 0], [0, 0]);
         let padded = &graph.nodes[input];
         if let Op::Pad { low, high, interior, value } = &padded.op
             && value.f64() == 0.0
             && interior.iter().all(|&n| n == 0)
-            && let ([n, before_all @ .., c], [n_behind, behind @ .., c_behind]) =
-                (&low[..], &high[..])
-            && [n, c, n_behind, c_behind] == [&0; 4]
-            && [before_all, behind].iter().all(|p| p[outer..].iter().all(|&n| n <= 2))
+            && [low, high].iter().all(|p| p[0] == 0 && p[rank - 1] == 0)
+            && let Some([above, behind]) = both(&low[1..rank - 1], 0)
+                .zip(both(&high[1..rank - 1], 0))
+                .map(|(low, high)| [low, high])
+            && [above, behind].iter().all(|p| (0..2).all(|i| p[i] < taps[i].min(3)))
         {
-            (input, before) = (padded.operands[0], [before_all[outer], before_all[outer + 1]]);
-            border = [before_all, behind].map(|zeros| zeros[..outer].iter().sum());
+            (input, before) = (padded.operands[0], above);
+            border = [low, high].map(|zeros| zeros[1..1 + outer].iter().sum());
         }
         let dims = &graph.ty(input).dims;
         if dims.contains(&0) {
@@ -207,33 +244,66 @@ impl<'a> Case<'a> {
         let parts = &graph.nodes[input];
         let inputs = match &parts.op {
             // (In a border they are together.)
-            &Op::Concat { axis } if axis == outer + 3 && uses[input] == 1 && border == [0, 0] => {
+            &Op::Concat { axis } if axis == rank - 1 && uses[input] == 1 && border == [0, 0] => {
                 parts.operands.clone()
             }
             _ => vec![input],
         };
-        let [height, width, outputs] = [1, 2, 3].map(|axis| node.ty.dims[outer + axis]);
-        let planes = (outer == 1).then(|| Planes {
-            taps: conv.taps[0],
-            stride: conv.strides[0],
-            dilation: conv.dilations[0],
-            border,
-            results: node.ty.dims[1],
-        });
+        let spatial = |dims: &[usize]| match columns {
+            true => [dims[1], dims[2] * dims[3]],
+            false if rank == 3 => [1, dims[1]],
+            false => [dims[rank - 3], dims[rank - 2]],
+        };
+        let form = match rank {
+            3 => Form::Line,
+            5 if columns => Form::Columns,
+            5 => Form::Planes(Planes {
+                taps: conv.taps[0],
+                stride: conv.strides[0],
+                dilation: conv.dilations[0],
+                border,
+                results: node.ty.dims[1],
+            }),
+            _ => Form::Image,
+        };
+        // Operands of the epilogue are the same for all columns, or not for any two axes of them.
+        let alike = |&value: &Value| {
+            let all = &graph.ty(value).dims;
+            let Some(first) = all.len().checked_sub(3) else { return true };
+            let axes = &all[first..];
+            axes[..2] == [1, 1] || axes[..2] == node.ty.dims[2..4]
+        };
+        let short = |value: &Value| graph.ty(*value).rank() == 2 && graph.ty(*value).dims[0] > 1;
+        if columns && !node.operands[2..].iter().all(|v| alike(v) && !short(v)) {
+            return None;
+        }
+        let (images, planes) = match &form {
+            Form::Planes(planes) => (planes.results, planes.taps),
+            Form::Image | Form::Line | Form::Columns => (node.ty.dims[0], 1),
+        };
         Some(Case {
             node,
             conv,
             inputs,
             before,
-            stride,
-            images: planes.as_ref().map_or(node.ty.dims[0], |planes| planes.results),
-            extents: [dims[outer + 1], dims[outer + 2]],
-            channels: dims[outer + 3] * planes.as_ref().map_or(1, |planes| planes.taps),
-            planes,
-            results: [height, width],
-            outputs,
+            taps,
+            strides,
+            images,
+            extents: spatial(dims),
+            channels: dims[rank - 1] * planes,
+            form,
+            results: spatial(&node.ty.dims),
+            outputs: node.ty.dims[rank - 1],
             stream,
         })
+    }
+
+    /// How many parts the input has for each that there is.
+    fn planes(&self) -> usize {
+        match &self.form {
+            Form::Planes(planes) => planes.taps,
+            Form::Image | Form::Line | Form::Columns => 1,
+        }
     }
 
     /// Dimensions of what is done at once.
@@ -241,30 +311,33 @@ impl<'a> Case<'a> {
         [self.images, self.results[0], self.results[1], self.outputs]
     }
 
-    /// Points of a tile along an axis.
-    fn points(&self, tile: usize) -> usize {
-        (tile - 1) * self.stride + 3
+    /// With tiles of this extent, where there are matrices for it.
+    fn axes(&self, tile: usize) -> Option<[Filter; 2]> {
+        let axes = [0, 1].map(|i| {
+            let (taps, stride) = (self.taps[i], self.strides[i]);
+            Filter { tile: if taps == 1 { 1 } else { tile }, taps, stride }
+        });
+        axes.iter().all(|axis| axis.is_known()).then_some(axes)
     }
 
-    /// Tiles along both axes.
-    fn tiles(&self, tile: usize) -> [usize; 2] {
-        self.results.map(|extent| extent.div_ceil(tile))
+    /// Rows and columns of tiles.
+    fn tiles(&self, axes: [Filter; 2]) -> [usize; 2] {
+        [0, 1].map(|i| axes[i].tiles(self.results[i]))
     }
 
     /// The best plan, if it is better than none. What it keeps between its steps should fit into `room`
     /// bytes, or, where threads share it better as one step, into `slack` bytes.
     fn plan(&self, machine: &Machine, room: u64, slack: u64) -> Option<Plan> {
         let mut best: Option<(f64, Plan)> = None;
-        let tiles: &[usize] = if self.stride == 1 { &[4, 2, 6] } else { &[4, 2] };
-        for &tile in tiles {
-            let [rows, columns] = self.tiles(tile);
+        for (tile, axes) in [4, 2, 6].into_iter().filter_map(|t| Some((t, self.axes(t)?))) {
+            let [rows, columns] = self.tiles(axes);
             let bands = (1..=rows).flat_map(|bands| {
                 let block = [rows.div_ceil(bands), columns];
-                [true, false].map(|whole| Plan { tile, block, whole })
+                [true, false].map(|whole| Plan { axes, block, whole })
             });
             let parts = (2..=columns).map(|parts| {
                 let block = [1, columns.div_ceil(parts)];
-                Plan { tile, block, whole: true }
+                Plan { axes, block, whole: true }
             });
             for plan in bands.chain(parts) {
                 // The lowest bands must do if nothing fits.
@@ -296,7 +369,7 @@ impl<'a> Case<'a> {
 
     /// Bytes that are kept between the transformations, at a time.
     fn between(&self, plan: Plan) -> u64 {
-        let points = self.points(plan.tile).pow(2);
+        let points = plan.points();
         let one = points * self.rows(plan) * (self.channels + self.outputs) * 4;
         let blocks = self.blocks(plan);
         blocks.map_or(one, |blocks| blocks.shares * blocks.elements() * 4) as u64
@@ -305,14 +378,13 @@ impl<'a> Case<'a> {
     /// How it is cut as one step.
     fn blocks(&self, plan: Plan) -> Option<Blocks> {
         let side = self.both(plan, 1)?;
-        let tile = plan.tile;
-        Winograd { tile, stride: self.stride, side }.blocks(self.channels, &self.dims())
+        Winograd { axes: plan.axes, side }.blocks(self.channels, &self.dims())
     }
 
     /// It as one step, with panels of so many columns.
     fn both(&self, plan: Plan, width: usize) -> Option<Side> {
-        let taps = self.planes.as_ref().map_or(1, |planes| planes.taps);
-        let (before, parts, block) = (self.before, self.inputs.len() * taps, plan.block);
+        let parts = self.inputs.len() * self.planes();
+        let (before, block) = (self.before, plan.block);
         let epilogue = self.conv.epilogue.clone();
         let shares = Winograd::SHARES;
         plan.whole.then_some(Side::Both { before, parts, block, shares, width, epilogue })
@@ -332,21 +404,20 @@ impl<'a> Case<'a> {
     /// Cycles that the convolution takes as it is.
     fn direct(&self, machine: &Machine) -> f64 {
         let rows = (self.images * self.results[0]) as f64;
-        let depth = 9.0 * self.channels as f64;
+        let depth = (self.taps[0] * self.taps[1] * self.channels) as f64;
         let products =
             rows * machine.product(self.results[1], self.outputs, self.distance()) * depth;
-        products.max(36.0 * (self.channels * self.outputs) as f64 / self.stream)
+        products.max(4.0 * depth * self.outputs as f64 / self.stream)
     }
 
     /// Cycles that a plan takes.
     fn cost(&self, machine: &Machine, plan: Plan) -> f64 {
-        let points = self.points(plan.tile).pow(2) as f64;
-        let tiles = self.tiles(plan.tile);
+        let points = plan.points() as f64;
+        let tiles = self.tiles(plan.axes);
         let bands = tiles[0].div_ceil(plan.block[0]) as f64;
         let rows = self.rows(plan);
         let vectors = |channels: usize| channels.div_ceil(machine.lanes as usize) as f64;
-        // A point of a tile: its share of the sums along both axes, a load, a store.
-        let each = rows as f64 * points * (plan.tile as f64 + 3.0);
+        let each = rows as f64 * points * plan.each();
         let transformations = each * (vectors(self.channels) + vectors(self.outputs));
         let products =
             points * machine.product(rows, self.outputs, self.distance()) * self.channels as f64;
@@ -381,7 +452,7 @@ impl<'a> Case<'a> {
             return None;
         }
         let vectors = |channels: usize| channels.div_ceil(machine.lanes as usize) as f64;
-        let each = points * (plan.tile as f64 + 3.0);
+        let each = points * plan.each();
         let each = each * (vectors(self.channels) + vectors(self.outputs));
         let tiles = (blocks.tiles[0] * blocks.tiles[1]) as f64;
         const BLOCK: f64 = 100.0;
@@ -415,8 +486,16 @@ impl<'a> Case<'a> {
     ) -> Value {
         let inputs: Vec<Value> = self.inputs.iter().map(|&v| r.get(v)).collect();
         let extra: Vec<Value> = r.operands(old).split_off(2);
-        let Some(planes) = &self.planes else {
-            return self.write_images(r, plan, inputs, weights, extra);
+        let planes = match &self.form {
+            Form::Image => return self.write_images(r, plan, inputs, weights, extra),
+            Form::Line | Form::Columns => {
+                let image = |r: &mut Rewriter<'_>, value: Value| self.image(r, value);
+                let inputs = inputs.into_iter().map(|v| image(r, v)).collect();
+                let extra = extra.into_iter().map(|v| image(r, v)).collect();
+                let result = self.write_images(r, plan, inputs, weights, extra);
+                return r.reshape(result, &self.node.ty.dims);
+            }
+            Form::Planes(planes) => planes,
         };
         let inputs: Vec<Value> = inputs.into_iter().map(|v| planes.bordered(r, v)).collect();
         let all = &self.node.ty;
@@ -433,6 +512,17 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// A value that is read along all axes of the convolution, as images; what is broadcast along them stays.
+    fn image(&self, r: &mut Rewriter<'_>, value: Value) -> Value {
+        let dims = r.new.ty(value).dims.clone();
+        let dims = match (&self.form, &dims[..]) {
+            (Form::Line, [n, columns, c]) => vec![*n, 1, *columns, *c],
+            (Form::Columns, [outer @ .., one, two, c]) => [outer, &[one * two, *c]].concat(),
+            _ => return value,
+        };
+        r.reshape(value, &dims)
+    }
+
     /// The steps for [`Case::images`]: with these parts of the input, weights in panels of so many columns, and
     /// operands of the epilogue.
     fn write_images(
@@ -443,12 +533,12 @@ impl<'a> Case<'a> {
         (weights, width): (Value, usize),
         extra: Vec<Value>,
     ) -> Value {
-        let (m, tiles) = (plan.tile, self.tiles(plan.tile));
-        let points = self.points(m).pow(2);
+        let (axes, tiles) = (plan.axes, self.tiles(plan.axes));
+        let (points, m) = (plan.points(), axes[0].tile);
         let origins = &self.node.origins;
         let result = self.node.ty.with_dims(self.dims());
         if let Some(side) = self.both(plan, width) {
-            let op = Op::Winograd(Winograd { tile: m, stride: self.stride, side });
+            let op = Op::Winograd(Winograd { axes, side });
             let operands = [inputs, vec![weights], extra].concat();
             return r.push(op, operands, result, origins.clone());
         }
@@ -457,14 +547,14 @@ impl<'a> Case<'a> {
         for first in (0..tiles[0]).step_by(plan.block[0]) {
             let rows = plan.block[0].min(tiles[0] - first);
             let (start, end) = (first * m, ((first + rows) * m).min(self.results[0]));
-            let above = start * self.stride;
+            let above = start * axes[0].stride;
             let from = above.saturating_sub(self.before[0]);
-            let to = (end - 1) * self.stride + 3;
+            let to = (end - 1) * axes[0].stride + axes[0].taps;
             let to = to.saturating_sub(self.before[0]).min(self.extents[0]);
             let count = self.images * rows * tiles[1];
             let before = [self.before[0].saturating_sub(above), self.before[1]];
             let side = Side::Input { before, tiles: [rows, tiles[1]] };
-            let op = Op::Winograd(Winograd { tile: m, stride: self.stride, side });
+            let op = Op::Winograd(Winograd { axes, side });
             let mut transformed = vec![];
             for &input in &inputs {
                 let channels = r.new.ty(input).dims[3];
@@ -494,7 +584,7 @@ impl<'a> Case<'a> {
                 });
             }
             let side = Side::Output { epilogue: self.conv.epilogue.clone() };
-            let op = Op::Winograd(Winograd { tile: m, stride: self.stride, side });
+            let op = Op::Winograd(Winograd { axes, side });
             let ty = f32(&[self.images, end - start, self.results[1], self.outputs]);
             bands.push(r.push(op, operands, ty, origins.clone()));
         }
@@ -640,13 +730,14 @@ mod tests {
     fn weights_are_transformed() {
         let values: Vec<f32> = (0..9 * 6).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
         let weights = Tensor::from_f32s([3, 3, 2, 3], &values);
-        let transformed = transform(&weights, 4, 1).f32s();
-        let matrix = Matrices::new(4, 1).weights;
+        let axis = Filter { tile: 4, taps: 3, stride: 1 };
+        let transformed = transform(&weights, [axis; 2]).f32s();
+        let matrix = Matrices::new(axis).weights;
         for (c, k) in (0..2).flat_map(|c| (0..3).map(move |k| (c, k))) {
             let tap = |i: usize, j: usize| f64::from(values[((i * 3 + j) * 2 + c) * 3 + k]);
             let block: Vec<Vec<f64>> =
                 (0..3).map(|i| (0..3).map(|j| tap(i, j)).collect()).collect();
-            let expected = crate::mir::winograd::both_axes(&matrix, &block).concat();
+            let expected = crate::mir::winograd::both_axes([&matrix, &matrix], &block).concat();
             for (point, expected) in expected.into_iter().enumerate() {
                 let found = f64::from(transformed[(point * 2 + c) * 3 + k]);
                 assert!((found - expected).abs() < 1e-5, "{found} {expected}");

@@ -247,9 +247,10 @@ pub(super) fn winograd_shapes(
         return Err("a transformation has an operand".to_owned());
     };
     if first.dtype != DType::F32 || !w.is_known() {
-        return Err(format!("tiles of {} by {} in {first}", w.tile, w.stride));
+        return Err(format!("tiles of {:?} in {first}", w.axes));
     }
     let points = w.points();
+    let outside = |before: &[usize; 2]| (0..2).any(|i| before[i] >= w.axes[i].points());
     if let Side::Both { before, parts, block, shares, width, epilogue } = &w.side {
         let (Some(inputs), Some(weights), [n, _, _, k]) =
             (operands.get(..*parts), operands.get(*parts), &result.dims[..])
@@ -262,16 +263,11 @@ pub(super) fn winograd_shapes(
                 && x.dims[0] == *n
                 && x.dims[1..3] == first.dims[1..3]
         });
-        if !alike
-            || *parts == 0
-            || *shares == 0
-            || block.contains(&0)
-            || before.iter().any(|&n| n >= points)
-        {
+        if !alike || *parts == 0 || *shares == 0 || block.contains(&0) || outside(before) {
             return Err(format!("{before:?} before, blocks of {block:?}: {}", list(inputs)));
         }
         let channels = inputs.iter().map(|x| x.dims[3]).sum();
-        let fits = |w: usize| weights.dims == [points * points, k.div_ceil(w), channels, w];
+        let fits = |w: usize| weights.dims == [points, k.div_ceil(w), channels, w];
         if *width == 0 || !fits(*width) || weights.dtype != DType::F32 {
             return Err(format!("weights {weights} in panels of {width}"));
         }
@@ -279,7 +275,7 @@ pub(super) fn winograd_shapes(
     }
     let (transformed, image, tiles) = match &w.side {
         Side::Input { before, tiles } => {
-            if !extra.is_empty() || before.iter().any(|&n| n >= points) {
+            if !extra.is_empty() || outside(before) {
                 return Err(format!("{} operands, {before:?} before", operands.len()));
             }
             (result, first, Some(*tiles))
@@ -289,8 +285,8 @@ pub(super) fn winograd_shapes(
     let [n, h, width, c] = image.dims[..] else {
         return Err(format!("{image} has no two spatial axes"));
     };
-    let tiles = tiles.unwrap_or([h.div_ceil(w.tile), width.div_ceil(w.tile)]);
-    if transformed.dims != [points * points, n * tiles[0] * tiles[1], c] {
+    let tiles = tiles.unwrap_or_else(|| w.tiles([h, width]));
+    if transformed.dims != [points, n * tiles[0] * tiles[1], c] {
         return Err(format!("{transformed} for {tiles:?} tiles of {image}"));
     }
     let epilogue = match &w.side {

@@ -138,8 +138,8 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
                     return None;
                 }
                 let first = -(before[0] as i64);
-                let last = first + w.points() as i64 - 1;
-                let stride = (w.tile * w.stride) as i64;
+                let last = first + w.axes[0].points() as i64 - 1;
+                let stride = w.axes[0].step() as i64;
                 let window = Window { stride, first, last, ..Window::SAME };
                 vec![Source::Rows(Axis { axis: 1, unit: 1 }, window)]
             }
@@ -148,8 +148,9 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
                     0 => same(0),
                     1 if unit == 1 => {
                         let first = -(before[0] as i64);
-                        let stride = w.stride as i64;
-                        let window = Window { stride, first, last: first + 2, ..Window::SAME };
+                        let stride = w.axes[0].stride as i64;
+                        let last = first + w.axes[0].taps as i64 - 1;
+                        let window = Window { stride, first, last, ..Window::SAME };
                         Source::Rows(Axis { axis: 1, unit: 1 }, window)
                     }
                     _ => return None,
@@ -161,8 +162,8 @@ pub(super) fn sources(graph: &Graph, value: Value, rows: Axis) -> Option<Vec<Sou
                 if axis != 1 || unit != 1 || dims[0] != 1 {
                     return None;
                 }
-                let tiles = Axis { axis: 1, unit: dims[2].div_ceil(w.tile) };
-                let window = Window { block: w.tile as i64, ..Window::SAME };
+                let tiles = Axis { axis: 1, unit: w.axes[1].tiles(dims[2]) };
+                let window = Window { block: w.axes[0].tile as i64, ..Window::SAME };
                 [vec![Source::Rows(tiles, window)], broadcast(1, dims)].concat()
             }
         },
@@ -255,7 +256,8 @@ pub(super) fn computed(
         && rows.axis == 1
         && let Side::Output { .. } | Side::Both { .. } = w.side
     {
-        return need.start / w.tile * w.tile..need.end.next_multiple_of(w.tile).min(count);
+        let tile = w.axes[0].tile;
+        return need.start / tile * tile..need.end.next_multiple_of(tile).min(count);
     }
     if let Op::Reshape = node.op
         && let Some((_, block)) = reshaped(&node.ty.dims, rows, &graph.ty(node.operands[0]).dims)

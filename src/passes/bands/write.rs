@@ -266,14 +266,12 @@ fn adapted(node: &Node, axis: Axis, rows: &Range<usize>, read: &Range<usize>) ->
         Op::Attention(attention) if axis.axis + 2 == node.ty.rank() => {
             attention.narrow(rows.start * axis.unit..rows.end * axis.unit);
         }
-        Op::Winograd(Winograd { tile, stride, side: Side::Input { before, tiles } }) => {
-            before[0] = before[0].saturating_sub(rows.start * *tile * *stride);
+        Op::Winograd(Winograd { axes, side: Side::Input { before, tiles } }) => {
+            before[0] = before[0].saturating_sub(rows.start * axes[0].step());
             tiles[0] = rows.len();
         }
-        Op::Winograd(Winograd { stride, side: Side::Both { before, .. }, .. })
-            if axis.axis == 1 =>
-        {
-            before[0] = before[0].saturating_sub(rows.start * *stride);
+        Op::Winograd(Winograd { axes, side: Side::Both { before, .. } }) if axis.axis == 1 => {
+            before[0] = before[0].saturating_sub(rows.start * axes[0].stride);
         }
         Op::Input { .. }
         | Op::Constant(_)

@@ -14,7 +14,7 @@ use rlx_aot::lir::{Access, Buffer, Op, StepInfo};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::expr::{Binary, Comparison, Expr, Literal, Unary};
 use rlx_aot::mir::{self, Contract, Conv, Pool, Reduction, Rows, Stage, Weights, windows};
-use rlx_aot::mir::{Attention, Scalar, Scan, Side, Span, Winograd, quads};
+use rlx_aot::mir::{Attention, Filter, Scalar, Scan, Side, Span, Winograd, quads};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
 

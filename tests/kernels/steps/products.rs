@@ -282,10 +282,16 @@ pub(super) fn conv(r: &mut Random) -> Trial {
 }
 
 pub(super) fn winograd(r: &mut Random) -> Trial {
-    let (tile, stride) = r.pick(&[(2, 1), (4, 1), (4, 1), (6, 1), (2, 2), (4, 2)]);
+    let mut axis = || {
+        let known = [(2, 3, 1), (4, 3, 1), (4, 3, 1), (6, 3, 1), (2, 3, 2), (4, 3, 2)];
+        let others = [(1, 1, 1), (2, 2, 1), (4, 2, 1), (2, 4, 2), (4, 4, 2)];
+        let (tile, taps, stride) = r.pick(&[&known[..], &others].concat());
+        Filter { tile, taps, stride }
+    };
+    let axes = [axis(), axis()];
     let (n, c) = (1 + r.below(2), r.extent());
     let extents = [1 + r.below(15), 1 + r.below(15)];
-    let points = (tile - 1) * stride + 3;
+    let points: usize = axes.iter().map(|axis| axis.points()).product();
     // Infinities less infinities are no numbers, and which of them meet is not said.
     let finite = |r: &mut Random, dims: &[usize]| loop {
         let tensor = tensor(r, DType::F32, dims);
@@ -296,11 +302,12 @@ pub(super) fn winograd(r: &mut Random) -> Trial {
     let (side, operands, dims) = if r.chance(50) {
         let mut extents = extents;
         if r.chance(20) {
-            extents[0] += 4 * tile;
+            extents[0] += 4 * axes[0].tile;
         }
-        let before = [r.below(3), r.below(3)];
-        let windows = |extent: usize| (extent.max(3) - 3) / stride + 1;
-        let dims = [0, 1].map(|axis| windows(extents[axis] + before[axis] + r.below(3)));
+        let before = axes.map(|axis| r.below(axis.points().min(3)));
+        let windows =
+            |axis: Filter, extent: usize| (extent.max(axis.taps) - axis.taps) / axis.stride + 1;
+        let dims = [0, 1].map(|i| windows(axes[i], extents[i] + before[i] + r.below(3)));
         let parts = 1 + r.below(2);
         let channels: Vec<usize> = (0..parts).map(|_| r.extent()).collect();
         let mut operands: Vec<Placed> = vec![];
@@ -309,9 +316,9 @@ pub(super) fn winograd(r: &mut Random) -> Trial {
             operands.push(place(r, i, x));
         }
         let (channels, outputs) = (channels.iter().sum(), r.extent());
-        let weights = finite(r, &[points * points, channels, outputs]);
+        let weights = finite(r, &[points, channels, outputs]);
         let width = r.pick(&[4, 8, 16, 32]);
-        let packed = panels(&weights, &[points * points], channels, outputs, width);
+        let packed = panels(&weights, &[points], channels, outputs, width);
         let access = layout(r, parts, DType::F32, packed.dims(), true);
         operands.push(Placed { tensor: packed, access });
         let dims = vec![n, dims[0], dims[1], outputs];
@@ -320,25 +327,25 @@ pub(super) fn winograd(r: &mut Random) -> Trial {
         let shares = 1 + r.below(8);
         (Side::Both { before, parts, block, shares, width, epilogue }, operands, dims)
     } else if r.chance(50) {
-        let before = [r.below(points), r.below(points)];
-        let tiles = [0, 1].map(|axis| (extents[axis] + r.below(tile)).div_ceil(tile));
+        let before = axes.map(|axis| r.below(axis.points()));
+        let tiles = [0, 1].map(|i| axes[i].tiles(extents[i] + r.below(axes[i].tile)));
         let x = finite(r, &[n, extents[0], extents[1], c]);
-        let dims = vec![points * points, n * tiles[0] * tiles[1], c];
+        let dims = vec![points, n * tiles[0] * tiles[1], c];
         (Side::Input { before, tiles }, vec![place(r, 0, x)], dims)
     } else {
-        let tiles: usize = extents.iter().map(|e| e.div_ceil(tile)).product();
-        let products = finite(r, &[points * points, n * tiles, c]);
+        let tiles: usize = (0..2).map(|i| axes[i].tiles(extents[i])).product();
+        let products = finite(r, &[points, n * tiles, c]);
         let mut operands = vec![place(r, 0, products)];
         let dims = vec![n, extents[0], extents[1], c];
         let epilogue = epilogue(r, DType::F32, &dims, &mut operands);
         (Side::Output { epilogue }, operands, dims)
     };
     // With weights that are none, large products of the larger tiles cancel each other.
-    let tolerance = match (tile, &side) {
+    let tolerance = match (axes[0].tile.max(axes[1].tile), &side) {
         (4 | 6, Side::Both { .. }) => Tolerance::Relative(3e-2),
         _ => Tolerance::Relative(1e-4),
     };
-    let winograd = Winograd { tile, stride, side };
+    let winograd = Winograd { axes, side };
     Trial {
         op: Op::Winograd(winograd.clone()),
         mir: mir::Op::Winograd(winograd),
