@@ -366,7 +366,7 @@ static bool pays(uint64_t shared_ns, uint64_t alone_ns) { return shared_ns < alo
 /* Runs of each half of a trial, after which the other half begins; the half on one
    thread ends sooner if it has taken so long. Doubts that lead to another trial.
    Runs on one thread after the first trial that speaks for it, and after the last. */
-enum { TRIALS = 3, LONG_NS = 5000000, DOUBTS = 4, SHORTEST_REST = 64, LONGEST_REST = 1024 };
+enum { TRIALS = 3, LONG_NS = 5000000, DOUBTS = 4, SHORTEST_REST = 16, LONGEST_REST = 1024 };
 
 static bool shares(const rlx_pace *pace) {
   return pace->rest == 0 && (pace->turn < TRIALS || pace->turn == 2 * TRIALS);

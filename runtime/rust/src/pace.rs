@@ -15,7 +15,7 @@ fn pays(shared: Duration, alone: Duration) -> bool {
 const DOUBTS: u32 = 4;
 
 /// Runs on one thread after the first trial that speaks for it, and after the last.
-const SHORTEST_REST: u32 = 64;
+const SHORTEST_REST: u32 = 16;
 const LONGEST_REST: u32 = 1024;
 
 /// What has been learned about the runs of a model with a pool: where they take longer than on one thread (short loops, and
@@ -123,8 +123,8 @@ mod tests {
         assert_eq!(alone(&mut pace, 10, 20, 1000), 0);
         // The processors drift apart: four doubts, a trial, and then rests that grow.
         assert_eq!(alone(&mut pace, 30, 20, 4 + 3), 0);
-        assert_eq!(alone(&mut pace, 30, 20, 3 + 64), 3 + 64);
-        assert_eq!(alone(&mut pace, 30, 20, 10_000), 10_000 - 12 * 3);
+        assert_eq!(alone(&mut pace, 30, 20, 3 + 16), 3 + 16);
+        assert_eq!(alone(&mut pace, 30, 20, 10_000), 10_000 - 14 * 3);
         // They are near again.
         assert!(alone(&mut pace, 10, 20, 2000) <= 1024 + 3);
         assert_eq!(alone(&mut pace, 10, 20, 1000), 0);
