@@ -404,7 +404,8 @@ impl Writer<'_> {
 /// The exponentials of a row of `keys`, less its largest, in place, and their sum.
 fn softmax(b: &mut Builder, exp: &Body<'_>, keys: i64, row: Value, total: Value) {
     const MOST: usize = 4;
-    const EXPONENTIALS: usize = 2;
+    // Beside their sums.
+    let exponentials = (b.machine().registers as usize / 8).clamp(2, 4);
     let (lowest, zero) = (b.f32(f32::NEG_INFINITY), b.f32(0.0));
     let load = |b: &mut Builder, p: &[Value], (at, lanes): nest::Part| {
         expr::load(b, DType::F32, p[0], at * SIZE, lanes, false)
@@ -424,18 +425,20 @@ fn softmax(b: &mut Builder, exp: &Body<'_>, keys: i64, row: Value, total: Value)
     let largest = largest.into_iter().reduce(|x, y| b.max(x, y)).unwrap_or(lowest);
     let largest = b.reduce(kir::Reduction::Max, largest);
     let known = exp.hoist(b, &|n| (n == 1).then_some(largest));
-    let start = [zero; EXPONENTIALS];
-    let unroll = EXPONENTIALS as i64;
+    let start = vec![zero; exponentials];
+    let unroll = exponentials as i64;
     let sums = strips(b, keys, unroll, &[row], &[SIZE], &start, &mut |b, p, sums, parts| {
-        let mut sums = sums.to_vec();
-        for (sum, &part) in sums.iter_mut().zip(parts) {
+        let pairs: Vec<_> = sums.iter().copied().zip(parts.iter().copied()).collect();
+        let mut next = b.in_turn(&pairs, |b, &(sum, part)| {
             let x = load(b, p, part);
             let e = exp.emit(b, &known, &mut |_, n| if n == 0 { x } else { largest });
             expr::store(b, DType::F32, e, p[0], part.0 * SIZE, part.1);
             let e = b.first(e, zero, part.1);
-            *sum = b.add(*sum, e);
-        }
-        sums
+            b.add(sum, e)
+        });
+        // The sums that a tail does not need.
+        next.extend(&sums[next.len()..]);
+        next
     });
     let sum = sums.into_iter().reduce(|x, y| b.add(x, y)).unwrap_or(zero);
     let sum = b.reduce(kir::Reduction::Sum, sum);

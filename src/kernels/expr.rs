@@ -323,13 +323,29 @@ impl<'a> Body<'a> {
         known: &[Option<Value>],
         operand: &mut dyn FnMut(&mut Builder, usize) -> Value,
     ) -> Value {
-        let mut known = known.to_vec();
+        let hoisted = known;
+        let mut known = hoisted.to_vec();
         known.resize(self.types.len(), None);
+        // A function takes many registers, of which there may be few: what is read again behind it is loaded
+        // again.
+        let few = b.machine().registers <= 16;
+        let forget = |known: &mut [Option<Value>]| {
+            for (i, value) in known.iter_mut().enumerate() {
+                if matches!(self.expr.nodes[i], Scalar::Operand(_)) {
+                    *value = hoisted.get(i).copied().flatten();
+                }
+            }
+        };
         for i in 0..self.types.len() {
             // What is within another operation is written only when it is needed by itself.
             let within_another = self.fused[i] || self.gated[i];
             if known[i].is_none() && !within_another && !self.literal[i] {
                 known[i] = Some(self.value(b, i, &mut known, operand));
+                let is_long =
+                    |node| matches!(node, Scalar::Unary(op, _) if !elementary::is_plain(op));
+                if few && is_long(self.expr.nodes[i]) {
+                    forget(&mut known[..i]);
+                }
             }
         }
         self.known(b, self.types.len() - 1, &mut known, operand)
