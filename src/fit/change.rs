@@ -70,3 +70,42 @@ fn shares(op: &mut Op) -> Option<&mut usize> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interp;
+    use crate::lir::{Options, lower};
+    use crate::mir::winograd::Filter;
+    use crate::mir::{Builder, Node, Output, Role, eval};
+    use crate::tensor::Tensor;
+    use crate::types::{DType, Type};
+
+    #[test]
+    fn fewer_shares_have_less_working_memory() {
+        let mut b = Builder::new("filtered");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 34, 30, 32]));
+        let w = b.constant(Tensor::noise(&[16, 2, 32, 16], 3));
+        let mut graph = b.finish(vec![]);
+        let (before, block) = ([0, 0], [2, 3]);
+        let side = Side::Both { before, parts: 1, block, shares: 8, width: 16, epilogue: None };
+        let axes = [Filter { tile: 2, taps: 3, stride: 1 }; 2];
+        let op = Op::Winograd(Winograd { axes, side });
+        let ty = Type::new(DType::F32, [1, 32, 28, 32]);
+        let filtered = graph.nodes.push(Node { op, operands: vec![x, w], ty, origins: vec![] });
+        graph.outputs.push(Output { name: "y".into(), value: filtered });
+        let input = [Tensor::noise(&[1, 34, 30, 32], 5)];
+        let expected = eval::graph(&graph, &input)[0].f64s();
+        let sizes = [8, 3, 1].map(|count| {
+            let changes = Changes::default().with(&[Change::Shares(filtered, count)]);
+            let (changed, _) = changes.apply(&graph);
+            let module = lower(&changed, Options::default()).expect("it is small");
+            let found = interp::arena::run(&module, &input, &[]).expect("the plan holds");
+            for (a, b) in expected.iter().zip(found[0].f64s()) {
+                assert!((a - b).abs() <= 1e-3 * a.abs().max(1.0), "{a} {b}");
+            }
+            module.plan.arena_size
+        });
+        assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2], "{sizes:?}");
+    }
+}

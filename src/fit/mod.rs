@@ -208,20 +208,23 @@ impl<'a> Search<'a> {
     }
 
     /// Lowers what is needed as far as that costs no time, by a part at each turn.
-    fn free(&self, mut now: Turn) -> Result<Turn, ErrorKind> {
+    fn free(&self, now: Turn) -> Result<Turn, ErrorKind> {
         let plain = self.cycles(self.graph, Threads::Two);
-        let mut tried = vec![];
+        let (mut turns, mut tried) = (vec![now], vec![]);
+        // Where many times need the same, it takes some turns before less is needed.
         for _ in 0..FREE_TURNS {
+            let Some(now) = turns.last() else { break };
             let spent = self.cycles(&now.graph, Threads::Two) - plain;
             let goal = now.module.plan.bound - now.module.plan.bound / FREE_PART;
             let most = (plain * FREE - spent).max(0.0);
             let aim = Aim { goal, most, free: true, effort: Effort::SMALL };
-            match self.turn(&now, aim, &mut tried)? {
-                Some(next) if next.module.plan.bound < now.module.plan.bound => now = next,
-                Some(_) | None => break,
+            match self.turn(now, aim, &mut tried)? {
+                Some(next) => turns.push(next),
+                None => break,
             }
         }
-        Ok(now)
+        let lowest = turns.into_iter().min_by_key(|turn| turn.module.plan.bound);
+        lowest.ok_or_else(|| ErrorKind::bug("no turn"))
     }
 
     /// Lowers what is needed until a plan fits.

@@ -667,6 +667,31 @@ mod tests {
         assert_eq!(module.plan.arena_size, module.plan.bound);
     }
 
+    /// The same where it is not much later: only what waits at the peak is copied.
+    #[test]
+    fn windows_are_given_up_where_most_is_alive() {
+        let mut mir = Builder::new("m");
+        let x = mir.input("x", Role::Input, Type::new(DType::F32, [64, 64]));
+        let skip = mir.unary(Unary::Neg, x);
+        let wide = mir.broadcast(skip, [8, 64, 64]);
+        let wide = mir.unary(Unary::Exp, wide);
+        let sum = mir.reduce(Reduction::Sum, wide, &[0]);
+        let sum = mir.reshape(sum, [64, 64]);
+        let sum = mir.unary(Unary::Neg, sum);
+        let all = mir.concat(&[skip, sum, sum], 1);
+        let sum = mir.reduce(Reduction::Sum, all, &[1]);
+        let graph = mir.finish(vec![Output { name: "y".into(), value: sum }]);
+        let order: Vec<_> = graph.nodes.keys().collect();
+        let bound = |apart: &[(mir::Value, usize)]| {
+            let windows = Windows { apart: apart.iter().copied().collect(), ..Windows::ALL };
+            place::bound(&storage::assign(&graph, &order, &[], &Options::default(), &windows))
+        };
+        let module = lower(&graph, Options::default()).expect("it is small");
+        assert_eq!(bound(&[]) - bound(&[(all, 0)]), 2 * 64 * 64 * 4);
+        assert_eq!(module.plan.bound, bound(&[(all, 0)]), "{module}");
+        assert_eq!(verify::verify(&module), Ok(()));
+    }
+
     /// The results of attention lie where its queries were: heads are views of both.
     #[test]
     fn attention_takes_the_place_of_its_queries() {
