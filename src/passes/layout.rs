@@ -4,7 +4,8 @@
 //! Element-wise work, padding, concatenation, slices, repetitions, gathers along an axis, reductions, and
 //! reshapes that split axes or join neighbours do not care about the order of axes: they are done before the
 //! permutation instead, which then meets the next one and both are gone (`simplify`). What is left
-//! stands at the edges of the model.
+//! stands at the edges of the model; where the tensor grows on the way to such an edge (a picture that is scaled up at
+//! the end), it stays where it is small.
 
 use super::rewrite::Rewriter;
 use crate::mir::{Graph, Op, Scan, Value};
@@ -14,9 +15,14 @@ use std::ops::Range;
 /// See the module's text.
 pub fn propagate(graph: Graph) -> Graph {
     let wanted = wanted(&graph);
+    let rests = rests(&graph);
     let mut r = Rewriter::new(&graph);
     for (old, node) in &graph.nodes {
         let operands = r.operands(old);
+        if rests[old].is_some_and(|rest| !pays(&r, &operands, rest)) {
+            r.copy(old);
+            continue;
+        }
         let new = match &node.op {
             Op::Permute(perm) => {
                 let inner = &r.new.nodes[operands[0]];
@@ -113,6 +119,65 @@ fn permutation(r: &Rewriter<'_>, value: Value) -> Option<(Value, Vec<usize>)> {
         Op::Permute(perm) => Some((node.operands[0], perm.clone())),
         _ => None,
     }
+}
+
+/// Whether a permutation of an operand is to be moved on, to where it rests among so many elements in the end.
+fn pays(r: &Rewriter<'_>, operands: &[Value], rest: usize) -> bool {
+    const GROWTH: usize = 2;
+    let turned = operands.iter().filter(|&&v| permutation(r, v).is_some());
+    turned.map(|&v| r.new.ty(v).elements()).max().is_none_or(|now| rest < GROWTH * now)
+}
+
+/// Of what does not care about the order of axes, how many elements there are where a permutation that is moved past
+/// it comes to rest; `None` where it meets another one, and of all others.
+fn rests(graph: &Graph) -> SecondaryMap<Value, Option<usize>> {
+    // Of every value, the same for a permutation of it; the outer `None` where nothing reads it yet.
+    let mut ahead: SecondaryMap<Value, Option<Option<usize>>> = SecondaryMap::new();
+    let mut rests: SecondaryMap<Value, Option<usize>> = SecondaryMap::new();
+    let join = |ahead: &mut Option<Option<usize>>, rest: Option<usize>| {
+        let known = ahead.unwrap_or(Some(0));
+        *ahead = Some(known.zip(rest).map(|(a, b)| a.max(b)));
+    };
+    for output in &graph.outputs {
+        join(&mut ahead[output.value], Some(graph.ty(output.value).elements()));
+    }
+    for (value, node) in graph.nodes.iter().rev() {
+        let passes = match &node.op {
+            Op::Map(_)
+            | Op::Concat { .. }
+            | Op::Pad { .. }
+            | Op::Slice { .. }
+            | Op::Reduce { .. }
+            | Op::Scan(_)
+            | Op::Reshape
+            | Op::Broadcast
+            | Op::Gather { .. } => true,
+            Op::Permute(_)
+            | Op::Input { .. }
+            | Op::Constant(_)
+            | Op::ArgReduce { .. }
+            | Op::Rows(_)
+            | Op::Contract(_)
+            | Op::Conv(_)
+            | Op::Attention(_)
+            | Op::Winograd(_)
+            | Op::Pool(_)
+            | Op::Scatter { .. }
+            | Op::Sort { .. } => false,
+        };
+        if passes {
+            rests[value] = ahead[value].unwrap_or(Some(node.ty.elements()));
+        }
+        for &operand in &node.operands {
+            let rest = match node.op {
+                Op::Permute(_) => None,
+                _ if passes => rests[value],
+                _ => Some(graph.ty(operand).elements()),
+            };
+            join(&mut ahead[operand], rest);
+        }
+    }
+    rests
 }
 
 /// The order of axes in which a value is read by some permutation, past what does not care.
@@ -272,5 +337,34 @@ fn unpermuted(
             let full = r.reshape(v, &dims);
             r.permute(full, inverse)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mir::{Builder, Output, Role};
+    use crate::types::{DType, Type};
+
+    /// Elements of the permutations that are left when a turned picture gets larger along its width, and is then
+    /// turned back or not.
+    fn left(back: bool) -> Vec<usize> {
+        let mut b = Builder::new("layout");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 8, 8, 3]));
+        let turned = b.permute(x, &[0, 3, 1, 2]);
+        let indices: Vec<i64> = (0..32).map(|i| i / 4).collect();
+        let indices = b.constant(crate::tensor::Tensor::from_i64s([32], &indices));
+        let wide = b.gather(turned, indices, 3);
+        let value = if back { b.permute(wide, &[0, 2, 3, 1]) } else { wide };
+        let graph = propagate(b.finish(vec![Output { name: "y".into(), value }]));
+        let graph = super::super::dce::eliminate(super::super::simplify::simplify(graph));
+        let permutes = graph.nodes.values().filter(|n| matches!(n.op, Op::Permute(_)));
+        permutes.map(|n| n.ty.elements()).collect()
+    }
+
+    #[test]
+    fn permutations_rest_where_tensors_are_small() {
+        assert_eq!(left(false), [192]);
+        assert!(left(true).is_empty());
     }
 }

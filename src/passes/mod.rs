@@ -26,6 +26,7 @@ mod rewrite;
 pub mod rows;
 pub mod scale;
 pub mod simplify;
+pub mod stacks;
 pub mod tables;
 pub mod turns;
 pub mod winograd;
@@ -69,11 +70,12 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Auto => winograd::filter(graph, machine),
     };
     let share = |graph| tables::share(graph, machine);
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 24] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 25] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
         ("layout", &layout::propagate),
+        ("stacks", &stacks::stack),
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("channels", &channels::reorder),
