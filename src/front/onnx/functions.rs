@@ -4,6 +4,7 @@
 //! refer to those of the call, or to the function's defaults.
 
 use super::branches;
+use super::fused;
 use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
 use crate::error::{Error, ErrorKind, NodeContext};
 use crate::hir::Limits;
@@ -76,7 +77,7 @@ pub(super) fn inline(model: &ModelProto, graph: &GraphProto) -> (Vec<FlatNode>, 
         }
     }
     // Names are only made for calls and branches; without any nothing has to be looked up.
-    if !model.functions.is_empty() || graph.node.iter().any(branches::is_choice) {
+    if !model.functions.is_empty() || graph.node.iter().any(makes_names) {
         let names = graph.node.iter().flat_map(|n| n.input.iter().chain(&n.output));
         inliner.taken.extend(names.map(String::as_str).map(str::to_owned));
         inliner.taken.extend(graph.input.iter().map(|i| i.name.clone()));
@@ -93,6 +94,11 @@ pub(super) fn inline(model: &ModelProto, graph: &GraphProto) -> (Vec<FlatNode>, 
         }
     }
     (inliner.nodes, inliner.errors)
+}
+
+/// Whether a node that is no call becomes several.
+fn makes_names(node: &NodeProto) -> bool {
+    branches::is_choice(node) || domain(&node.domain) == fused::DOMAIN
 }
 
 /// Domain, name, overload.
@@ -127,6 +133,12 @@ impl<'a> Inliner<'a> {
         }
         if branches::is_choice(&node) {
             return self.choice(node, function);
+        }
+        if let Some(parts) = fused::parts(self, &node)? {
+            let first = self.nodes.len();
+            parts.into_iter().try_for_each(|part| self.plain(part, None))?;
+            self.nodes[first..].iter_mut().for_each(|part| part.opset = Some(fused::OPSET));
+            return Ok(());
         }
         self.plain(node, function)
     }

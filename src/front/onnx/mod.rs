@@ -10,6 +10,7 @@
 mod branches;
 mod crowd;
 mod functions;
+mod fused;
 #[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 mod tensor;

@@ -440,6 +440,50 @@ fn branches() {
 }
 
 #[test]
+fn fused_operators() {
+    let one = |op: &str, inputs: &[(&str, &[i64])], attributes: Vec<AttributeProto>| {
+        let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
+        let node = NodeProto {
+            domain: "com.microsoft".to_owned(),
+            attribute: attributes,
+            ..node(op, &names, &["y"])
+        };
+        let mut model =
+            model(&inputs.iter().map(|(n, d)| f32s(n, d)).collect::<Vec<_>>(), &[], &[node]);
+        model.opset_import.push(import("com.microsoft", 1));
+        let source = read_model(&model)?;
+        let checked = check::check(source, &BTreeMap::new(), Limits::default())?;
+        Ok(checked.ty(checked.graph().outputs[0]).to_string())
+    };
+    let is = |found: Result<String, Errors>, expected: &str| assert_eq!(found.unwrap(), expected);
+    let (x, row): (&[i64], &[i64]) = (&[2, 3, 8], &[8]);
+    is(one("Gelu", &[("x", x)], vec![]), "f32[2, 3, 8]");
+    is(one("FastGelu", &[("x", x), ("b", row)], vec![]), "f32[2, 3, 8]");
+    let skip = one("SkipLayerNormalization", &[("x", x), ("s", x), ("g", row)], vec![]);
+    is(skip, "f32[2, 3, 8]");
+    let turned = vec![int("transB", 1)];
+    is(one("FusedMatMul", &[("x", x), ("w", &[2, 5, 8])], turned), "f32[2, 3, 5]");
+    let heads = || vec![int("num_heads", 2)];
+    is(one("MultiHeadAttention", &[("x", x), ("k", x), ("v", x)], heads()), "f32[2, 3, 8]");
+    is(one("Attention", &[("x", x), ("w", &[8, 24]), ("b", &[24])], heads()), "f32[2, 3, 8]");
+    // What is not done says so by the node's own name.
+    let masked = one(
+        "MultiHeadAttention",
+        &[("x", x), ("k", x), ("v", x), ("b", &[24]), ("m", &[2, 3])],
+        heads(),
+    );
+    expect![[r#"
+        unsupported: MultiHeadAttention: a padding mask (operand 4)
+         --> node "y" (MultiHeadAttention)"#]]
+    .assert_eq(&masked.unwrap_err().to_string());
+    assert_eq!(
+        one("Attention", &[("x", x), ("w", &[8, 24])], vec![]).unwrap_err().class(),
+        Class::Wrong
+    );
+    assert_eq!(one("Fuse", &[("x", x)], vec![]).unwrap_err().class(), Class::Unsupported);
+}
+
+#[test]
 fn functions_are_bounded() {
     // Each function calls the next one twice: 2^30 nodes.
     let mut model = model(&[f32s("x", &[2])], &[], &[]);

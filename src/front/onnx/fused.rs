@@ -1,0 +1,492 @@
+//! Operators that onnxruntime's optimizer makes of ONNX's (domain `com.microsoft`), taken apart again: what they
+//! fuse is fused anew, as far as it pays here. Definitions are those of onnxruntime's `docs/ContribOperators.md`.
+
+use super::functions::{Inliner, domain};
+use super::proto::{AttributeProto, NodeProto, TensorProto};
+use super::tensor;
+use crate::error::ErrorKind;
+use crate::tensor::Tensor;
+use crate::types::{DType, Type};
+
+/// The version of ONNX's operators that the parts are written in.
+pub(super) const OPSET: i64 = 24;
+
+/// The domain of these operators.
+pub(super) const DOMAIN: &str = "com.microsoft";
+
+/// The parts of a node; `None` where it is of another kind.
+pub(super) fn parts(
+    inliner: &mut Inliner<'_>,
+    node: &NodeProto,
+) -> Result<Option<Vec<NodeProto>>, ErrorKind> {
+    let simplified = node.op_type == "SimplifiedLayerNormalization";
+    let own = domain(&node.domain) == DOMAIN || simplified && domain(&node.domain).is_empty();
+    if !own {
+        return Ok(None);
+    }
+    let mut p = Parts { inliner, node, nodes: vec![] };
+    match node.op_type.as_str() {
+        "Gelu" => p.last("Gelu", &[&p.input(0)], vec![]),
+        "QuickGelu" => {
+            let alpha = p.float("alpha", 1.702);
+            p.last("Swish", &[&p.input(0)], vec![float("alpha", alpha)]);
+        }
+        "FastGelu" | "BiasGelu" => {
+            let x = p.biased(p.input(0), p.input(1))?;
+            let tanh = text("approximate", "tanh");
+            let fast = node.op_type == "FastGelu";
+            p.last("Gelu", &[&x], if fast { vec![tanh] } else { vec![] });
+        }
+        "SimplifiedLayerNormalization" => {
+            let kept = ["axis", "epsilon", "stash_type"];
+            let kept = node.attribute.iter().filter(|a| kept.contains(&a.name.as_str()));
+            let kept = kept.cloned().collect();
+            p.only(1)?;
+            p.last("RMSNormalization", &[&p.input(0), &p.input(1)], kept);
+        }
+        "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => p.skip()?,
+        "EmbedLayerNormalization" => p.embed()?,
+        "FusedConv" => {
+            let own = ["activation", "activation_params"];
+            let kept = node.attribute.iter().filter(|a| !own.contains(&a.name.as_str()));
+            let kept = kept.cloned().collect();
+            let conv = p.op_with("Conv", &[&p.input(0), &p.input(1), &p.input(2)], kept)?;
+            let sum = p.biased(conv, p.input(3))?;
+            p.activated(&sum, &p.floats("activation_params"))?;
+        }
+        "FusedGemm" => {
+            let gemm = ["alpha", "beta", "transA", "transB"];
+            let kept = node.attribute.iter().filter(|a| gemm.contains(&a.name.as_str()));
+            let kept = kept.cloned().collect();
+            let sum = p.op_with("Gemm", &[&p.input(0), &p.input(1), &p.input(2)], kept)?;
+            let given = ["activation_alpha", "activation_beta"].map(|name| p.given_float(name));
+            p.activated(&sum, &given.into_iter().flatten().collect::<Vec<_>>())?;
+        }
+        "FusedMatMul" => p.product()?,
+        "DynamicQuantizeMatMul" | "MatMulIntegerToFloat" => p.integers()?,
+        "RotaryEmbedding" => p.rotated()?,
+        "MultiHeadAttention" => p.heads()?,
+        "Attention" => p.attention()?,
+        "MatMulNBits" => p.of_bits()?,
+        _ => return Ok(None),
+    }
+    Ok(Some(p.nodes))
+}
+
+fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type: 1, f: Some(f), ..AttributeProto::default() }
+}
+fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type: 2, i: Some(i), ..AttributeProto::default() }
+}
+fn text(name: &str, s: &str) -> AttributeProto {
+    let s = Some(s.as_bytes().to_vec().into());
+    AttributeProto { name: name.to_owned(), r#type: 3, s, ..AttributeProto::default() }
+}
+fn value(t: TensorProto) -> AttributeProto {
+    let t = Some(Box::new(t));
+    AttributeProto { name: "value".to_owned(), r#type: 4, t, ..AttributeProto::default() }
+}
+
+struct Parts<'p, 'a> {
+    inliner: &'p mut Inliner<'a>,
+    node: &'p NodeProto,
+    nodes: Vec<NodeProto>,
+}
+
+impl Parts<'_, '_> {
+    /// An operand's name; empty where it is left out.
+    fn input(&self, i: usize) -> String {
+        self.node.input.get(i).cloned().unwrap_or_default()
+    }
+
+    fn output(&self, i: usize) -> String {
+        self.node.output.get(i).cloned().unwrap_or_default()
+    }
+
+    fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.node.attribute.iter().find(|a| a.name == name)
+    }
+
+    fn given_float(&self, name: &str) -> Option<f32> {
+        self.attribute(name).and_then(|a| a.f)
+    }
+
+    fn float(&self, name: &str, default: f32) -> f32 {
+        self.given_float(name).unwrap_or(default)
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.attribute(name).map_or(vec![], |a| a.floats.clone())
+    }
+
+    fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).and_then(|a| a.i).unwrap_or(default)
+    }
+
+    /// An error where results behind so many are used.
+    fn only(&self, results: usize) -> Result<(), ErrorKind> {
+        match self.node.output.iter().skip(results).position(|o| !o.is_empty()) {
+            Some(i) => Err(ErrorKind::unsupported(format!("its result {}", results + i))),
+            None => Ok(()),
+        }
+    }
+
+    /// An error where one of these operands is given.
+    fn without(&self, operands: &[(usize, &str)]) -> Result<(), ErrorKind> {
+        match operands.iter().find(|(i, _)| !self.input(*i).is_empty()) {
+            Some((i, what)) => Err(ErrorKind::unsupported(format!("{what} (operand {i})"))),
+            None => Ok(()),
+        }
+    }
+
+    fn push(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        outputs: Vec<String>,
+        attribute: Vec<AttributeProto>,
+    ) {
+        let mut input: Vec<String> = inputs.iter().map(|&i| i.to_owned()).collect();
+        while input.last().is_some_and(String::is_empty) {
+            input.pop();
+        }
+        let name = self.node.name.clone();
+        let op_type = op.to_owned();
+        self.nodes.push(NodeProto {
+            name,
+            op_type,
+            input,
+            output: outputs,
+            attribute,
+            ..NodeProto::default()
+        });
+    }
+
+    fn fresh(&mut self, what: &str) -> Result<String, ErrorKind> {
+        let prefix = super::functions::label(&self.node.name, &self.node.output).to_owned();
+        self.inliner.fresh(&prefix, what)
+    }
+
+    fn op_with(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) -> Result<String, ErrorKind> {
+        let name = self.fresh(op)?;
+        self.push(op, inputs, vec![name.clone()], attributes);
+        Ok(name)
+    }
+
+    fn op(&mut self, op: &str, inputs: &[&str]) -> Result<String, ErrorKind> {
+        self.op_with(op, inputs, vec![])
+    }
+
+    /// The node of the first result.
+    fn last(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) {
+        let output = self.output(0);
+        self.push(op, inputs, vec![output], attributes);
+    }
+
+    fn constant(&mut self, tensor: &Tensor) -> Result<String, ErrorKind> {
+        self.op_with("Constant", &[], vec![value(tensor::write("", tensor))])
+    }
+
+    fn ints(&mut self, values: &[i64]) -> Result<String, ErrorKind> {
+        self.constant(&Tensor::from_i64s([values.len()], values))
+    }
+
+    /// A number of the same element type as another value.
+    fn number(&mut self, number: f32, like: &str) -> Result<String, ErrorKind> {
+        let number = self.constant(&Tensor::from_f32s([], &[number]))?;
+        self.op("CastLike", &[&number, like])
+    }
+
+    /// The sum with an operand that may be left out.
+    fn biased(&mut self, x: String, bias: String) -> Result<String, ErrorKind> {
+        if bias.is_empty() { Ok(x) } else { self.op("Add", &[&x, &bias]) }
+    }
+
+    fn skip(&mut self) -> Result<(), ErrorKind> {
+        let simplified = self.node.op_type == "SkipSimplifiedLayerNormalization";
+        let (beta, bias) = if simplified {
+            (String::new(), self.input(3))
+        } else {
+            (self.input(3), self.input(4))
+        };
+        let sum = self.op("Add", &[&self.input(0), &self.input(1)])?;
+        let sum = self.biased(sum, bias)?;
+        let attributes = vec![int("axis", -1), float("epsilon", self.float("epsilon", 1e-12))];
+        let mut outputs: Vec<String> = (0..3).map(|i| self.output(i)).collect();
+        while outputs.last().is_some_and(String::is_empty) {
+            outputs.pop();
+        }
+        let op = if simplified { "RMSNormalization" } else { "LayerNormalization" };
+        self.push(op, &[&sum, &self.input(2), &beta], outputs, attributes);
+        if !self.output(3).is_empty() {
+            let output = self.output(3);
+            self.push("Identity", &[&sum], vec![output], vec![]);
+        }
+        Ok(())
+    }
+
+    fn embed(&mut self) -> Result<(), ErrorKind> {
+        if !self.output(1).is_empty() && !self.input(7).is_empty() {
+            return Err(ErrorKind::unsupported("a mask (operand 7)"));
+        }
+        let ids = self.input(0);
+        let mut sum = self.op("Gather", &[&self.input(2), &ids])?;
+        let mut places = self.input(8);
+        if places.is_empty() {
+            let extent = self.op_with("Shape", &[&ids], vec![int("start", 1), int("end", 2)])?;
+            let none = self.ints(&[0])?;
+            let extent = self.op("Squeeze", &[&extent, &none])?;
+            let [zero, one] = [0, 1].map(|i| Tensor::from_i64s([], &[i]));
+            let (zero, one) = (self.constant(&zero)?, self.constant(&one)?);
+            places = self.op("Range", &[&zero, &extent, &one])?;
+        }
+        let there = self.op("Gather", &[&self.input(3), &places])?;
+        sum = self.op("Add", &[&sum, &there])?;
+        if !self.input(1).is_empty() && !self.input(4).is_empty() {
+            let segments = self.op("Gather", &[&self.input(4), &self.input(1)])?;
+            sum = self.op("Add", &[&sum, &segments])?;
+        }
+        let attributes = vec![int("axis", -1), float("epsilon", self.float("epsilon", 1e-12))];
+        self.last("LayerNormalization", &[&sum, &self.input(5), &self.input(6)], attributes);
+        if !self.output(2).is_empty() {
+            let output = self.output(2);
+            self.push("Identity", &[&sum], vec![output], vec![]);
+        }
+        if !self.output(1).is_empty() {
+            // Without a mask, nothing is said of the extents: zeros, one for each row.
+            let rows = self.op_with("Shape", &[&ids], vec![int("start", 0), int("end", 1)])?;
+            let zero = Tensor::zeros(Type::new(DType::I32, [1]));
+            let output = self.output(1);
+            self.push(
+                "ConstantOfShape",
+                &[&rows],
+                vec![output],
+                vec![value(tensor::write("", &zero))],
+            );
+        }
+        Ok(())
+    }
+
+    /// The first result: an activation by its name and parameters.
+    fn activated(&mut self, x: &str, parameters: &[f32]) -> Result<(), ErrorKind> {
+        let name = self.attribute("activation").and_then(|a| a.s.clone()).unwrap_or_default();
+        let name = String::from_utf8_lossy(&name).into_owned();
+        let parameter = |i: usize, name: &str| parameters.get(i).map(|&f| float(name, f));
+        let both = || [parameter(0, "alpha"), parameter(1, "beta")].into_iter().flatten().collect();
+        match name.as_str() {
+            "" => self.last("Identity", &[x], vec![]),
+            "Relu" | "Tanh" | "Sigmoid" | "Softplus" | "Softsign" | "HardSwish" => {
+                self.last(&name, &[x], vec![])
+            }
+            "LeakyRelu" | "Elu" => {
+                self.last(&name, &[x], parameter(0, "alpha").into_iter().collect())
+            }
+            "HardSigmoid" => self.last(&name, &[x], both()),
+            "Clip" => {
+                let &[low, high] = parameters else {
+                    return Err(ErrorKind::wrong(
+                        "attribute \"activation_params\" must have two entries",
+                    ));
+                };
+                let (low, high) = (self.number(low, x)?, self.number(high, x)?);
+                self.last("Clip", &[x, &low, &high], vec![]);
+            }
+            other => return Err(ErrorKind::unsupported(format!("the activation \"{other}\""))),
+        }
+        Ok(())
+    }
+
+    fn product(&mut self) -> Result<(), ErrorKind> {
+        if self.int("transBatchA", 0) != 0 || self.int("transBatchB", 0) != 0 {
+            return Err(ErrorKind::unsupported("transposed batches"));
+        }
+        let a = if self.int("transA", 0) != 0 { "ki" } else { "ik" };
+        let b = if self.int("transB", 0) != 0 { "jk" } else { "kj" };
+        let equation = text("equation", &format!("...{a},...{b}->...ij"));
+        let alpha = self.float("alpha", 1.0);
+        let operands = [self.input(0), self.input(1)];
+        if alpha.to_bits() == 1f32.to_bits() {
+            self.last("Einsum", &[&operands[0], &operands[1]], vec![equation]);
+            return Ok(());
+        }
+        let product = self.op_with("Einsum", &[&operands[0], &operands[1]], vec![equation])?;
+        let alpha = self.number(alpha, &product)?;
+        self.last("Mul", &[&product, &alpha], vec![]);
+        Ok(())
+    }
+
+    fn integers(&mut self) -> Result<(), ErrorKind> {
+        let b = self.input(1);
+        let (a, a_scale, b_scale, a_zero, b_zero, bias);
+        if self.node.op_type == "DynamicQuantizeMatMul" {
+            let names = ["y", "y_scale", "y_zero_point"].map(|name| self.fresh(name));
+            let [y, scale, zero] = names;
+            (a, a_scale, a_zero) = (y?, scale?, zero?);
+            let outputs = vec![a.clone(), a_scale.clone(), a_zero.clone()];
+            let x = self.input(0);
+            self.push("DynamicQuantizeLinear", &[&x], outputs, vec![]);
+            (b_scale, b_zero, bias) = (self.input(2), self.input(3), self.input(4));
+        } else {
+            (a, a_scale, b_scale) = (self.input(0), self.input(2), self.input(3));
+            (a_zero, b_zero, bias) = (self.input(4), self.input(5), self.input(6));
+        }
+        let sums = self.op("MatMulInteger", &[&a, &b, &a_zero, &b_zero])?;
+        let sums = self.op_with("Cast", &[&sums], vec![int("to", 1)])?;
+        let scale = self.op("Mul", &[&a_scale, &b_scale])?;
+        if bias.is_empty() {
+            self.last("Mul", &[&sums, &scale], vec![]);
+        } else {
+            let scaled = self.op("Mul", &[&sums, &scale])?;
+            self.last("Add", &[&scaled, &bias], vec![]);
+        }
+        Ok(())
+    }
+
+    fn rotated(&mut self) -> Result<(), ErrorKind> {
+        if self.int("is_packed_batching", 0) != 0
+            || self.float("scale", 1.0).to_bits() != 1f32.to_bits()
+        {
+            return Err(ErrorKind::unsupported("packed batches, or a scale"));
+        }
+        let names = ["interleaved", "num_heads", "rotary_embedding_dim"];
+        let attributes = names.map(|name| int(name, self.int(name, 0))).to_vec();
+        let inputs = [0, 2, 3, 1].map(|i| self.input(i));
+        self.last("RotaryEmbedding", &inputs.each_ref().map(String::as_str), attributes);
+        Ok(())
+    }
+
+    /// Scaled products of queries, keys and values, with what ONNX's own operator gives.
+    fn attended(&mut self, operands: [&str; 6]) -> Result<(), ErrorKind> {
+        let heads = self.int("num_heads", 0);
+        if heads < 1 {
+            return Err(ErrorKind::wrong(format!("attribute \"num_heads\" is {heads}")));
+        }
+        let mut attributes = vec![int("q_num_heads", heads), int("kv_num_heads", heads)];
+        attributes.push(int("is_causal", self.int("unidirectional", 0)));
+        let scale = self.float("scale", 0.0);
+        if scale > 0.0 {
+            attributes.push(float("scale", scale));
+        }
+        self.only(3)?;
+        let outputs = (0..3).map(|i| self.output(i)).collect();
+        self.push("Attention", &operands, outputs, attributes);
+        Ok(())
+    }
+
+    fn heads(&mut self) -> Result<(), ErrorKind> {
+        self.without(&[
+            (4, "a padding mask"),
+            (8, "the length of the past"),
+            (9, "an order of beams"),
+        ])?;
+        if self.input(1).is_empty() || self.input(2).is_empty() {
+            return Err(ErrorKind::unsupported("keys and values in one tensor with the queries"));
+        }
+        let mut qkv = [0, 1, 2].map(|i| self.input(i));
+        if !self.input(3).is_empty() {
+            let biases = self.split(&self.input(3))?;
+            for (x, bias) in qkv.iter_mut().zip(biases) {
+                *x = self.op("Add", &[x, &bias])?;
+            }
+        }
+        let [mask, past_k, past_v] = [5, 6, 7].map(|i| self.input(i));
+        self.attended([&qkv[0], &qkv[1], &qkv[2], &mask, &past_k, &past_v])
+    }
+
+    /// Three equal parts along the last axis.
+    fn split(&mut self, x: &str) -> Result<[String; 3], ErrorKind> {
+        let [q, k, v] = ["q", "k", "v"].map(|name| self.fresh(name));
+        let parts = [q?, k?, v?];
+        self.push("Split", &[x], parts.to_vec(), vec![int("axis", -1), int("num_outputs", 3)]);
+        Ok(parts)
+    }
+
+    fn attention(&mut self) -> Result<(), ErrorKind> {
+        self.without(&[(4, "a past"), (6, "the length of the past")])?;
+        self.only(1)?;
+        if self.int("do_rotary", 0) != 0 || self.attribute("qkv_hidden_sizes").is_some() {
+            return Err(ErrorKind::unsupported("rotations, or parts of different sizes"));
+        }
+        let projected = self.op("MatMul", &[&self.input(0), &self.input(1)])?;
+        let projected = self.biased(projected, self.input(2))?;
+        let [q, k, v] = self.split(&projected)?;
+        let mut mask = self.input(5);
+        if !self.input(3).is_empty() {
+            // 1 where a key counts, for each row of the batch.
+            let keys = self.ints(&[1, 2])?;
+            let counts = self.op("Unsqueeze", &[&self.input(3), &keys])?;
+            let counts = self.op("CastLike", &[&counts, &q])?;
+            let one = self.number(1.0, &q)?;
+            let missing = self.op("Sub", &[&one, &counts])?;
+            let low = self.number(self.float("mask_filter_value", -10000.0), &q)?;
+            let added = self.op("Mul", &[&missing, &low])?;
+            mask = if mask.is_empty() { added } else { self.op("Add", &[&mask, &added])? };
+        }
+        self.attended([&q, &k, &v, &mask, "", ""])
+    }
+
+    /// A product by a matrix of 4 bits, two numbers to a byte, with a scale for each block of a column.
+    fn of_bits(&mut self) -> Result<(), ErrorKind> {
+        self.without(&[(4, "an order of groups")])?;
+        let [k, n, block] = ["K", "N", "block_size"].map(|name| self.int(name, 0));
+        if self.int("bits", 4) != 4 || k < 1 || n < 1 || block < 2 || block % 2 != 0 {
+            let bits = self.int("bits", 4);
+            return Err(ErrorKind::unsupported(format!(
+                "{bits} bits in blocks of {block}, {k} x {n}"
+            )));
+        }
+        let blocks = k / block + i64::from(k % block != 0);
+        let weights = self.nibbles(&self.input(1), &[n, blocks, block])?;
+        let zeros = match self.input(3) {
+            none if none.is_empty() => self.constant(&Tensor::from_f32s([], &[8.0]))?,
+            packed => {
+                let all = self.nibbles(&packed, &[n, blocks + blocks % 2, 1])?;
+                self.first(&all, blocks, 1)?
+            }
+        };
+        let centred = self.op("Sub", &[&weights, &zeros])?;
+        let dims = self.ints(&[n, blocks, 1])?;
+        let scales = self.op("Reshape", &[&self.input(2), &dims])?;
+        let scales = self.op_with("Cast", &[&scales], vec![int("to", 1)])?;
+        let scaled = self.op("Mul", &[&centred, &scales])?;
+        let dims = self.ints(&[n, blocks * block])?;
+        let rows = self.op("Reshape", &[&scaled, &dims])?;
+        let rows = self.first(&rows, k, 1)?;
+        let weights = self.op("Transpose", &[&rows])?;
+        let weights = self.op("CastLike", &[&weights, &self.input(0)])?;
+        let bias = self.input(5);
+        if bias.is_empty() {
+            self.last("MatMul", &[&self.input(0), &weights], vec![]);
+        } else {
+            let product = self.op("MatMul", &[&self.input(0), &weights])?;
+            self.last("Add", &[&product, &bias], vec![]);
+        }
+        Ok(())
+    }
+
+    /// The first elements along an axis.
+    fn first(&mut self, x: &str, count: i64, axis: i64) -> Result<String, ErrorKind> {
+        let (from, to, axis) = (self.ints(&[0])?, self.ints(&[count])?, self.ints(&[axis])?);
+        self.op("Slice", &[x, &from, &to, &axis])
+    }
+
+    /// The numbers of 4 bits in bytes, the low ones first, as floats of these dimensions.
+    fn nibbles(&mut self, bytes: &str, dims: &[i64]) -> Result<String, ErrorKind> {
+        let flat = self.ints(&[-1, 1])?;
+        let bytes = self.op("Reshape", &[bytes, &flat])?;
+        let scalar = |value: i64| Tensor::from_ints(Type::scalar(DType::U8), [value]);
+        let (mask, four) = (self.constant(&scalar(15))?, self.constant(&scalar(4))?);
+        let low = self.op("BitwiseAnd", &[&bytes, &mask])?;
+        let high = self.op_with("BitShift", &[&bytes, &four], vec![text("direction", "RIGHT")])?;
+        let both = self.op_with("Concat", &[&low, &high], vec![int("axis", 1)])?;
+        let dims = self.ints(dims)?;
+        let both = self.op("Reshape", &[&both, &dims])?;
+        self.op_with("Cast", &[&both], vec![int("to", 1)])
+    }
+}
