@@ -30,8 +30,8 @@ pub struct Program {
 pub struct KernelInfo {
     /// What it does. It takes the operands of a step in the step's order, the result last.
     pub kernel: kir::Kernel,
-    /// How many iterations of its outermost loop are worth a thread; calls get multiples of it. Not
-    /// less than the loop's extent: the kernel is always called once.
+    /// How many iterations of its outermost loop are worth a thread: no call gets fewer. Not less than
+    /// the loop's extent: the kernel is always called once.
     pub grain: i64,
     /// Operations on elements, roughly: some 2^15 take a microsecond.
     pub work: i64,
