@@ -1,5 +1,6 @@
 //! Products of so great a depth that the second-level cache does not hold the rows beside a panel of the weights are
-//! done in parts of the depth, one behind the other: each adds to the sums of the one before.
+//! done in parts of the depth, one behind the other: each adds to the sums of the one before. Convolutions of
+//! single elements are such products.
 //!
 //! What the epilogue adds to the sum is added by the first part, so that the sums may lie where a residual lay; the
 //! last part does what is left of it.
@@ -7,7 +8,7 @@
 use super::rewrite::Rewriter;
 use crate::machine::Machine;
 use crate::mir::expr::Ref;
-use crate::mir::{Binary, Contract, Expr, Graph, Node, Op, Scalar, Value, Weights};
+use crate::mir::{Binary, Contract, Conv, Expr, Graph, Node, Op, Scalar, Value, Weights};
 use crate::tensor::Tensor;
 use crate::types::DType;
 use bytes::Bytes;
@@ -40,7 +41,6 @@ pub fn cut(graph: Graph, machine: &Machine) -> Graph {
 /// A product that is cut.
 struct Case<'a> {
     node: &'a Node,
-    contract: &'a Contract,
     weights: &'a Tensor,
     /// The epilogue's node that is the sum and what is added to it.
     sum: Ref,
@@ -51,21 +51,28 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     /// `None` where one part is as good.
     fn new(graph: &'a Graph, node: &'a Node, machine: &Machine) -> Option<Case<'a>> {
-        let Op::Contract(contract) = &node.op else { return None };
+        let (layout, epilogue) = match &node.op {
+            Op::Contract(c) => (c.weights, &c.epilogue),
+            // A product of all of an image's elements.
+            Op::Conv(c) if c.groups == 1 && c.taps.iter().chain(&c.strides).all(|&n| n == 1) => {
+                (c.weights, &c.epilogue)
+            }
+            _ => return None,
+        };
         let weights = graph.constant(node.operands[1])?;
         let (left, right) = (graph.ty(node.operands[0]), weights.ty());
         let [one @ .., depth, columns] = &right.dims[..] else { return None };
-        let rows = *left.dims.get(left.rank().checked_sub(2)?)?;
         let floats = [left, right, &node.ty].iter().all(|ty| ty.dtype == DType::F32);
-        if contract.weights != Weights::Plain || !floats || one.iter().any(|&d| d != 1) {
+        if layout != Weights::Plain || !floats || one.iter().any(|&d| d != 1) {
             return None;
         }
+        let rows = node.ty.elements() / columns.max(&1);
         let parts = machine.depths(rows, *columns, *depth);
         if parts < 2 || node.ty.elements() == 0 {
             return None;
         }
         let depth = depth.div_ceil(parts).next_multiple_of(STEP);
-        let (sum, left) = match &contract.epilogue {
+        let (sum, left) = match epilogue {
             None => (0, 0),
             Some(epilogue) => {
                 let sum = added_to(epilogue)?;
@@ -73,7 +80,7 @@ impl<'a> Case<'a> {
                 (sum, left)
             }
         };
-        (left <= MOST_LEFT).then_some(Case { node, contract, weights, sum, depth })
+        (left <= MOST_LEFT).then_some(Case { node, weights, sum, depth })
     }
 
     fn write(
@@ -88,7 +95,11 @@ impl<'a> Case<'a> {
         let dims = self.weights.dims();
         let axis = dims.len() - 2;
         let identity = Expr::identity();
-        let epilogue = self.contract.epilogue.as_ref().unwrap_or(&identity);
+        let epilogue = match &self.node.op {
+            Op::Contract(Contract { epilogue, .. }) | Op::Conv(Conv { epilogue, .. }) => epilogue,
+            _ => &None,
+        };
+        let epilogue = epilogue.as_ref().unwrap_or(&identity);
         let mut before = None;
         for start in (0..dims[axis]).step_by(self.depth) {
             let depth = self.depth.min(dims[axis] - start);
@@ -108,7 +119,11 @@ impl<'a> Case<'a> {
             };
             let (epilogue, added) = compact(&epilogue, &added);
             let epilogue = Some(epilogue).filter(|e| *e != identity);
-            let op = Op::Contract(Contract { epilogue, ..self.contract.clone() });
+            let op = match &self.node.op {
+                Op::Contract(c) => Op::Contract(Contract { epilogue, ..c.clone() }),
+                Op::Conv(c) => Op::Conv(Conv { epilogue, ..c.clone() }),
+                other => other.clone(),
+            };
             let (ty, origins) = (self.node.ty.clone(), self.node.origins.clone());
             before = Some(r.push(op, [&[rows, weights], &added[..]].concat(), ty, origins));
         }
