@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// 0: every operator by itself, as written; 1: everything that makes it fast.
     #[arg(short = 'O', value_name = "LEVEL", default_value = "1", default_missing_value = "1", num_args = 0..=1, value_parser = ["0", "1"])]
     level: String,
-    /// Minimal filtering (Winograd) of 3 x 3 convolutions: where it is faster, or nowhere.
+    /// Minimal filtering (Winograd) of convolutions with few taps: where it is faster, or nowhere.
     #[arg(long, value_enum, default_value_t = Winograd::Auto, value_name = "WHERE")]
     winograd: Winograd,
     /// Chains of steps that are computed in bands of rows, so that what lies between them is never there whole.

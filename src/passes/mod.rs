@@ -44,7 +44,7 @@ pub enum Level {
     Speed,
 }
 
-/// Which 3 x 3 convolutions are done by minimal filtering, which rounds more than direct sums do.
+/// Which convolutions of few taps are done by minimal filtering, which rounds more than direct sums do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Filtering {
     /// None.
