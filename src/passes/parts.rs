@@ -56,7 +56,9 @@ fn neighbours(axes: &[usize]) -> Option<Range<usize>> {
 
 /// The most parts of so many rows that are equal and not too small; `None` if there is only one.
 fn parts(rows: usize) -> Option<usize> {
-    (2..=PARTS).rev().find(|parts| parts % 2 == 0 && rows % parts == 0 && rows / parts >= ROWS)
+    (2..=PARTS)
+        .rev()
+        .find(|parts| parts % 2 == 0 && rows.is_multiple_of(*parts) && rows / parts >= ROWS)
 }
 
 #[cfg(test)]
