@@ -86,16 +86,27 @@ const SMALL: f64 = 40.0;
 
 /// The same for an `x` up to [`SMALL`]: what it is for others is not defined.
 pub fn exp_of_small(b: &mut Builder, x: Value) -> Value {
-    let (power, one) = exp_in_proportion(b, x);
-    let rest = number(b, x, 1.0 / one);
-    b.mul(power, rest)
+    let (power, of_one) = exp_in_proportion(b, x);
+    match of_one {
+        Some(one) => {
+            let rest = number(b, x, 1.0 / one);
+            b.mul(power, rest)
+        }
+        None => power,
+    }
 }
 
-/// e to the power of an `x` up to [`SMALL`] in proportion to the second result, which is what 1 would be.
-fn exp_in_proportion(b: &mut Builder, x: Value) -> (Value, f64) {
+/// e to the power of an `x` up to [`SMALL`] in proportion to the second result, which is what 1 would be: 1
+/// itself where it is `None`.
+fn exp_in_proportion(b: &mut Builder, x: Value) -> (Value, Option<f64>) {
     let (least, _) = exp_limits(b, x);
     let low = number(b, x, least);
     let x = b.max(low, x); // A NaN is the second operand and passes.
+    if b.machine().scales {
+        let (n, r) = exp_split(b, x);
+        let power = exp_of_rest(b, r);
+        return (scale(b, power, n), None);
+    }
     // 2^(n + 64) is a normal number in both types.
     const MORE: i32 = 64;
     let bias = exponent_bias(b, x) + MORE;
@@ -103,13 +114,13 @@ fn exp_in_proportion(b: &mut Builder, x: Value) -> (Value, f64) {
         let (rest, digits) = exp_in_eighths(b, x, bias);
         let bits = power_of_eighths(b, digits);
         let power = b.unary(Unary::FromBits, bits);
-        return (b.mul_add(power, rest, power), 2f64.powi(MORE));
+        return (b.mul_add(power, rest, power), Some(2f64.powi(MORE)));
     }
     let (power, digits) = exp_and_digits(b, x, bias);
     let mantissa = mantissa_digits(b, x);
     let times = b.shift(Shift::Left, digits, mantissa);
     let times = b.unary(Unary::FromBits, times);
-    (b.mul(power, times), 2f64.powi(MORE))
+    (b.mul(power, times), Some(2f64.powi(MORE)))
 }
 
 /// The exponential of `x` without its power of two, `2^n`, and an integer whose lowest bits, as many as an
@@ -641,6 +652,6 @@ pub fn sigmoid_ratio(b: &mut Builder, x: Value) -> Ratio {
     let most = number(b, x, if is_long(b, x) { SMALL } else { 17.5 });
     let x = b.min(most, x); // A NaN is the second operand and passes.
     let (e, one) = exp_in_proportion(b, x);
-    let one = number(b, x, one);
+    let one = number(b, x, one.unwrap_or(1.0));
     Ratio { above: e, below: b.add(e, one) }
 }
