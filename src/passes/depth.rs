@@ -236,4 +236,18 @@ mod tests {
         // Twice the same sum is one, which is read once.
         assert_eq!(parts(|b, y, _| b.binary(Binary::Add, y, y)), 2);
     }
+
+    #[test]
+    fn long_epilogues_stay_whole() {
+        let chain = |count: usize| {
+            move |b: &mut Builder, y: Value, _: Value| {
+                (0..count).fold(y, |y, i| match i % 2 {
+                    0 => b.binary_scalar(Binary::Mul, y, 1.5),
+                    _ => b.binary_scalar(Binary::Max, y, -0.5),
+                })
+            }
+        };
+        assert_eq!(parts(chain(MOST_LEFT)), 2);
+        assert_eq!(parts(chain(MOST_LEFT + 1)), 1);
+    }
 }
