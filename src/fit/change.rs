@@ -67,7 +67,27 @@ pub(super) fn has_shares(op: &Op) -> bool {
 fn shares(op: &mut Op) -> Option<&mut usize> {
     match op {
         Op::Winograd(Winograd { side: Side::Both { shares, .. }, .. }) => Some(shares),
-        _ => None,
+        Op::Winograd(Winograd { side: Side::Input { .. } | Side::Output { .. }, .. })
+        | Op::Input { .. }
+        | Op::Constant(_)
+        | Op::Map(_)
+        | Op::Rows(_)
+        | Op::Reduce { .. }
+        | Op::ArgReduce { .. }
+        | Op::Contract(_)
+        | Op::Attention(_)
+        | Op::Conv(_)
+        | Op::Pool(_)
+        | Op::Gather { .. }
+        | Op::Scatter { .. }
+        | Op::Sort { .. }
+        | Op::Scan(_)
+        | Op::Pad { .. }
+        | Op::Concat { .. }
+        | Op::Reshape
+        | Op::Permute(_)
+        | Op::Slice { .. }
+        | Op::Broadcast => None,
     }
 }
 

@@ -331,12 +331,12 @@ impl<'a> Case<'a> {
         let mut best: Option<(f64, Plan)> = None;
         for (tile, axes) in [4, 2, 6].into_iter().filter_map(|t| Some((t, self.axes(t)?))) {
             let [rows, columns] = self.tiles(axes);
-            let bands = (1..=rows).flat_map(|bands| {
-                let block = [rows.div_ceil(bands), columns];
+            let bands = shares(rows).into_iter().flat_map(|rows| {
+                let block = [rows, columns];
                 [true, false].map(|whole| Plan { axes, block, whole })
             });
-            let parts = (2..=columns).map(|parts| {
-                let block = [1, columns.div_ceil(parts)];
+            let parts = shares(columns).into_iter().skip(1).map(|columns| {
+                let block = [1, columns];
                 Plan { axes, block, whole: true }
             });
             for plan in bands.chain(parts) {
@@ -648,6 +648,13 @@ fn of_image(r: &mut Rewriter<'_>, operand: Value, image: usize, rank: usize) -> 
     r.reshape(one, &dims[1..])
 }
 
+/// The largest of 1, 2, 3.. even shares of so many tiles, each size once, the largest first.
+fn shares(tiles: usize) -> Vec<usize> {
+    // No other size is between those of a number of shares and of the most that are as large.
+    let next = |&size: &usize| (size > 1).then(|| tiles.div_ceil((tiles - 1) / (size - 1) + 1));
+    std::iter::successors((tiles > 0).then_some(tiles), next).collect()
+}
+
 /// How much memory the values of a graph need in its own order, roughly: every value that has memory of its
 /// own, from where it is computed to its last use. Others lie in their operands' (views, and what
 /// has a border), or their operands in theirs (concatenations).
@@ -725,6 +732,16 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_of_each_size() {
+        for tiles in 0..300usize {
+            let mut all: Vec<usize> = (1..=tiles).map(|parts| tiles.div_ceil(parts)).collect();
+            all.dedup();
+            assert_eq!(shares(tiles), all, "{tiles}");
+        }
+        assert!(shares(1 << 30).len() < 1 << 17);
+    }
 
     #[test]
     fn weights_are_transformed() {
