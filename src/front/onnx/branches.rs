@@ -7,7 +7,7 @@ use super::functions::{Inliner, MAX_DEPTH};
 use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto};
 use crate::error::ErrorKind;
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether a node has branches.
 pub(super) fn is_choice(node: &NodeProto) -> bool {
@@ -23,21 +23,33 @@ pub(super) fn graph(attribute: &AttributeProto) -> Result<Option<GraphProto>, Er
     })
 }
 
-/// The same node, where its graphs call values around them by their new names.
+/// The same node, where its graphs call values around them by their new names; not those that they define
+/// themselves.
 pub(super) fn renamed(
     node: &mut NodeProto,
     names: &BTreeMap<&str, String>,
 ) -> Result<(), ErrorKind> {
-    let new = |name: &mut String| {
-        if let Some(new) = names.get(name.as_str()) {
-            name.clone_from(new);
-        }
-    };
+    renamed_but(node, names, &BTreeSet::new())
+}
+
+fn renamed_but(
+    node: &mut NodeProto,
+    names: &BTreeMap<&str, String>,
+    hidden: &BTreeSet<String>,
+) -> Result<(), ErrorKind> {
     for attribute in &mut node.attribute {
         let Some(mut inner) = graph(attribute)? else { continue };
+        let mut hidden = hidden.clone();
+        hidden.extend(inner.initializer.iter().map(|tensor| tensor.name.clone()));
+        hidden.extend(inner.node.iter().flat_map(|node| node.output.iter().cloned()));
+        let new = |name: &mut String| {
+            if let Some(new) = names.get(name.as_str()).filter(|_| !hidden.contains(name)) {
+                name.clone_from(new);
+            }
+        };
         for node in &mut inner.node {
             node.input.iter_mut().for_each(new);
-            renamed(node, names)?;
+            renamed_but(node, names, &hidden)?;
         }
         inner.output.iter_mut().for_each(|output| new(&mut output.name));
         attribute.g = Some(inner.encode_to_vec().into());

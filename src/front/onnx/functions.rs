@@ -305,10 +305,11 @@ fn resolved(
     Some(AttributeProto { name: a.name.clone(), ..given.clone() })
 }
 
-/// About how many bytes a copy of the node takes; tensors are shared.
+/// About how many bytes a copy of the node takes; tensors are shared, but for those of graphs.
 pub(super) fn weight(node: &NodeProto) -> usize {
     let attribute = |a: &AttributeProto| {
-        100 + a.name.len() + 4 * a.floats.len() + 8 * a.ints.len() + 32 * a.strings.len()
+        let graph = a.g.as_ref().map_or(0, |graph| graph.len());
+        100 + graph + a.name.len() + 4 * a.floats.len() + 8 * a.ints.len() + 32 * a.strings.len()
     };
     let names: usize = node.input.iter().chain(&node.output).map(|n| 24 + n.len()).sum();
     100 + node.name.len() + names + node.attribute.iter().map(attribute).sum::<usize>()

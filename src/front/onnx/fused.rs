@@ -38,29 +38,24 @@ pub(super) fn parts(
             p.last("Gelu", &[&x], if fast { vec![tanh] } else { vec![] });
         }
         "SimplifiedLayerNormalization" => {
-            let kept = ["axis", "epsilon", "stash_type"];
-            let kept = node.attribute.iter().filter(|a| kept.contains(&a.name.as_str()));
-            let kept = kept.cloned().collect();
             p.only(1)?;
+            let kept = node.attribute.clone();
             p.last("RMSNormalization", &[&p.input(0), &p.input(1)], kept);
         }
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => p.skip()?,
         "EmbedLayerNormalization" => p.embed()?,
         "FusedConv" => {
-            let own = ["activation", "activation_params"];
-            let kept = node.attribute.iter().filter(|a| !own.contains(&a.name.as_str()));
-            let kept = kept.cloned().collect();
+            let kept = passed_on(node);
             let conv = p.op_with("Conv", &[&p.input(0), &p.input(1), &p.input(2)], kept)?;
             let sum = p.biased(conv, p.input(3))?;
-            p.activated(&sum, &p.floats("activation_params"))?;
+            let given = p.floats("activation_params").into_iter().map(Some);
+            p.activated(&sum, &given.collect::<Vec<_>>())?;
         }
         "FusedGemm" => {
-            let gemm = ["alpha", "beta", "transA", "transB"];
-            let kept = node.attribute.iter().filter(|a| gemm.contains(&a.name.as_str()));
-            let kept = kept.cloned().collect();
+            let kept = passed_on(node);
             let sum = p.op_with("Gemm", &[&p.input(0), &p.input(1), &p.input(2)], kept)?;
             let given = ["activation_alpha", "activation_beta"].map(|name| p.given_float(name));
-            p.activated(&sum, &given.into_iter().flatten().collect::<Vec<_>>())?;
+            p.activated(&sum, &given)?;
         }
         "FusedMatMul" => p.product()?,
         "DynamicQuantizeMatMul" | "MatMulIntegerToFloat" => p.integers()?,
@@ -70,18 +65,120 @@ pub(super) fn parts(
         "MatMulNBits" => p.of_bits()?,
         _ => return Ok(None),
     }
-    Ok(Some(p.nodes))
+    let nodes = p.nodes;
+    checked(node).map(|()| Some(nodes))
 }
 
+/// Types of attributes.
+const FLOAT: i32 = 1;
+const INT: i32 = 2;
+const TEXT: i32 = 3;
+const FLOATS: i32 = 6;
+const INTS: i32 = 7;
+
+/// The attributes of an operator that are looked at here; all that it has, but where another operator gets
+/// the others.
+fn attributes(op: &str) -> &'static [(&'static str, i32)] {
+    match op {
+        "QuickGelu" => &[("alpha", FLOAT)],
+        "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => &[("epsilon", FLOAT)],
+        "EmbedLayerNormalization" => &[("epsilon", FLOAT), ("mask_index_type", INT)],
+        "FusedConv" => &[("activation", TEXT), ("activation_params", FLOATS)],
+        "FusedGemm" => &[
+            ("activation", TEXT),
+            ("activation_alpha", FLOAT),
+            ("activation_beta", FLOAT),
+            ("activation_gamma", FLOAT),
+        ],
+        "FusedMatMul" => &[
+            ("alpha", FLOAT),
+            ("transA", INT),
+            ("transB", INT),
+            ("transBatchA", INT),
+            ("transBatchB", INT),
+        ],
+        "RotaryEmbedding" => &[
+            ("interleaved", INT),
+            ("is_packed_batching", INT),
+            ("num_heads", INT),
+            ("rotary_embedding_dim", INT),
+            ("scale", FLOAT),
+        ],
+        "MultiHeadAttention" => &[
+            ("mask_filter_value", FLOAT),
+            ("num_heads", INT),
+            ("scale", FLOAT),
+            ("unidirectional", INT),
+        ],
+        "Attention" => &[
+            ("do_rotary", INT),
+            ("mask_filter_value", FLOAT),
+            ("num_heads", INT),
+            ("past_present_share_buffer", INT),
+            ("qkv_hidden_sizes", INTS),
+            ("rotary_embedding_dim", INT),
+            ("scale", FLOAT),
+            ("unidirectional", INT),
+        ],
+        "MatMulNBits" => &[
+            ("K", INT),
+            ("N", INT),
+            ("accuracy_level", INT),
+            ("bits", INT),
+            ("block_size", INT),
+            ("weight_prepacked", INT),
+        ],
+        _ => &[],
+    }
+}
+
+/// The attributes that are not looked at here.
+fn passed_on(node: &NodeProto) -> Vec<AttributeProto> {
+    let own = attributes(&node.op_type);
+    let others = node.attribute.iter().filter(|a| own.iter().all(|(name, _)| *name != a.name));
+    others.cloned().collect()
+}
+
+/// An error where an attribute is none of the operator's, or not of its type.
+fn checked(node: &NodeProto) -> Result<(), ErrorKind> {
+    const PASSED_ON: [&str; 3] = ["FusedConv", "FusedGemm", "SimplifiedLayerNormalization"];
+    let known = attributes(&node.op_type);
+    for (i, a) in node.attribute.iter().enumerate() {
+        let name = &a.name;
+        match known.iter().find(|(known, _)| known == name) {
+            None if PASSED_ON.contains(&node.op_type.as_str()) => {}
+            None => {
+                let message = format!("the operator has no attribute \"{name}\"");
+                return Err(ErrorKind::wrong(message));
+            }
+            // Files of the first versions declare no types.
+            Some(&(_, ty)) if a.r#type != ty && a.r#type != 0 => {
+                return Err(ErrorKind::wrong(format!(
+                    "attribute \"{name}\" is of type {}, and {ty} is asked for",
+                    a.r#type
+                )));
+            }
+            Some(_) if node.attribute[..i].iter().any(|b| b.name == *name) => {
+                let message = format!("attribute \"{name}\" is given twice");
+                return Err(ErrorKind::wrong(message));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn empty(name: &str, r#type: i32) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type, ..AttributeProto::default() }
+}
 fn float(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), r#type: 1, f: Some(f), ..AttributeProto::default() }
+    AttributeProto { f: Some(f), ..empty(name, FLOAT) }
 }
 fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), r#type: 2, i: Some(i), ..AttributeProto::default() }
+    AttributeProto { i: Some(i), ..empty(name, INT) }
 }
 fn text(name: &str, s: &str) -> AttributeProto {
-    let s = Some(s.as_bytes().to_vec().into());
-    AttributeProto { name: name.to_owned(), r#type: 3, s, ..AttributeProto::default() }
+    AttributeProto { s: Some(s.as_bytes().to_vec().into()), ..empty(name, TEXT) }
 }
 fn value(t: TensorProto) -> AttributeProto {
     let t = Some(Box::new(t));
@@ -274,10 +371,10 @@ impl Parts<'_, '_> {
     }
 
     /// The first result: an activation by its name and parameters.
-    fn activated(&mut self, x: &str, parameters: &[f32]) -> Result<(), ErrorKind> {
+    fn activated(&mut self, x: &str, parameters: &[Option<f32>]) -> Result<(), ErrorKind> {
         let name = self.attribute("activation").and_then(|a| a.s.clone()).unwrap_or_default();
         let name = String::from_utf8_lossy(&name).into_owned();
-        let parameter = |i: usize, name: &str| parameters.get(i).map(|&f| float(name, f));
+        let parameter = |i: usize, name: &str| Some(float(name, (*parameters.get(i)?)?));
         let both = || [parameter(0, "alpha"), parameter(1, "beta")].into_iter().flatten().collect();
         match name.as_str() {
             "" => self.last("Identity", &[x], vec![]),
@@ -289,7 +386,7 @@ impl Parts<'_, '_> {
             }
             "HardSigmoid" => self.last(&name, &[x], both()),
             "Clip" => {
-                let &[low, high] = parameters else {
+                let &[Some(low), Some(high)] = parameters else {
                     return Err(ErrorKind::wrong(
                         "attribute \"activation_params\" must have two entries",
                     ));
@@ -370,7 +467,7 @@ impl Parts<'_, '_> {
         let mut attributes = vec![int("q_num_heads", heads), int("kv_num_heads", heads)];
         attributes.push(int("is_causal", self.int("unidirectional", 0)));
         let scale = self.float("scale", 0.0);
-        if scale > 0.0 {
+        if scale != 0.0 {
             attributes.push(float("scale", scale));
         }
         self.only(3)?;
@@ -418,14 +515,20 @@ impl Parts<'_, '_> {
         let [q, k, v] = self.split(&projected)?;
         let mut mask = self.input(5);
         if !self.input(3).is_empty() {
-            // 1 where a key counts, for each row of the batch.
+            // Above 0 where a key counts, for each row of the batch and each key (or all of them). Counts of
+            // keys, which have another rank, are refused by the transposition.
+            let rows = vec![AttributeProto { ints: vec![0, 1], ..empty("perm", INTS) }];
+            let counts = self.op_with("Transpose", &[&self.input(3)], rows)?;
+            let extent = vec![int("start", 1), int("end", 2)];
+            let extent = self.op_with("Shape", &[&self.input(0)], extent)?;
+            let counts = self.op("Expand", &[&counts, &extent])?;
             let keys = self.ints(&[1, 2])?;
-            let counts = self.op("Unsqueeze", &[&self.input(3), &keys])?;
-            let counts = self.op("CastLike", &[&counts, &q])?;
-            let one = self.number(1.0, &q)?;
-            let missing = self.op("Sub", &[&one, &counts])?;
-            let low = self.number(self.float("mask_filter_value", -10000.0), &q)?;
-            let added = self.op("Mul", &[&missing, &low])?;
+            let counts = self.op("Unsqueeze", &[&counts, &keys])?;
+            let zero = self.number(0.0, &counts)?;
+            let counts = self.op("Greater", &[&counts, &zero])?;
+            let (zero, low) = (0.0, self.float("mask_filter_value", -10000.0));
+            let (zero, low) = (self.number(zero, &q)?, self.number(low, &q)?);
+            let added = self.op("Where", &[&counts, &zero, &low])?;
             mask = if mask.is_empty() { added } else { self.op("Add", &[&mask, &added])? };
         }
         self.attended([&q, &k, &v, &mask, "", ""])
@@ -435,7 +538,10 @@ impl Parts<'_, '_> {
     fn of_bits(&mut self) -> Result<(), ErrorKind> {
         self.without(&[(4, "an order of groups")])?;
         let [k, n, block] = ["K", "N", "block_size"].map(|name| self.int(name, 0));
-        if self.int("bits", 4) != 4 || k < 1 || n < 1 || block < 2 || block % 2 != 0 {
+        // Larger ones are of no tensor.
+        let extents = 1..=i64::from(i32::MAX);
+        let fits = [k, n, block].iter().all(|extent| extents.contains(extent));
+        if self.int("bits", 4) != 4 || !fits || block % 2 != 0 {
             let bits = self.int("bits", 4);
             return Err(ErrorKind::unsupported(format!(
                 "{bits} bits in blocks of {block}, {k} x {n}"

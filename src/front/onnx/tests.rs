@@ -437,6 +437,14 @@ fn branches() {
     let alone = with(node("If", &["c"], &["y"]), branch("then_branch", vec![], "x"));
     let alone = result(&model(&[f32s("x", &[2]), condition.clone()], &[], &[alone]));
     assert_eq!(alone.unwrap_err().class(), Class::Wrong);
+    // A name that a branch defines itself is no other one's, whatever is called so around it.
+    let own = |nodes| vec![branch("then_branch", nodes, "b"), branch("else_branch", vec![], "x")];
+    let inner = vec![node("Transpose", &["x"], &["a"]), node("MatMul", &["x", "a"], &["b"])];
+    let inner = own(inner).into_iter().fold(node("If", &["c"], &["b"]), with);
+    let outer = own(vec![node("Relu", &["x"], &["a"]), inner]).into_iter();
+    let outer = outer.fold(node("If", &["c"], &["y"]), with);
+    let nested = result(&model(&[f32s("x", &[2, 3])], &[known(1)], &[outer]));
+    assert_eq!(nested.unwrap(), ("f32[2, 2]".to_owned(), 5));
 }
 
 #[test]
@@ -480,6 +488,21 @@ fn fused_operators() {
         one("Attention", &[("x", x), ("w", &[8, 24])], vec![]).unwrap_err().class(),
         Class::Wrong
     );
+    // Neither is an attribute passed over that is misspelt, or of another type, nor are counts of keys
+    // taken for a mask.
+    let class = |found: Result<String, Errors>| found.unwrap_err().class();
+    assert_eq!(class(one("QuickGelu", &[("x", x)], vec![int("alpha", 2)])), Class::Wrong);
+    assert_eq!(class(one("Gelu", &[("x", x)], vec![int("axis", 2)])), Class::Wrong);
+    let masked = |dims: &[i64]| {
+        let operands = [("x", x), ("w", &[8, 24][..]), ("b", &[24]), ("m", dims)];
+        one("Attention", &operands, heads())
+    };
+    is(masked(&[2, 3]), "f32[2, 3, 8]");
+    is(masked(&[2, 1]), "f32[2, 3, 8]");
+    assert_eq!(class(masked(&[2])), Class::Wrong);
+    let most = [("K", i64::MAX), ("N", 1), ("block_size", 1 << 62)].map(|(name, i)| int(name, i));
+    let bits = one("MatMulNBits", &[("x", x), ("w", x), ("s", row)], most.to_vec());
+    assert_eq!(class(bits), Class::Unsupported);
     assert_eq!(one("Fuse", &[("x", x)], vec![]).unwrap_err().class(), Class::Unsupported);
 }
 
