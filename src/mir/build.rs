@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::types::{DType, broadcast};
+use std::collections::BTreeSet;
 
 /// Appends nodes to a graph.
 #[derive(Debug, Default)]
@@ -47,19 +48,34 @@ impl Builder {
     }
 
     /// Whether all elements along `axis` are known to be equal: the extent is 1, or it was repeated along it.
+    /// Only so many values are looked at.
     pub fn repeats(&self, value: Value, axis: usize) -> bool {
+        const MOST: usize = 64;
+        let mut seen = BTreeSet::from([(value, axis)]);
+        let mut left = vec![(value, axis)];
+        while let Some((value, axis)) = left.pop() {
+            let Some(axes) = self.repeats_as(value, axis) else { return false };
+            left.extend(axes.into_iter().filter(|&axis| seen.insert(axis)));
+            if seen.len() > MOST {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The axes of operands along which all elements must be equal for those along this one to be.
+    fn repeats_as(&self, value: Value, axis: usize) -> Option<Vec<(Value, usize)>> {
         let node = &self.graph.nodes[value];
         if node.ty.dims[axis] == 1 {
-            return true;
+            return Some(vec![]);
         }
         // The axis of an operand that broadcasts.
-        let aligned = |operand: Value| {
-            (axis + self.ty(operand).rank())
-                .checked_sub(node.ty.rank())
-                .is_none_or(|axis| self.repeats(operand, axis))
+        let aligned = |&operand: &Value| {
+            let axis = (axis + self.ty(operand).rank()).checked_sub(node.ty.rank())?;
+            Some((operand, axis))
         };
         match &node.op {
-            Op::Broadcast | Op::Map(_) => node.operands.iter().all(|&operand| aligned(operand)),
+            Op::Broadcast | Op::Map(_) => Some(node.operands.iter().filter_map(aligned).collect()),
             Op::Reshape => {
                 let own = &self.ty(node.operands[0]).dims;
                 let behind =
@@ -67,21 +83,23 @@ impl Builder {
                 let same = |&a: &usize| {
                     own[a] == node.ty.dims[axis] && behind(own, a) == behind(&node.ty.dims, axis)
                 };
-                (0..own.len()).find(same).is_some_and(|a| self.repeats(node.operands[0], a))
+                (0..own.len()).find(same).map(|a| vec![(node.operands[0], a)])
             }
-            Op::Permute(perm) => self.repeats(node.operands[0], perm[axis]),
+            Op::Permute(perm) => Some(vec![(node.operands[0], perm[axis])]),
             Op::Constant(tensor) if node.ty.elements() > 0 => {
                 let (extent, inner) =
                     (node.ty.dims[axis], node.ty.dims[axis + 1..].iter().product::<usize>());
                 let run = inner * node.ty.dtype.bytes();
                 let mut blocks = tensor.bytes().chunks_exact(extent * run);
-                blocks.all(|block| block.chunks_exact(run).all(|part| *part == block[..run]))
+                let equal =
+                    blocks.all(|block| block.chunks_exact(run).all(|part| *part == block[..run]));
+                equal.then(Vec::new)
             }
-            Op::Slice { .. } | Op::Concat { .. } | Op::Pad { .. } | Op::Gather { .. } => false,
-            Op::Input { .. } | Op::Constant(_) | Op::Reduce { .. } | Op::ArgReduce { .. } => false,
-            Op::Rows(_) | Op::Contract(_) | Op::Attention(_) | Op::Conv(_) => false,
-            Op::Winograd(_) | Op::Pool(_) | Op::Scatter { .. } | Op::Sort { .. } => false,
-            Op::Scan(_) => false,
+            Op::Slice { .. } | Op::Concat { .. } | Op::Pad { .. } | Op::Gather { .. } => None,
+            Op::Input { .. } | Op::Constant(_) | Op::Reduce { .. } | Op::ArgReduce { .. } => None,
+            Op::Rows(_) | Op::Contract(_) | Op::Attention(_) | Op::Conv(_) => None,
+            Op::Winograd(_) | Op::Pool(_) | Op::Scatter { .. } | Op::Sort { .. } => None,
+            Op::Scan(_) => None,
         }
     }
 
@@ -419,5 +437,24 @@ impl Builder {
         );
         let ty = ty.with_dims(dims);
         self.push(Op::Broadcast, &[x], ty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repetition_is_looked_for_in_few_values() {
+        let mut b = Builder::new("test");
+        let row = b.input("x", Role::Input, Type::new(DType::I64, [4, 1]));
+        let [mut x, mut y] = [row; 2].map(|row| b.broadcast(row, [4, 5]));
+        assert!(b.repeats(x, 1) && !b.repeats(x, 0));
+        // Twice as many ways with each step.
+        for step in 0..100_000 {
+            [x, y] = [Binary::Add, Binary::Mul].map(|op| b.binary(op, x, y));
+            assert!(step != 9 || b.repeats(x, 1));
+        }
+        assert!(!b.repeats(x, 1));
     }
 }

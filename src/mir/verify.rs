@@ -135,6 +135,7 @@ fn result_type(op: &Op, operands: &[&Type], declared: &Type) -> Result<Type, Str
         }
         Op::Scan(scan) => {
             ensure(scan.axis < operands[0].rank(), "axis is out of range")?;
+            ensure(operands[0].dtype != DType::Bool, "truth values are combined")?;
             Ok(operands[0].clone())
         }
         Op::Pad { low, high, interior, value } => {

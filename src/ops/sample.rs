@@ -72,6 +72,8 @@ impl GridSample {
             _ if x >= low && x <= high => x,
             Padding::Zeros => x,
             Padding::Border => x.clamp(0.0, extent as f64 - 1.0),
+            // Both ends are one place.
+            Padding::Reflection if high <= low => low,
             Padding::Reflection => {
                 let range = high - low;
                 let beyond = if x < low { low - x } else { x - high };
@@ -418,5 +420,12 @@ mod tests {
         assert!(sample(&[2, 3, 4, 5], &[2, 6, 7, 3]).is_err());
         assert!(sample(&[2, 3, 4, 5], &[2, 6, 2]).is_err());
         assert!(sample(&[2, 3, 0, 5], &[2, 6, 7, 2]).is_err());
+    }
+
+    #[test]
+    fn one_element_reflects_to_itself() {
+        let padding = super::Padding::Reflection;
+        let sample = super::GridSample { mode: super::Mode::Linear, padding, align: true };
+        assert_eq!([-3.0, 0.0, 2.5].map(|x| sample.inside(x, 1)), [0.0; 3]);
     }
 }

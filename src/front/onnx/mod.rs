@@ -284,7 +284,8 @@ fn broadcast(op: &str, values: &mut BTreeMap<String, Attribute>) -> Result<Optio
         Some(Attribute::Int(value)) => Ok(Some(value)),
         Some(_) => Err(ErrorKind::wrong(format!("attribute \"{name}\" must be an integer"))),
     });
-    Ok(axis?.filter(|_| matches!(broadcast, Ok(Some(1)))))
+    let broadcast = broadcast?;
+    Ok(axis?.filter(|_| broadcast == Some(1)))
 }
 
 /// Before opset 7 some operators meant other things than later. What is the same in both is taken; what is not
