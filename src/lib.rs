@@ -56,8 +56,9 @@
 //!
 //! # What is absent on purpose
 //!
-//! Control flow and dynamic shapes in models; pass managers, plug-ins and global state; calls out of the
-//! generated code, but for the caller's own `parallel_for`; `unsafe`, but for mapping a file.
+//! Loops and dynamic shapes in models (of an `If`, both branches are computed and one is chosen, unless the condition is
+//! known); pass managers, plug-ins and global state; calls out of the generated code, but for the caller's own
+//! `parallel_for`; `unsafe`, but for mapping a file.
 
 pub mod codegen;
 pub mod compile;
