@@ -65,7 +65,7 @@ fn main() -> Result<(), m::Error> {
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{errors}");
+    assert!(run.status.success(), "{}: {errors}", run.status);
     let expected = "[0.5, 1.0, 1.5] [53, 87, 143]\n[1.0, 1.0, 1.0] [43, 43, 43]\n\
                     [16.0, 16.0, 16.0]\n";
     assert_eq!(String::from_utf8_lossy(&run.stdout), expected, "{errors}");
