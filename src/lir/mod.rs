@@ -24,6 +24,7 @@ pub mod room;
 pub mod schedule;
 pub mod state;
 pub mod storage;
+mod stored;
 pub mod verify;
 pub mod views;
 
@@ -38,11 +39,11 @@ pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Scan, Stage, W
 pub use crate::mir::{quads, sums};
 use crate::tensor::Tensor;
 use crate::types::Type;
-use cranelift_entity::{EntityRef, PrimaryMap, SecondaryMap, entity_impl};
+use cranelift_entity::{PrimaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use storage::Windows;
+use stored::stored;
 
 /// Bytes at the arena's start that hold the context: weights, threads. No buffer lies there.
 pub const CONTEXT_BYTES: u64 = 64;
@@ -55,12 +56,6 @@ pub const SLACK_BYTES: u64 = 64;
 
 /// Looks at an item for a search, where nothing else is asked for: about 50 ms.
 pub const PLAN_BUDGET: u64 = 1_000_000;
-
-/// So many times more windows are given up, those that wait when most is alive.
-const APART: usize = 8;
-
-/// A window that is written more than so many values before its user is a long-lived one.
-const NEAR: usize = 24;
 
 /// A root of storage.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -503,111 +498,6 @@ pub fn order(
     best.ok_or_else(|| crate::error::ErrorKind::bug("no schedule"))
 }
 
-/// The graph's steps in the best of these orders.
-fn stored(
-    graph: &mir::Graph,
-    orders: &[Vec<mir::Value>],
-    options: &Options,
-) -> Result<(Module, storage::Traces), crate::error::ErrorKind> {
-    let links = state::links(graph, options)?;
-    let stored = |order: usize, windows: &Windows| {
-        let (module, traces) = storage::traced(graph, &orders[order], &links, options, windows);
-        let (windows, bound) = (windows.clone(), place::bound(&module));
-        Stored { order, windows, bound, module, traces }
-    };
-    // The first of the lowest, so that the model's own order wins where it is as good.
-    let lowest = |windows: Windows| {
-        let all = (0..orders.len()).map(|order| stored(order, &windows));
-        let no_order = || crate::error::ErrorKind::bug("no schedule");
-        all.min_by_key(|stored| stored.bound).ok_or_else(no_order)
-    };
-    let mut best = lowest(Windows::ALL)?;
-    let has_windows =
-        |node: &mir::Node| matches!(node.op, mir::Op::Concat { .. } | mir::Op::Pad { .. });
-    if options.alias && graph.nodes.values().any(has_windows) {
-        let late = lowest(Windows { wait: false, ..Windows::ALL })?;
-        if late.bound < best.bound {
-            best = late;
-        }
-        // Copies into windows that wait for long are paid for by a good deal of memory only.
-        let near = lowest(Windows { reach: NEAR, ..Windows::ALL })?;
-        if near.bound < best.bound - best.bound / 16 {
-            best = near;
-        }
-        // One by one where most is alive: more and more copies, that must be worth it all together.
-        let mut now = Cow::Borrowed(&best);
-        let (mut found, mut copied) = (None, 0);
-        for _ in 0..APART {
-            let waiting = now.waiting(graph);
-            if waiting.is_empty() {
-                break;
-            }
-            let bytes = |&(whole, index)| graph.ty(graph.nodes[whole].operands[index]).bytes();
-            copied += waiting.iter().map(bytes).sum::<usize>() as u64;
-            let mut windows = now.windows.clone();
-            windows.apart.extend(waiting);
-            let next = stored(now.order, &windows);
-            if next.bound > now.bound {
-                break;
-            }
-            if next.bound + (best.bound / 64).max(copied / 2) <= best.bound {
-                found = Some(next.clone());
-            }
-            now = Cow::Owned(next);
-        }
-        best = found.unwrap_or(best);
-    }
-    Ok((best.module, best.traces))
-}
-
-/// A graph's steps, without places.
-#[derive(Clone)]
-struct Stored {
-    /// The order that they are in.
-    order: usize,
-    windows: Windows,
-    bound: u64,
-    module: Module,
-    traces: storage::Traces,
-}
-
-impl Stored {
-    /// The operands of concatenations that are written when most is alive, or before, where that makes room for
-    /// more that comes later.
-    fn waiting(&self, graph: &mir::Graph) -> Vec<(mir::Value, usize)> {
-        let lives = liveness::Lives::new(&self.module);
-        let time = lives.times[0];
-        let alive = lives.at(time).alive;
-        let alive: BTreeMap<Buffer, u64> = alive.into_iter().collect();
-        let storage::Traces { buffers, steps } = &self.traces;
-        // Until when the steps of a value have written it.
-        let mut until: SecondaryMap<mir::Value, usize> = SecondaryMap::new();
-        steps.iter().for_each(|(step, &value)| until[value] = step.index() + 1);
-        let mut waiting = vec![];
-        for (whole, node) in &graph.nodes {
-            let buffer = buffers[whole].filter(|buffer| alive.contains_key(buffer));
-            let (mir::Op::Concat { .. }, Some(buffer)) = (&node.op, buffer) else { continue };
-            // A view that is copied has steps of its own.
-            let root = |mut value: mir::Value| {
-                while until[value] == 0 && graph.nodes[value].op.is_view() {
-                    value = graph.nodes[value].operands[0];
-                }
-                value
-            };
-            let there = |value: mir::Value| buffers[value] == Some(buffer) && until[value] > 0;
-            let operands = node.operands.iter().map(|&operand| root(operand)).enumerate();
-            let (early, late): (Vec<_>, Vec<_>) =
-                operands.partition(|&(_, root)| there(root) && until[root] <= time);
-            let bytes: usize = early.iter().map(|&(_, root)| graph.ty(root).bytes()).sum();
-            let later = |&(_, root)| until[if there(root) { root } else { whole }] > time;
-            if late.iter().any(later) && (bytes as u64) < alive[&buffer] {
-                waiting.extend(early.into_iter().map(|(index, _)| (whole, index)));
-            }
-        }
-        waiting
-    }
-}
-
 /// Stores a graph as it stands and places it as its file says.
 ///
 /// # Errors
@@ -635,148 +525,4 @@ pub fn lower_kept(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mir::{Builder, Output, Unary};
-    use crate::types::DType;
-
-    /// A value that is read at once, and again by a concatenation much later.
-    #[test]
-    fn long_windows_are_weighed() {
-        let mut mir = Builder::new("m");
-        let x = mir.input("x", Role::Input, Type::new(DType::F32, [64, 64]));
-        let skip = mir.unary(Unary::Neg, x);
-        let mut inner = mir.broadcast(skip, [8, 64, 64]);
-        for _ in 0..30 {
-            inner = mir.unary(Unary::Exp, inner);
-        }
-        let sum = mir.reduce(Reduction::Sum, inner, &[0]);
-        let sum = mir.reshape(sum, [64, 64]);
-        let sum = mir.unary(Unary::Neg, sum);
-        let all = mir.concat(&[skip, sum, sum], 1);
-        let sum = mir.reduce(Reduction::Sum, all, &[1]);
-        let graph = mir.finish(vec![Output { name: "y".into(), value: sum }]);
-        let order: Vec<_> = graph.nodes.keys().collect();
-        let bound = |reach: usize| {
-            let windows = Windows { reach, ..Windows::ALL };
-            place::bound(&storage::assign(&graph, &order, &[], &Options::default(), &windows))
-        };
-        let module = lower(&graph, Options::default()).expect("it is small");
-        assert!(bound(NEAR) < bound(usize::MAX));
-        assert!(module.plan.bound <= bound(NEAR));
-        assert_eq!(module.plan.arena_size, module.plan.bound);
-    }
-
-    /// The same where it is not much later: only what waits at the peak is copied.
-    #[test]
-    fn windows_are_given_up_where_most_is_alive() {
-        let mut mir = Builder::new("m");
-        let x = mir.input("x", Role::Input, Type::new(DType::F32, [64, 64]));
-        let skip = mir.unary(Unary::Neg, x);
-        let wide = mir.broadcast(skip, [8, 64, 64]);
-        let wide = mir.unary(Unary::Exp, wide);
-        let sum = mir.reduce(Reduction::Sum, wide, &[0]);
-        let sum = mir.reshape(sum, [64, 64]);
-        let sum = mir.unary(Unary::Neg, sum);
-        let all = mir.concat(&[skip, sum, sum], 1);
-        let sum = mir.reduce(Reduction::Sum, all, &[1]);
-        let graph = mir.finish(vec![Output { name: "y".into(), value: sum }]);
-        let order: Vec<_> = graph.nodes.keys().collect();
-        let bound = |apart: &[(mir::Value, usize)]| {
-            let windows = Windows { apart: apart.iter().copied().collect(), ..Windows::ALL };
-            place::bound(&storage::assign(&graph, &order, &[], &Options::default(), &windows))
-        };
-        let module = lower(&graph, Options::default()).expect("it is small");
-        assert_eq!(bound(&[]) - bound(&[(all, 0)]), 2 * 64 * 64 * 4);
-        assert_eq!(module.plan.bound, bound(&[(all, 0)]), "{module}");
-        assert_eq!(verify::verify(&module), Ok(()));
-    }
-
-    /// The results of attention lie where its queries were: heads are views of both.
-    #[test]
-    fn attention_takes_the_place_of_its_queries() {
-        let (queries, heads, depth) = (6, 4, 8);
-        let mut mir = Builder::new("m");
-        let mut project = |name: &str| {
-            let x = mir.input(name, Role::Input, Type::new(DType::F32, [queries, heads * depth]));
-            let x = mir.unary(Unary::Neg, x);
-            let x = mir.reshape(x, [1, queries, heads, depth]);
-            mir.permute(x, &[0, 2, 1, 3])
-        };
-        let [q, k, v] = ["q", "k", "v"].map(&mut project);
-        let k = mir.permute(k, &[0, 1, 3, 2]);
-        let scores = mir.contract(q, k);
-        let max = mir.reduce(Reduction::Max, scores, &[3]);
-        let exp = mir.binary(Binary::Sub, scores, max);
-        let exp = mir.unary(Unary::Exp, exp);
-        let sum = mir.reduce(Reduction::Sum, exp, &[3]);
-        let weights = mir.binary(Binary::Div, exp, sum);
-        let y = mir.contract(weights, v);
-        let y = mir.permute(y, &[0, 2, 1, 3]);
-        let y = mir.reshape(y, [queries, heads * depth]);
-        let y = mir.reduce(Reduction::Sum, y, &[1]);
-        let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
-        let (level, off) = (crate::passes::Level::Speed, crate::passes::Filtering::Off);
-        let graph = crate::passes::run(graph, level, off, &crate::machine::Machine::AVX2);
-        let module = lower(&graph, Options::default()).expect("it is small");
-        let mut steps = module.steps.values();
-        let step = steps.find(|step| matches!(step.op, Op::Attention(_))).expect("there is one");
-        assert!(step.operands[0].same(&step.result), "{module}");
-    }
-
-    /// Bands of a result, inside of a border, lie where the residual's were; what reads a row of another band
-    /// beforehand takes that away.
-    #[test]
-    fn residuals_wait_inside_borders() {
-        let buffers = |crosses: bool| {
-            let mut mir = Builder::new("m");
-            let x = mir.input("x", Role::Input, Type::new(DType::F32, [8, 6]));
-            let residual = mir.unary(Unary::Exp, x);
-            let bands: Vec<_> = (0..4usize)
-                .map(|band| {
-                    let from = 2 * if crosses { 3 - band } else { band };
-                    let rows = mir.slice(residual, &[2 * band, 0], &[2, 6], &[1, 1]);
-                    let other = mir.slice(residual, &[from, 0], &[2, 6], &[1, 1]);
-                    mir.binary(Binary::Sub, rows, other)
-                })
-                .collect();
-            let all = mir.concat(&bands, 0);
-            let wide = mir.pad(all, &[0, 1], &[1, 0], 0.0);
-            let y = mir.reduce(Reduction::Sum, wide, &[1]);
-            let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
-            let module = lower(&graph, Options::default()).expect("it is small");
-            assert_eq!(module.plan.arena_size, module.plan.bound);
-            let wide = 9 * 7 * 4;
-            module
-                .buffers
-                .values()
-                .filter(|info| info.bytes >= 8 * 6 * 4 && info.bytes <= wide)
-                .count()
-        };
-        // The input and one more.
-        assert_eq!((buffers(false), buffers(true)), (2, 3));
-    }
-
-    /// Channels in the second place of an input stay there: the convolution reads them in place, and
-    /// the copy into its border goes along the rows.
-    #[test]
-    fn images_are_not_transposed() {
-        for border in [0, 1] {
-            let mut mir = Builder::new("m");
-            let x = mir.input("x", Role::Input, Type::new(DType::F32, [1, 3, 30, 20]));
-            let x = mir.channels_last(x);
-            let x = mir.pad(x, &[0, border, border, 0], &[0, border, border, 0], 0.0);
-            let w = mir.input("w", Role::Parameter, Type::new(DType::F32, [3, 3, 3, 8]));
-            let y = mir.conv(x, w, &[2, 2], &[1, 1], 1);
-            let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
-            let module = lower(&graph, Options::default()).expect("it is small");
-            let moves = module.steps.values().filter(|step| step.op == Op::Move);
-            let moves: Vec<&StepInfo> = moves.collect();
-            assert_eq!(moves.len(), border, "{module}");
-            for step in moves {
-                assert_eq!(step.operands[0].strides.last(), Some(&1), "{module}");
-                assert_eq!(step.result.strides.last(), Some(&1), "{module}");
-            }
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,120 @@
+//! The order and the windows with which a graph needs least.
+
+use super::storage::{self, Windows};
+use super::{Buffer, Module, Options, liveness, place, state};
+use crate::error::ErrorKind;
+use crate::mir;
+use cranelift_entity::{EntityRef, SecondaryMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// So many times more windows are given up, those that wait when most is alive.
+const APART: usize = 8;
+
+/// A window that is written more than so many values before its user is a long-lived one.
+pub(super) const NEAR: usize = 24;
+
+/// The graph's steps in the best of these orders.
+pub(super) fn stored(
+    graph: &mir::Graph,
+    orders: &[Vec<mir::Value>],
+    options: &Options,
+) -> Result<(Module, storage::Traces), ErrorKind> {
+    let links = state::links(graph, options)?;
+    let stored = |order: usize, windows: &Windows| {
+        let (module, traces) = storage::traced(graph, &orders[order], &links, options, windows);
+        let (windows, bound) = (windows.clone(), place::bound(&module));
+        Stored { order, windows, bound, module, traces }
+    };
+    // The first of the lowest, so that the model's own order wins where it is as good.
+    let lowest = |windows: Windows| {
+        let all = (0..orders.len()).map(|order| stored(order, &windows));
+        let no_order = || ErrorKind::bug("no schedule");
+        all.min_by_key(|stored| stored.bound).ok_or_else(no_order)
+    };
+    let mut best = lowest(Windows::ALL)?;
+    let has_windows =
+        |node: &mir::Node| matches!(node.op, mir::Op::Concat { .. } | mir::Op::Pad { .. });
+    if options.alias && graph.nodes.values().any(has_windows) {
+        let late = lowest(Windows { wait: false, ..Windows::ALL })?;
+        if late.bound < best.bound {
+            best = late;
+        }
+        // Copies into windows that wait for long are paid for by a good deal of memory only.
+        let near = lowest(Windows { reach: NEAR, ..Windows::ALL })?;
+        if near.bound < best.bound - best.bound / 16 {
+            best = near;
+        }
+        // One by one where most is alive: more and more copies, that must be worth it all together.
+        let mut now = Cow::Borrowed(&best);
+        let (mut found, mut copied) = (None, 0);
+        for _ in 0..APART {
+            let waiting = now.waiting(graph);
+            if waiting.is_empty() {
+                break;
+            }
+            let bytes = |&(whole, index)| graph.ty(graph.nodes[whole].operands[index]).bytes();
+            copied += waiting.iter().map(bytes).sum::<usize>() as u64;
+            let mut windows = now.windows.clone();
+            windows.apart.extend(waiting);
+            let next = stored(now.order, &windows);
+            if next.bound > now.bound {
+                break;
+            }
+            if next.bound + (best.bound / 64).max(copied / 2) <= best.bound {
+                found = Some(next.clone());
+            }
+            now = Cow::Owned(next);
+        }
+        best = found.unwrap_or(best);
+    }
+    Ok((best.module, best.traces))
+}
+
+/// A graph's steps, without places.
+#[derive(Clone)]
+struct Stored {
+    /// The order that they are in.
+    order: usize,
+    windows: Windows,
+    bound: u64,
+    module: Module,
+    traces: storage::Traces,
+}
+
+impl Stored {
+    /// The operands of concatenations that are written when most is alive, or before, where that makes room for
+    /// more that comes later.
+    fn waiting(&self, graph: &mir::Graph) -> Vec<(mir::Value, usize)> {
+        let lives = liveness::Lives::new(&self.module);
+        let time = lives.times[0];
+        let alive = lives.at(time).alive;
+        let alive: BTreeMap<Buffer, u64> = alive.into_iter().collect();
+        let storage::Traces { buffers, steps } = &self.traces;
+        // Until when the steps of a value have written it.
+        let mut until: SecondaryMap<mir::Value, usize> = SecondaryMap::new();
+        steps.iter().for_each(|(step, &value)| until[value] = step.index() + 1);
+        let mut waiting = vec![];
+        for (whole, node) in &graph.nodes {
+            let buffer = buffers[whole].filter(|buffer| alive.contains_key(buffer));
+            let (mir::Op::Concat { .. }, Some(buffer)) = (&node.op, buffer) else { continue };
+            // A view that is copied has steps of its own.
+            let root = |mut value: mir::Value| {
+                while until[value] == 0 && graph.nodes[value].op.is_view() {
+                    value = graph.nodes[value].operands[0];
+                }
+                value
+            };
+            let there = |value: mir::Value| buffers[value] == Some(buffer) && until[value] > 0;
+            let operands = node.operands.iter().map(|&operand| root(operand)).enumerate();
+            let (early, late): (Vec<_>, Vec<_>) =
+                operands.partition(|&(_, root)| there(root) && until[root] <= time);
+            let bytes: usize = early.iter().map(|&(_, root)| graph.ty(root).bytes()).sum();
+            let later = |&(_, root)| until[if there(root) { root } else { whole }] > time;
+            if late.iter().any(later) && (bytes as u64) < alive[&buffer] {
+                waiting.extend(early.into_iter().map(|(index, _)| (whole, index)));
+            }
+        }
+        waiting
+    }
+}
