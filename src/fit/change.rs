@@ -65,30 +65,8 @@ pub(super) fn has_shares(op: &Op) -> bool {
 
 /// Of how many shares a node has working memory at most, if that can be chosen.
 fn shares(op: &mut Op) -> Option<&mut usize> {
-    match op {
-        Op::Winograd(Winograd { side: Side::Both { shares, .. }, .. }) => Some(shares),
-        Op::Winograd(Winograd { side: Side::Input { .. } | Side::Output { .. }, .. })
-        | Op::Input { .. }
-        | Op::Constant(_)
-        | Op::Map(_)
-        | Op::Rows(_)
-        | Op::Reduce { .. }
-        | Op::ArgReduce { .. }
-        | Op::Contract(_)
-        | Op::Attention(_)
-        | Op::Conv(_)
-        | Op::Pool(_)
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::Sort { .. }
-        | Op::Scan(_)
-        | Op::Pad { .. }
-        | Op::Concat { .. }
-        | Op::Reshape
-        | Op::Permute(_)
-        | Op::Slice { .. }
-        | Op::Broadcast => None,
-    }
+    let Op::Winograd(Winograd { side: Side::Both { shares, .. }, .. }) = op else { return None };
+    Some(shares)
 }
 
 #[cfg(test)]

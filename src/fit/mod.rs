@@ -269,6 +269,7 @@ impl<'a> Search<'a> {
         tried: &mut Vec<Change>,
     ) -> Result<Option<Turn>, ErrorKind> {
         let lives = Lives::new(&now.module);
+        let before = self.cycles(&now.graph, aim.threads());
         loop {
             let mut scene = Scene::new(self, now);
             let mut left = aim.effort.looks;
@@ -292,8 +293,7 @@ impl<'a> Search<'a> {
                 let changes = now.changes.with(&taken[..count]);
                 let next = Turn::draft(self.graph, changes, self.options)?;
                 self.written.update(|written| written + DRAFTED * next.graph.nodes.len());
-                let cycles = self.cycles(&next.graph, aim.threads());
-                let grown = cycles - self.cycles(&now.graph, aim.threads());
+                let grown = self.cycles(&next.graph, aim.threads()) - before;
                 let bound = next.module.plan.bound;
                 let lower = |(least, cheapest, _): &(u64, f64, Turn)| {
                     (bound, grown).partial_cmp(&(*least, *cheapest)) == Some(Ordering::Less)

@@ -1,6 +1,6 @@
 //! Reductions of elements to one: their beginning, their steps and their end.
 
-use super::operations::{as_number, extremum_of_any, flip, wrap};
+use super::operations::{as_number, extremum_of_any, flip, in_pairs, wrap};
 use crate::kir::build::Builder;
 use crate::kir::{self, Value};
 use crate::lir::{Binary, Reduction};
@@ -92,24 +92,14 @@ impl Combine {
 
     /// All partial results to one, and across its lanes.
     pub(super) fn across(self, b: &mut Builder, partial: &[Value]) -> Value {
-        let mut partial = partial.to_vec();
-        while partial.len() > 1 {
-            let pairs = partial.chunks(2);
-            partial = pairs
-                .map(|pair| match *pair {
-                    [x, y] => self.join(b, x, y),
-                    [x, ..] => x,
-                    [] => unreachable!("chunks are not empty"),
-                })
-                .collect();
-        }
-        let all = b.reduce(self.numbers(), partial[0]);
+        let joined = in_pairs(partial.to_vec(), |x, y| self.join(b, x, y));
+        let all = b.reduce(self.numbers(), joined);
         let extremum = matches!(self.op, Reduction::Max | Reduction::Min);
         if b.lanes() == 1 || !extremum || !self.dtype.is_float() {
             return all;
         }
         // Whether a NaN comes through is not defined there: it is looked for.
-        let number = b.equal(partial[0], partial[0]);
+        let number = b.equal(joined, joined);
         let (zero, one, nan) = (b.f32(0.0), b.f32(1.0), b.f32(f32::NAN));
         let flags = b.select(number, zero, one);
         let flag = b.reduce(kir::Reduction::Max, flags);

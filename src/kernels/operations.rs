@@ -35,6 +35,22 @@ pub(super) fn add_product(b: &mut Builder, x: Value, y: Value, sum: Option<Value
     }
 }
 
+/// All values, of which there is one at least, as one: neighbours first.
+pub(super) fn in_pairs(
+    mut values: Vec<Value>,
+    mut join: impl FnMut(Value, Value) -> Value,
+) -> Value {
+    while values.len() > 1 {
+        let pairs = values.chunks(2);
+        let join = |pair: &[Value]| match *pair {
+            [x, y] => join(x, y),
+            _ => pair[0],
+        };
+        values = pairs.map(join).collect();
+    }
+    values[0]
+}
+
 /// A mask as 0 and 1.
 pub(super) fn as_number(b: &mut Builder, mask: Value) -> Value {
     let (one, zero) = (b.i32(1), b.i32(0));

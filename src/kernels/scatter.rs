@@ -38,7 +38,7 @@ pub(super) fn kernel(
     };
     let change = match op {
         None => Change::Replaced(Word::of(dtype)),
-        Some(op) => Change::Combined(binary_of(op), dtype),
+        Some(op) => Change::Combined(op.combine(), dtype),
     };
     let size = match change {
         Change::Replaced(word) => word.bytes,
@@ -99,15 +99,6 @@ pub(super) fn kernel(
         });
     });
     Ok(Some(frame.close(b, (copied + slices) * rows * (extent + 8))))
-}
-
-fn binary_of(op: Reduction) -> Binary {
-    match op {
-        Reduction::Sum => Binary::Add,
-        Reduction::Product => Binary::Mul,
-        Reduction::Max => Binary::Max,
-        Reduction::Min => Binary::Min,
-    }
 }
 
 /// A row of what `size` bytes hold each, from the first pointer into the second.

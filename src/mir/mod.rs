@@ -199,6 +199,18 @@ pub enum Reduction {
     Min,
 }
 
+impl Reduction {
+    /// The operation that combines two partial results.
+    pub fn combine(self) -> Binary {
+        match self {
+            Reduction::Sum => Binary::Add,
+            Reduction::Product => Binary::Mul,
+            Reduction::Max => Binary::Max,
+            Reduction::Min => Binary::Min,
+        }
+    }
+}
+
 /// For each element the reduction of all up to it along an axis. One operand, whose type the result has. Sums are made
 /// in any order; those of floats of two bytes are rounded at the end only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -6,7 +6,6 @@ use crate::error::ErrorKind;
 use crate::mir;
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
-use std::cmp::Ordering;
 
 /// The `k` largest (smallest) elements along `axis` and their places, the best one first; of equal ones those
 /// with the lower places. A NaN counts as larger than everything else. `k` has to be known when the model is
@@ -81,7 +80,7 @@ impl Op for TopK {
             let mut order: Vec<usize> = (0..extent).collect();
             order.sort_by(|&a, &b| {
                 let order = compare(first + a * inner, first + b * inner);
-                if self.largest { order.reverse() } else { order }.then(Ordering::Equal)
+                if self.largest { order.reverse() } else { order }
             });
             for (i, &place) in order[..count].iter().enumerate() {
                 let at = row / inner * inner * count + row % inner + i * inner;
@@ -112,7 +111,8 @@ impl Op for TopK {
         };
         let dims = mir.dims(rows);
         let mut flat = places;
-        if let Some(all) = Some(dims[..last].iter().product::<usize>()).filter(|&all| all > 1) {
+        let all: usize = dims[..last].iter().product();
+        if all > 1 {
             let first = super::gather::ramp(mir, 2, 0, all, dims[last] as i64);
             let first = mir.reshape(first, [&dims[..last], &[1]].concat());
             flat = mir.binary(mir::Binary::Add, places, first);

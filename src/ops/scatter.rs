@@ -282,7 +282,7 @@ impl Op for ScatterND {
         let known = mir.constant_of(indices).filter(|_| large).map(Tensor::ints);
         if let Some(region) = known.and_then(|rows| Region::of(&rows, outer)) {
             let updates = mir.reshape(updates, [&region.counts, inner].concat());
-            return vec![region.changed(mir, x, updates, self.op.map(binary), 0)];
+            return vec![region.changed(mir, x, updates, self.op.map(Reduction::combine), 0)];
         }
         let moves = strides(outer);
         let (mut f, mut operands, mut flat) = (Formula::new(DType::I64), vec![], None);
@@ -299,15 +299,6 @@ impl Op for ScatterND {
         let table = mir.reshape(x, [&[outer.iter().product()], inner].concat());
         let result = mir.scatter(self.op, table, flat, updates);
         vec![mir.reshape(result, ty.dims.clone())]
-    }
-}
-
-fn binary(op: Reduction) -> Binary {
-    match op {
-        Reduction::Sum => Binary::Add,
-        Reduction::Product => Binary::Mul,
-        Reduction::Max => Binary::Max,
-        Reduction::Min => Binary::Min,
     }
 }
 

@@ -80,16 +80,6 @@ impl Tiling<'_> {
             let sum = &mut sums[(rest % apart) as usize];
             *sum = Some(add(b, ends, rest, tail as u32, *sum));
         }
-        let mut sums: Vec<Value> = sums.into_iter().flatten().collect();
-        while sums.len() > 1 {
-            sums = sums
-                .chunks(2)
-                .map(|pair| match *pair {
-                    [one, other] => b.add(one, other),
-                    _ => pair[0],
-                })
-                .collect();
-        }
-        sums[0]
+        operations::in_pairs(sums.into_iter().flatten().collect(), |one, other| b.add(one, other))
     }
 }

@@ -5,6 +5,7 @@
 
 use super::super::expr;
 use super::super::nest::{self, Level, Shares, nest};
+use super::super::operations::in_pairs;
 use super::super::{Frame, KernelPlan, Shape};
 use super::Program;
 use crate::kir::Value;
@@ -126,15 +127,8 @@ impl Tile<'_> {
             if partial.is_empty() {
                 partial.push(combine.start(b));
             }
-            while partial.len() > 1 {
-                let pairs = partial.chunks(2);
-                let join = |pair: &[Value]| match *pair {
-                    [x, y] => combine.join(b, x, y),
-                    _ => pair[0],
-                };
-                partial = pairs.map(join).collect();
-            }
-            self.uniform[n] = Some(combine.lower(b, partial[0]));
+            let joined = in_pairs(partial, |x, y| combine.join(b, x, y));
+            self.uniform[n] = Some(combine.lower(b, joined));
         }
         let last = program.operands + program.last();
         let count = self.places[self.places.len() - 1].count;

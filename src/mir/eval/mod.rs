@@ -189,15 +189,6 @@ pub fn identity(op: Reduction, dtype: DType) -> Literal {
     }
 }
 
-fn combine(op: Reduction) -> Binary {
-    match op {
-        Reduction::Sum => Binary::Add,
-        Reduction::Product => Binary::Mul,
-        Reduction::Max => Binary::Max,
-        Reduction::Min => Binary::Min,
-    }
-}
-
 fn start(op: Reduction, dtype: DType) -> Number {
     Number::read(dtype, &identity(op, dtype).bytes())
 }
@@ -215,7 +206,7 @@ fn reduce(op: Reduction, axes: &[usize], x: &Tensor, ty: &Type) -> Tensor {
     let own = strides(x.dims());
     walk(x.dims(), [&own, &to], |[from, to]| {
         sums[to as usize] =
-            binary(combine(op), sums[to as usize], Number::at(x, from as usize), ty.dtype);
+            binary(op.combine(), sums[to as usize], Number::at(x, from as usize), ty.dtype);
     });
     written(ty, sums)
 }
@@ -298,7 +289,7 @@ fn scatter(op: Option<Reduction>, operands: &[&Tensor], ty: &Type) -> Tensor {
             };
             let numbers = [&data[at..at + size], update].map(|b| Number::read(ty.dtype, b));
             let mut combined = Vec::with_capacity(size);
-            binary(combine(op), numbers[0], numbers[1], ty.dtype).push(&mut combined, ty.dtype);
+            binary(op.combine(), numbers[0], numbers[1], ty.dtype).push(&mut combined, ty.dtype);
             data[at..at + size].copy_from_slice(&combined);
         }
     }
@@ -336,7 +327,7 @@ fn scan(scan: &Scan, x: &Tensor, ty: &Type) -> Tensor {
         let mut running = start(scan.op, wide);
         for k in 0..extent {
             let at = first + if scan.reverse { extent - 1 - k } else { k } * step;
-            let next = binary(combine(scan.op), running, Number::at(x, at), wide);
+            let next = binary(scan.op.combine(), running, Number::at(x, at), wide);
             results[at] = if scan.exclusive { running } else { next };
             running = next;
         }

@@ -186,7 +186,7 @@ pub(super) fn pool(p: &Pool, x: &Tensor, ty: &Type) -> Tensor {
     let mut data = Vec::with_capacity(ty.bytes());
     walk(&ty.dims, [&first], |[at]| {
         let all = offsets.iter().map(|offset| Number::at(x, (at + offset) as usize));
-        all.fold(start(p.op, ty.dtype), |a, b| binary(combine(p.op), a, b, ty.dtype))
+        all.fold(start(p.op, ty.dtype), |a, b| binary(p.op.combine(), a, b, ty.dtype))
             .push(&mut data, ty.dtype);
     });
     made(ty, data)
