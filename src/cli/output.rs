@@ -6,6 +6,7 @@ use rlx_aot::fit::Price;
 use rlx_aot::lir::SLACK_BYTES;
 pub(crate) use rlx_aot::report::bytes;
 use std::fmt::Display;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -21,7 +22,7 @@ pub(crate) fn print(text: impl Display) -> Outcome {
 }
 
 /// Writes a file through a temporary one beside it, which is renamed when it is whole. `-` is
-/// standard output.
+/// standard output, and what is there and no file (a pipe, a device) is written as it is.
 pub(crate) fn write(
     path: &Path,
     contents: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -31,37 +32,43 @@ pub(crate) fn write(
         let mut out = io::stdout().lock();
         return contents(&mut out).and_then(|()| out.flush()).map_err(failed);
     }
-    if path.is_dir() {
-        return Err(ErrorKind::io(format!("{}: it is a directory", path.display()))
-            .help("give the name of a file: -o model.o"));
+    let buffered = |file: &mut File| {
+        let mut to = io::BufWriter::with_capacity(1 << 20, file);
+        contents(&mut to).and_then(|()| to.flush())
+    };
+    match fs::metadata(path) {
+        Ok(there) if there.is_dir() => {
+            return Err(ErrorKind::io(format!("{}: it is a directory", path.display()))
+                .help("give the name of a file: -o model.o"));
+        }
+        Ok(there) if !there.is_file() => {
+            let opened = File::options().write(true).open(path);
+            return opened.and_then(|mut file| buffered(&mut file)).map_err(failed);
+        }
+        Ok(_) | Err(_) => {}
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file =
-        tempfile::Builder::new().prefix(".rlx-aot-").tempfile_in(folder).map_err(|e| {
-            let kind = failed(e);
-            if folder.is_dir() {
-                kind
-            } else {
-                kind.help(format!("the folder {} does not exist", folder.display()))
-            }
-        })?;
-    let mut buffered = io::BufWriter::with_capacity(1 << 20, file.as_file_mut());
-    contents(&mut buffered).and_then(|()| buffered.flush()).map_err(failed)?;
-    drop(buffered);
-    permit(file.as_file()).map_err(failed)?;
-    file.persist(path).map(drop).map_err(|e| failed(e.error))
+    // What a link leads to is replaced, not the link.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = temporary().tempfile_in(folder).map_err(|e| {
+        let kind = failed(e);
+        if folder.is_dir() {
+            kind
+        } else {
+            kind.help(format!("the folder {} does not exist", folder.display()))
+        }
+    })?;
+    buffered(file.as_file_mut()).map_err(failed)?;
+    file.persist(&target).map(drop).map_err(|e| failed(e.error))
 }
 
-/// Temporary files are the owner's alone; what was asked for is made as any other file.
-#[cfg(unix)]
-fn permit(file: &std::fs::File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn permit(_: &std::fs::File) -> io::Result<()> {
-    Ok(())
+/// Temporary files would be the owner's alone; what was asked for is made as any other file.
+fn temporary() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".rlx-aot-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
 }
 
 /// What it cost to fit into an arena, in one line.
@@ -89,5 +96,47 @@ pub(crate) fn duration(seconds: f64) -> String {
         s if s < 1e-3 => format!("{:.2} us", s * 1e6),
         s if s < 1.0 => format!("{:.2} ms", s * 1e3),
         s => format!("{s:.2} s"),
+    }
+}
+
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileTypeExt;
+
+    #[test]
+    fn a_pipe_is_written_and_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).unwrap()
+        });
+        write(&pipe, |to| to.write_all(b"object")).unwrap();
+        assert_eq!(reader.join().unwrap(), b"object");
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    }
+
+    #[test]
+    fn a_link_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write(&link, |to| to.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn what_fails_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "old").unwrap();
+        write(&file, |to| to.write_all(b"half").and(Err(io::Error::other("full")))).unwrap_err();
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
