@@ -3,8 +3,8 @@
 #if !defined(RLX_RT_FREESTANDING) && !defined(_POSIX_C_SOURCE)
 #define _POSIX_C_SOURCE 200809L
 #endif
-#if defined(RLX_RT_THREADS) && defined(__linux__) && !defined(_GNU_SOURCE)
-#define _GNU_SOURCE /* for the processors that a thread runs on */
+#if !defined(RLX_RT_FREESTANDING) && defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* for large pages, and the processors that a thread runs on */
 #endif
 
 #include "rlx_rt.h"
@@ -291,6 +291,26 @@ int32_t rlx_create_in(rlx_instance *instance, const rlx_model *model, void *aren
 }
 
 #ifndef RLX_RT_FREESTANDING
+/* Zeroed memory, for free(), of so many bytes: a multiple of the alignment. From
+   LARGE_PAGE bytes on it asks for large pages, where the system has such a call: they are
+   zeroed in a quarter of the time, and a run misses fewer translations of addresses. The
+   last page is a large one if that wastes no more than half of it. */
+static void *allocate_zeroed(size_t align, size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const size_t LARGE_PAGE = (size_t)1 << 21;
+  if (bytes >= LARGE_PAGE && bytes <= SIZE_MAX - LARGE_PAGE && align <= LARGE_PAGE) {
+    size_t large = (bytes + LARGE_PAGE / 2) & ~(LARGE_PAGE - 1);
+    void *memory = aligned_alloc(LARGE_PAGE, (bytes + LARGE_PAGE - 1) & ~(LARGE_PAGE - 1));
+    if (memory != NULL) {
+      (void)madvise(memory, large, MADV_HUGEPAGE); /* An advice: without it the pages are small. */
+      return memset(memory, 0, bytes);
+    }
+  }
+#endif
+  void *memory = aligned_alloc(align, bytes);
+  return memory != NULL ? memset(memory, 0, bytes) : NULL;
+}
+
 int32_t rlx_create(rlx_instance *instance, const rlx_model *model) {
   if (instance == NULL)
     return RLX_E_NULL;
@@ -298,14 +318,12 @@ int32_t rlx_create(rlx_instance *instance, const rlx_model *model) {
   int32_t status = check_model(model);
   if (status != RLX_OK)
     return status;
-  /* aligned_alloc takes multiples of the alignment. */
   size_t align = (size_t)model->arena_align;
   size_t bytes = ((size_t)model->arena_size + align - 1) & ~(align - 1);
   size_t region = HAS(model, region_size) ? ((size_t)model->region_size + align - 1) & ~(align - 1) : 0;
-  void *arena = aligned_alloc(align, bytes + region);
+  void *arena = allocate_zeroed(align, bytes + region);
   if (arena == NULL)
     return RLX_E_MEMORY;
-  memset(arena, 0, bytes + region);
   status = rlx_create_in(instance, model, arena, bytes);
   if (status == RLX_OK && region != 0)
     status = rlx_set_region(instance, (unsigned char *)arena + bytes, region);

@@ -253,7 +253,8 @@ typedef struct rlx_instance {
 
 #ifndef RLX_RT_FREESTANDING
 /* Makes an instance with an arena of its own, zeroed; the only allocation that
-   there is. Fills `instance` (with zeros on failure), keeps `model`. Pure. */
+   there is. On Linux an arena of 2 MB or more asks for large pages (madvise), for
+   at most 1 MB more memory. Fills `instance` (with zeros on failure), keeps `model`. Pure. */
 RLX_NODISCARD RLX_API int32_t rlx_create(rlx_instance *instance, const rlx_model *model);
 #endif
 

@@ -386,6 +386,18 @@ static void test_own_arena(void) {
     expect_inference(&instance);
     EXPECT(rlx_destroy(&instance) == RLX_OK && instance.arena == NULL);
   }
+  /* Around whole and half large pages, and where there are none of them. */
+  const uint64_t sizes[] = {2 << 20, (3 << 20) - 64, 3 << 20, (3 << 20) + 64};
+  for (unsigned i = 0; i < 5; i++) {
+    m = fake_model;
+    m.arena_size = sizes[i % 4];
+    allocations = i == 4;
+    EXPECT(rlx_create(&instance, &m) == RLX_OK && (uintptr_t)instance.arena % m.arena_align == 0);
+    for (uint64_t at = 0; at < m.arena_size; at++)
+      EXPECT(((unsigned char *)instance.arena)[at] == 0);
+    expect_inference(&instance);
+    EXPECT(rlx_destroy(&instance) == RLX_OK);
+  }
 }
 
 static char path[4096];

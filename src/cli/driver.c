@@ -197,18 +197,27 @@ static void *guarded_arena(size_t bytes, uintptr_t align, bool at_start) {
   return (void *)start;
 }
 
-/* Memory of `bytes` bytes for the model's arena or its region. */
-static void *make_memory(const rlx_model *model, size_t bytes, const options *o) {
-  size_t align = (size_t)model->arena_align;
-  /* The runtime says what is wrong with such a descriptor. */
-  if (model->abi != RLX_ABI_VERSION || align == 0 || (align & (align - 1)) != 0 || bytes == 0 || bytes > SIZE_MAX / 2)
-    return NULL;
-  void *arena = o->guard || o->guard_start ? guarded_arena(bytes, align, o->guard_start)
-                                           : aligned_alloc(align, align_up(bytes, align));
-  if (arena == NULL)
-    fail(INPUT_OUTPUT, "out of memory: %zu bytes", bytes);
-  memset(arena, o->fill, bytes);
-  return arena;
+/* An instance in memory that holds o->fill: what rlx_create allocates, whose owner `owner` becomes,
+   or guarded memory. */
+static void make_instance(rlx_instance *instance, rlx_instance *owner, const rlx_model *model, const options *o) {
+  memset(owner, 0, sizeof *owner);
+  int32_t status = rlx_create(owner, model);
+  if (status == RLX_E_MEMORY)
+    fail(INPUT_OUTPUT, "out of memory: %llu bytes", (unsigned long long)model->arena_size);
+  check(status, "create");
+  void *arena = owner->arena, *region = ((rlx_context *)owner->arena)->region;
+  if (o->guard || o->guard_start) {
+    size_t align = (size_t)model->arena_align;
+    arena = guarded_arena((size_t)model->arena_size, align, o->guard_start);
+    if (region != NULL)
+      region = guarded_arena((size_t)model->region_size, align, o->guard_start);
+  }
+  memset(arena, o->fill, (size_t)model->arena_size);
+  check(rlx_create_in(instance, model, arena, model->arena_size), "create");
+  if (region != NULL) {
+    memset(region, o->fill, (size_t)model->region_size);
+    check(rlx_set_region(instance, region, model->region_size), "region");
+  }
 }
 
 /* ---- Inputs and outputs ------------------------------------------------ */
@@ -518,11 +527,8 @@ static void profile(rlx_instance *instance, const options *o) {
 int main(int count, char **arguments) {
   options o = parse_arguments(count, arguments);
   const rlx_model *model = &RLX_DRIVER_MODEL;
-  rlx_instance instance;
-  void *arena = make_memory(model, (size_t)model->arena_size, &o);
-  check(rlx_create_in(&instance, model, arena, model->arena_size), "create");
-  if (model->region_size != 0)
-    check(rlx_set_region(&instance, make_memory(model, (size_t)model->region_size, &o), model->region_size), "region");
+  rlx_instance instance, owner;
+  make_instance(&instance, &owner, model, &o);
   for (uint32_t i = 0; i < model->output_count; i++)
     if (model->outputs[i].offset & RLX_OUTSIDE) {
       size_t bytes = (size_t)model->outputs[i].bytes;
@@ -561,7 +567,6 @@ int main(int count, char **arguments) {
 #ifdef RLX_RT_THREADS
   check(rlx_pool_destroy(pool), "end threads");
 #endif
-  if (!o.guard && !o.guard_start)
-    free(arena);
+  check(rlx_destroy(&owner), "destroy");
   return 0;
 }
