@@ -20,6 +20,7 @@ pub mod neighbours;
 pub mod pack;
 pub mod parts;
 pub mod phases;
+pub mod pieces;
 pub mod places;
 mod reach;
 mod rewrite;
@@ -70,7 +71,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Auto => winograd::filter(graph, machine),
     };
     let share = |graph| tables::share(graph, machine);
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 25] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 26] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
@@ -78,6 +79,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("stacks", &stacks::stack),
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
+        ("pieces", &pieces::cut),
         ("channels", &channels::reorder),
         ("fold", &fold::fold),
         ("epilogue", &epilogue::fuse),
