@@ -194,8 +194,15 @@ impl Resize {
         for axis in &repeats {
             times[axis.axis] = axis.repeats(dims[axis.axis]).unwrap_or(1);
         }
-        let y = if repeats.is_empty() { x } else { repeated(mir, x, &times) };
-        rest.into_iter().fold(y, |y, axis| self.expand_axis(mir, y, &axis))
+        let mut y = if repeats.is_empty() { x } else { repeated(mir, x, &times) };
+        // What gets smaller comes first. Neighbours of a row that grows lie in turn, which is dear: there are few rows
+        // while the axes before it have not grown.
+        let (shrinking, growing): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|axis| axis.taps.len() <= dims[axis.axis]);
+        for axis in shrinking.iter().chain(growing.iter().rev()) {
+            y = self.expand_axis(mir, y, axis);
+        }
+        y
     }
 
     fn expand_axis(&self, mir: &mut mir::Builder, x: mir::Value, plan: &Axis) -> mir::Value {
