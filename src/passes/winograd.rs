@@ -427,10 +427,13 @@ impl<'a> Case<'a> {
         // Weights that do not stay in the cache come anew for every band.
         let loads = if weights + between > l2 { bands } else { 1.0 };
         let loading = weights / self.stream;
-        let spilled = if between > 0.75 * l2 { 2.0 * between / machine.stream() } else { 0.0 };
+        // Not all of their way is beside products.
+        let loaded = products.max(loading) + 0.2 * loading;
+        // What does not fit waits in a larger cache, which is not as far away as the weights.
+        let spilled = if between > 0.75 * l2 { between / machine.stream() } else { 0.0 };
         const STEPS: f64 = 1000.0;
         let band = transformations + spilled + STEPS;
-        bands * band + loads * products.max(loading) + (bands - loads) * products
+        bands * band + loads * loaded + (bands - loads) * products
     }
 
     /// Cycles that a plan of one step takes; `None` where there are too few blocks to share, or each
