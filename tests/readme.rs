@@ -1,6 +1,7 @@
 //! What the README promises.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use rlx_aot::front::onnx::FUSED;
 use rlx_aot::ops::AnyOp;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +17,7 @@ fn operators() -> String {
         let (domain, name) = name.split_once(':').unwrap_or(("ONNX", name));
         domains.entry(domain).or_default().push(name);
     }
+    domains.insert("com.microsoft", FUSED.to_vec());
     let mut text = String::from("\n| domain | operators |\n| --- | --- |\n");
     for (domain, mut names) in domains {
         names.sort_unstable();

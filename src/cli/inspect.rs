@@ -5,6 +5,7 @@ use super::progress::Progress;
 use super::{Outcome, model, output};
 use rlx_aot::codegen::{inspect, manifest};
 use rlx_aot::error::ErrorKind;
+use rlx_aot::front::onnx::FUSED;
 use rlx_aot::hir::Graph;
 use rlx_aot::ops::AnyOp;
 use rlx_aot::types::printable;
@@ -152,7 +153,8 @@ fn as_text(d: &Value) -> String {
 
 /// Runs `ops`.
 pub(crate) fn ops(args: &OpsArgs) -> Outcome {
-    let mut names = AnyOp::NAMES.to_vec();
+    let mut names: Vec<String> = AnyOp::NAMES.iter().map(|&name| name.to_owned()).collect();
+    names.extend(FUSED.iter().map(|name| format!("com.microsoft:{name}")));
     names.sort_unstable();
     if args.json { output::print(json!(names)) } else { output::print(names.join("\n")) }
 }

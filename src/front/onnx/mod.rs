@@ -18,6 +18,7 @@ mod tensor;
 mod tests;
 
 pub use functions::{MAX_DEPTH, MAX_NAMES};
+pub use fused::FUSED;
 pub(super) use proto::TensorProto;
 pub(super) use tensor::{exactly, read as read_tensor, write as write_tensor};
 

@@ -1,6 +1,9 @@
 //! Operators that onnxruntime's optimizer makes of ONNX's (domain `com.microsoft`), taken apart again: what they
 //! fuse is fused anew, as far as it pays here. Definitions are those of onnxruntime's `docs/ContribOperators.md`.
 
+mod attention;
+mod quantized;
+
 use super::functions::{Inliner, domain};
 use super::proto::{AttributeProto, NodeProto, TensorProto};
 use super::tensor;
@@ -13,6 +16,41 @@ pub(super) const OPSET: i64 = 24;
 
 /// The domain of these operators.
 pub(super) const DOMAIN: &str = "com.microsoft";
+
+/// The names of these operators.
+pub const FUSED: &[&str] = &[
+    "Attention",
+    "BiasGelu",
+    "DequantizeLinear",
+    "DynamicQuantizeMatMul",
+    "EmbedLayerNormalization",
+    "FastGelu",
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
+    "Gelu",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "MultiHeadAttention",
+    "QAttention",
+    "QEmbedLayerNormalization",
+    "QGemm",
+    "QLinearAdd",
+    "QLinearAveragePool",
+    "QLinearConcat",
+    "QLinearGlobalAveragePool",
+    "QLinearLeakyRelu",
+    "QLinearMul",
+    "QLinearSigmoid",
+    "QLinearSoftmax",
+    "QLinearWhere",
+    "QuantizeLinear",
+    "QuickGelu",
+    "RotaryEmbedding",
+    "SimplifiedLayerNormalization",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+];
 
 /// The parts of a node; `None` where it is of another kind.
 pub(super) fn parts(
@@ -59,6 +97,23 @@ pub(super) fn parts(
         }
         "FusedMatMul" => p.product()?,
         "DynamicQuantizeMatMul" | "MatMulIntegerToFloat" => p.integers()?,
+        // The same as ONNX's own, for more element types.
+        "QuantizeLinear" | "DequantizeLinear" => {
+            let operands = [0, 1, 2].map(|i| p.input(i));
+            let kept = node.attribute.clone();
+            p.last(&node.op_type, &operands.each_ref().map(String::as_str), kept);
+        }
+        "QLinearAdd" => p.of_two("Add")?,
+        "QLinearMul" => p.of_two("Mul")?,
+        "QLinearSigmoid" => p.of_one("Sigmoid", vec![])?,
+        "QLinearLeakyRelu" => p.of_one("LeakyRelu", node.attribute.clone())?,
+        "QLinearSoftmax" => p.of_one("Softmax", passed_on(node))?,
+        "QLinearGlobalAveragePool" | "QLinearAveragePool" => p.pooled()?,
+        "QLinearConcat" => p.joined()?,
+        "QLinearWhere" => p.chosen()?,
+        "QGemm" => p.affine()?,
+        "QEmbedLayerNormalization" => p.embed_dequantized()?,
+        "QAttention" => p.attention_of_integers()?,
         "RotaryEmbedding" => p.rotated()?,
         "MultiHeadAttention" => p.heads()?,
         "Attention" => p.attention()?,
@@ -83,6 +138,18 @@ fn attributes(op: &str) -> &'static [(&'static str, i32)] {
         "QuickGelu" => &[("alpha", FLOAT)],
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => &[("epsilon", FLOAT)],
         "EmbedLayerNormalization" => &[("epsilon", FLOAT), ("mask_index_type", INT)],
+        "QEmbedLayerNormalization" => &[("epsilon", FLOAT)],
+        "QGemm" => &[("alpha", FLOAT), ("transA", INT), ("transB", INT)],
+        "QLinearGlobalAveragePool" | "QLinearAveragePool" => &[("channels_last", INT)],
+        "QLinearSoftmax" => &[("opset", INT)],
+        "QAttention" => &[
+            ("do_rotary", INT),
+            ("mask_filter_value", FLOAT),
+            ("num_heads", INT),
+            ("past_present_share_buffer", INT),
+            ("scale", FLOAT),
+            ("unidirectional", INT),
+        ],
         "FusedConv" => &[("activation", TEXT), ("activation_params", FLOATS)],
         "FusedGemm" => &[
             ("activation", TEXT),
@@ -141,7 +208,17 @@ fn passed_on(node: &NodeProto) -> Vec<AttributeProto> {
 
 /// An error where an attribute is none of the operator's, or not of its type.
 fn checked(node: &NodeProto) -> Result<(), ErrorKind> {
-    const PASSED_ON: [&str; 3] = ["FusedConv", "FusedGemm", "SimplifiedLayerNormalization"];
+    const PASSED_ON: &[&str] = &[
+        "DequantizeLinear",
+        "FusedConv",
+        "FusedGemm",
+        "QLinearAveragePool",
+        "QLinearConcat",
+        "QLinearLeakyRelu",
+        "QLinearSoftmax",
+        "QuantizeLinear",
+        "SimplifiedLayerNormalization",
+    ];
     let known = attributes(&node.op_type);
     for (i, a) in node.attribute.iter().enumerate() {
         let name = &a.name;
@@ -329,12 +406,18 @@ impl Parts<'_, '_> {
     }
 
     fn embed(&mut self) -> Result<(), ErrorKind> {
+        let [words, positions, segments, gamma, beta] = [2, 3, 4, 5, 6].map(|i| self.input(i));
+        self.embedded([words, positions, segments, gamma, beta], self.input(8))
+    }
+
+    /// The sums of rows of tables of words, positions and segments, normalized with a scale and an offset.
+    fn embedded(&mut self, tables: [String; 5], mut places: String) -> Result<(), ErrorKind> {
+        let [words, positions, segments, gamma, beta] = tables;
         if !self.output(1).is_empty() && !self.input(7).is_empty() {
             return Err(ErrorKind::unsupported("a mask (operand 7)"));
         }
         let ids = self.input(0);
-        let mut sum = self.op("Gather", &[&self.input(2), &ids])?;
-        let mut places = self.input(8);
+        let mut sum = self.op("Gather", &[&words, &ids])?;
         if places.is_empty() {
             let extent = self.op_with("Shape", &[&ids], vec![int("start", 1), int("end", 2)])?;
             let none = self.ints(&[0])?;
@@ -343,14 +426,14 @@ impl Parts<'_, '_> {
             let (zero, one) = (self.constant(&zero)?, self.constant(&one)?);
             places = self.op("Range", &[&zero, &extent, &one])?;
         }
-        let there = self.op("Gather", &[&self.input(3), &places])?;
+        let there = self.op("Gather", &[&positions, &places])?;
         sum = self.op("Add", &[&sum, &there])?;
-        if !self.input(1).is_empty() && !self.input(4).is_empty() {
-            let segments = self.op("Gather", &[&self.input(4), &self.input(1)])?;
+        if !self.input(1).is_empty() && !segments.is_empty() {
+            let segments = self.op("Gather", &[&segments, &self.input(1)])?;
             sum = self.op("Add", &[&sum, &segments])?;
         }
         let attributes = vec![int("axis", -1), float("epsilon", self.float("epsilon", 1e-12))];
-        self.last("LayerNormalization", &[&sum, &self.input(5), &self.input(6)], attributes);
+        self.last("LayerNormalization", &[&sum, &gamma, &beta], attributes);
         if !self.output(2).is_empty() {
             let output = self.output(2);
             self.push("Identity", &[&sum], vec![output], vec![]);
@@ -416,183 +499,5 @@ impl Parts<'_, '_> {
         let alpha = self.number(alpha, &product)?;
         self.last("Mul", &[&product, &alpha], vec![]);
         Ok(())
-    }
-
-    fn integers(&mut self) -> Result<(), ErrorKind> {
-        let b = self.input(1);
-        let (a, a_scale, b_scale, a_zero, b_zero, bias);
-        if self.node.op_type == "DynamicQuantizeMatMul" {
-            let names = ["y", "y_scale", "y_zero_point"].map(|name| self.fresh(name));
-            let [y, scale, zero] = names;
-            (a, a_scale, a_zero) = (y?, scale?, zero?);
-            let outputs = vec![a.clone(), a_scale.clone(), a_zero.clone()];
-            let x = self.input(0);
-            self.push("DynamicQuantizeLinear", &[&x], outputs, vec![]);
-            (b_scale, b_zero, bias) = (self.input(2), self.input(3), self.input(4));
-        } else {
-            (a, a_scale, b_scale) = (self.input(0), self.input(2), self.input(3));
-            (a_zero, b_zero, bias) = (self.input(4), self.input(5), self.input(6));
-        }
-        let sums = self.op("MatMulInteger", &[&a, &b, &a_zero, &b_zero])?;
-        let sums = self.op_with("Cast", &[&sums], vec![int("to", 1)])?;
-        let scale = self.op("Mul", &[&a_scale, &b_scale])?;
-        if bias.is_empty() {
-            self.last("Mul", &[&sums, &scale], vec![]);
-        } else {
-            let scaled = self.op("Mul", &[&sums, &scale])?;
-            self.last("Add", &[&scaled, &bias], vec![]);
-        }
-        Ok(())
-    }
-
-    fn rotated(&mut self) -> Result<(), ErrorKind> {
-        if self.int("is_packed_batching", 0) != 0
-            || self.float("scale", 1.0).to_bits() != 1f32.to_bits()
-        {
-            return Err(ErrorKind::unsupported("packed batches, or a scale"));
-        }
-        let names = ["interleaved", "num_heads", "rotary_embedding_dim"];
-        let attributes = names.map(|name| int(name, self.int(name, 0))).to_vec();
-        let inputs = [0, 2, 3, 1].map(|i| self.input(i));
-        self.last("RotaryEmbedding", &inputs.each_ref().map(String::as_str), attributes);
-        Ok(())
-    }
-
-    /// Scaled products of queries, keys and values, with what ONNX's own operator gives.
-    fn attended(&mut self, operands: [&str; 6]) -> Result<(), ErrorKind> {
-        let heads = self.int("num_heads", 0);
-        if heads < 1 {
-            return Err(ErrorKind::wrong(format!("attribute \"num_heads\" is {heads}")));
-        }
-        let mut attributes = vec![int("q_num_heads", heads), int("kv_num_heads", heads)];
-        attributes.push(int("is_causal", self.int("unidirectional", 0)));
-        let scale = self.float("scale", 0.0);
-        if scale != 0.0 {
-            attributes.push(float("scale", scale));
-        }
-        self.only(3)?;
-        let outputs = (0..3).map(|i| self.output(i)).collect();
-        self.push("Attention", &operands, outputs, attributes);
-        Ok(())
-    }
-
-    fn heads(&mut self) -> Result<(), ErrorKind> {
-        self.without(&[
-            (4, "a padding mask"),
-            (8, "the length of the past"),
-            (9, "an order of beams"),
-        ])?;
-        if self.input(1).is_empty() || self.input(2).is_empty() {
-            return Err(ErrorKind::unsupported("keys and values in one tensor with the queries"));
-        }
-        let mut qkv = [0, 1, 2].map(|i| self.input(i));
-        if !self.input(3).is_empty() {
-            let biases = self.split(&self.input(3))?;
-            for (x, bias) in qkv.iter_mut().zip(biases) {
-                *x = self.op("Add", &[x, &bias])?;
-            }
-        }
-        let [mask, past_k, past_v] = [5, 6, 7].map(|i| self.input(i));
-        self.attended([&qkv[0], &qkv[1], &qkv[2], &mask, &past_k, &past_v])
-    }
-
-    /// Three equal parts along the last axis.
-    fn split(&mut self, x: &str) -> Result<[String; 3], ErrorKind> {
-        let [q, k, v] = ["q", "k", "v"].map(|name| self.fresh(name));
-        let parts = [q?, k?, v?];
-        self.push("Split", &[x], parts.to_vec(), vec![int("axis", -1), int("num_outputs", 3)]);
-        Ok(parts)
-    }
-
-    fn attention(&mut self) -> Result<(), ErrorKind> {
-        self.without(&[(4, "a past"), (6, "the length of the past")])?;
-        self.only(1)?;
-        if self.int("do_rotary", 0) != 0 || self.attribute("qkv_hidden_sizes").is_some() {
-            return Err(ErrorKind::unsupported("rotations, or parts of different sizes"));
-        }
-        let projected = self.op("MatMul", &[&self.input(0), &self.input(1)])?;
-        let projected = self.biased(projected, self.input(2))?;
-        let [q, k, v] = self.split(&projected)?;
-        let mut mask = self.input(5);
-        if !self.input(3).is_empty() {
-            // Above 0 where a key counts, for each row of the batch and each key (or all of them). Counts of
-            // keys, which have another rank, are refused by the transposition.
-            let rows = vec![AttributeProto { ints: vec![0, 1], ..empty("perm", INTS) }];
-            let counts = self.op_with("Transpose", &[&self.input(3)], rows)?;
-            let extent = vec![int("start", 1), int("end", 2)];
-            let extent = self.op_with("Shape", &[&self.input(0)], extent)?;
-            let counts = self.op("Expand", &[&counts, &extent])?;
-            let keys = self.ints(&[1, 2])?;
-            let counts = self.op("Unsqueeze", &[&counts, &keys])?;
-            let zero = self.number(0.0, &counts)?;
-            let counts = self.op("Greater", &[&counts, &zero])?;
-            let (zero, low) = (0.0, self.float("mask_filter_value", -10000.0));
-            let (zero, low) = (self.number(zero, &q)?, self.number(low, &q)?);
-            let added = self.op("Where", &[&counts, &zero, &low])?;
-            mask = if mask.is_empty() { added } else { self.op("Add", &[&mask, &added])? };
-        }
-        self.attended([&q, &k, &v, &mask, "", ""])
-    }
-
-    /// A product by a matrix of 4 bits, two numbers to a byte, with a scale for each block of a column.
-    fn of_bits(&mut self) -> Result<(), ErrorKind> {
-        self.without(&[(4, "an order of groups")])?;
-        let [k, n, block] = ["K", "N", "block_size"].map(|name| self.int(name, 0));
-        // Larger ones are of no tensor.
-        let extents = 1..=i64::from(i32::MAX);
-        let fits = [k, n, block].iter().all(|extent| extents.contains(extent));
-        if self.int("bits", 4) != 4 || !fits || block % 2 != 0 {
-            let bits = self.int("bits", 4);
-            return Err(ErrorKind::unsupported(format!(
-                "{bits} bits in blocks of {block}, {k} x {n}"
-            )));
-        }
-        let blocks = k / block + i64::from(k % block != 0);
-        let weights = self.nibbles(&self.input(1), &[n, blocks, block])?;
-        let zeros = match self.input(3) {
-            none if none.is_empty() => self.constant(&Tensor::from_f32s([], &[8.0]))?,
-            packed => {
-                let all = self.nibbles(&packed, &[n, blocks + blocks % 2, 1])?;
-                self.first(&all, blocks, 1)?
-            }
-        };
-        let centred = self.op("Sub", &[&weights, &zeros])?;
-        let dims = self.ints(&[n, blocks, 1])?;
-        let scales = self.op("Reshape", &[&self.input(2), &dims])?;
-        let scales = self.op_with("Cast", &[&scales], vec![int("to", 1)])?;
-        let scaled = self.op("Mul", &[&centred, &scales])?;
-        let dims = self.ints(&[n, blocks * block])?;
-        let rows = self.op("Reshape", &[&scaled, &dims])?;
-        let rows = self.first(&rows, k, 1)?;
-        let weights = self.op("Transpose", &[&rows])?;
-        let weights = self.op("CastLike", &[&weights, &self.input(0)])?;
-        let bias = self.input(5);
-        if bias.is_empty() {
-            self.last("MatMul", &[&self.input(0), &weights], vec![]);
-        } else {
-            let product = self.op("MatMul", &[&self.input(0), &weights])?;
-            self.last("Add", &[&product, &bias], vec![]);
-        }
-        Ok(())
-    }
-
-    /// The first elements along an axis.
-    fn first(&mut self, x: &str, count: i64, axis: i64) -> Result<String, ErrorKind> {
-        let (from, to, axis) = (self.ints(&[0])?, self.ints(&[count])?, self.ints(&[axis])?);
-        self.op("Slice", &[x, &from, &to, &axis])
-    }
-
-    /// The numbers of 4 bits in bytes, the low ones first, as floats of these dimensions.
-    fn nibbles(&mut self, bytes: &str, dims: &[i64]) -> Result<String, ErrorKind> {
-        let flat = self.ints(&[-1, 1])?;
-        let bytes = self.op("Reshape", &[bytes, &flat])?;
-        let scalar = |value: i64| Tensor::from_ints(Type::scalar(DType::U8), [value]);
-        let (mask, four) = (self.constant(&scalar(15))?, self.constant(&scalar(4))?);
-        let low = self.op("BitwiseAnd", &[&bytes, &mask])?;
-        let high = self.op_with("BitShift", &[&bytes, &four], vec![text("direction", "RIGHT")])?;
-        let both = self.op_with("Concat", &[&low, &high], vec![int("axis", 1)])?;
-        let dims = self.ints(dims)?;
-        let both = self.op("Reshape", &[&both, &dims])?;
-        self.op_with("Cast", &[&both], vec![int("to", 1)])
     }
 }
