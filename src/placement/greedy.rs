@@ -69,20 +69,18 @@ fn release(free: &mut BTreeMap<u64, u64>, offset: u64, size: u64) {
 struct Shelf {
     lives: Vec<Range<u32>>,
     bytes: Vec<Range<u64>>,
-    /// Looks at something that is placed.
-    looks: u64,
 }
 
 /// So many of what is placed are looked at together.
 const BLOCK: usize = 128;
 
 impl Shelf {
-    /// The lowest offset at which an item may lie.
-    fn gap(&mut self, item: &Item, life: &Range<u32>) -> u64 {
+    /// The lowest offset at which an item may lie. Counts the looks at something that is placed.
+    fn gap(&self, item: &Item, life: &Range<u32>, looks: &mut u64) -> u64 {
         let mut free_from = item.aligned(0);
         let mut meets = [0; BLOCK];
         for (lives, bytes) in self.lives.chunks(BLOCK).zip(self.bytes.chunks(BLOCK)) {
-            self.looks += lives.len() as u64;
+            *looks += lives.len() as u64;
             let mut count = 0;
             for (at, other) in lives.iter().enumerate() {
                 meets[count] = at;
@@ -103,6 +101,88 @@ impl Shelf {
         self.lives.insert(at, life.clone());
         self.bytes.insert(at, offset..offset + item.size);
     }
+}
+
+/// Shelves for spans of time, so that only what lives at about the same time is looked at: at each level
+/// time is cut into spans of one width, four times as wide as those of the level below.
+struct Shelves {
+    /// The width of a span as a power of two, and the spans.
+    levels: Vec<(u32, Vec<Shelf>)>,
+    /// What an item of several spans meets.
+    meets: Vec<Range<u64>>,
+    /// Looks at something that is placed.
+    looks: u64,
+}
+
+/// With fewer items one shelf is quicker.
+const SHELVED: usize = 1000;
+
+/// An item belongs to the first level of which it touches so many spans at most.
+const SPANS: usize = 4;
+
+impl Shelves {
+    /// For these lifetimes. The narrowest spans are wider than most lives, or all lay on many shelves.
+    fn new(lives: &[Range<u32>]) -> Shelves {
+        let end = lives.iter().map(|life| life.end).max().unwrap_or(0);
+        let all = u32::BITS - end.leading_zeros();
+        let lengths = || lives.iter().map(|life| life.end - life.start);
+        let total = lengths().map(u64::from).sum::<u64>();
+        let average = total / (lives.len() as u64).max(1);
+        let longest = lengths().max().unwrap_or(0);
+        let mut power = average.checked_ilog2().map_or(0, |log| log + 2).min(all);
+        if lives.len() < SHELVED {
+            power = all;
+        }
+        let mut levels = vec![];
+        loop {
+            let spans = (0..=end >> power).map(|_| Shelf::default()).collect();
+            levels.push((power, spans));
+            // The longest touches one span more than it is long.
+            if u64::from(longest) <= (SPANS as u64 - 1) << power {
+                return Shelves { levels, meets: vec![], looks: 0 };
+            }
+            power += 2;
+        }
+    }
+
+    /// The lowest offset at which an item may lie.
+    fn gap(&mut self, item: &Item, life: &Range<u32>) -> u64 {
+        let fits = |(power, _): &&(u32, Vec<Shelf>)| span(life, *power).count() <= SPANS;
+        let level = self.levels.iter().find(fits).or(self.levels.last());
+        let shelves = level.map_or(&[][..], |(power, shelves)| &shelves[span(life, *power)]);
+        if let [shelf] = shelves {
+            return shelf.gap(item, life, &mut self.looks);
+        }
+        self.meets.clear();
+        for shelf in shelves {
+            self.looks += shelf.lives.len() as u64;
+            let all = shelf.lives.iter().zip(&shelf.bytes);
+            let meets = all.filter(|(other, _)| other.start < life.end && life.start < other.end);
+            self.meets.extend(meets.map(|(_, bytes)| bytes.clone()));
+        }
+        self.looks += 8 * self.meets.len() as u64;
+        self.meets.sort_unstable_by_key(|bytes| bytes.start);
+        let mut free_from = item.aligned(0);
+        for bytes in &self.meets {
+            if free_from + item.size <= bytes.start {
+                break;
+            }
+            free_from = free_from.max(item.aligned(bytes.end));
+        }
+        free_from
+    }
+
+    fn put(&mut self, item: &Item, life: &Range<u32>, offset: u64) {
+        for (power, shelves) in &mut self.levels {
+            shelves[span(life, *power)].iter_mut().for_each(|shelf| shelf.put(item, life, offset));
+        }
+    }
+}
+
+/// The spans of so wide a level that a life touches.
+fn span(life: &Range<u32>, power: u32) -> std::ops::RangeInclusive<usize> {
+    let behind = life.end.saturating_sub(1).max(life.start);
+    (life.start >> power) as usize..=(behind >> power) as usize
 }
 
 /// The items of a problem with what orders are made of.
@@ -166,7 +246,7 @@ impl<'a> Orders<'a> {
     /// Places in this order, what is fixed before all else, everything as low as it can lie.
     pub(super) fn placed(&mut self, order: &[usize]) -> Vec<u64> {
         let Orders { items, lives, looks, .. } = self;
-        let mut shelf = Shelf::default();
+        let mut shelf = Shelves::new(lives);
         let mut offsets = vec![0; items.len()];
         let fixed = |i: usize| items[i].fixed.filter(|_| !items[i].is_empty());
         for i in 0..items.len() {
@@ -238,6 +318,38 @@ mod tests {
                     assert_eq!(most.of(&(start..end)), largest);
                 }
             }
+        }
+    }
+
+    /// Shelves for spans of time change no offset.
+    #[test]
+    fn many_lie_as_low_as_they_can() {
+        let mut state = 8;
+        let mut below = |n: u64| noise(&mut state) % n;
+        let mut items = vec![];
+        for i in 0..SHELVED + 200 {
+            let lower = below(1000) as i64;
+            let length = 1 + below(if i % 50 == 0 { 900 } else { 20 }) as i64;
+            let mut item = Item::new(below(90), lower, lower + length);
+            item.alignment = 1 << below(5);
+            items.push(item);
+        }
+        let mut orders = Orders::new(&items);
+        assert!(Shelves::new(&orders.lives).levels.len() > 1);
+        let order = orders.order(First::Size);
+        let offsets = orders.placed(&order);
+        for (at, &i) in order.iter().enumerate().filter(|(_, i)| !items[**i].is_empty()) {
+            let before = order[..at].iter().filter(|j| items[**j].meets(&items[i]));
+            let mut taken: Vec<Range<u64>> =
+                before.map(|&j| offsets[j]..offsets[j] + items[j].size).collect();
+            taken.sort_by_key(|bytes| bytes.start);
+            let mut low = 0;
+            for bytes in taken {
+                if low + items[i].size > bytes.start {
+                    low = low.max(items[i].aligned(bytes.end));
+                }
+            }
+            assert_eq!(offsets[i], low, "{i}");
         }
     }
 }

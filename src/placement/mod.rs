@@ -168,7 +168,7 @@ impl Placed {
         // It was too large.
         if self.top() > goal + self.part.base && found.steps == 0 {
             let mut offsets = self.offsets.clone();
-            taken += repair::repair(&self.part.problem, &mut offsets, goal, steps / 4);
+            taken += repair::repair(&self.part.problem, &mut offsets, goal, steps / 2);
             self.keep(offsets);
         }
         taken
