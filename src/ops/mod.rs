@@ -248,8 +248,10 @@ ops! {
     choice::{Align, If},
     constant::{Constant, ConstantOfShape, EyeLike, Range, Trilu},
     conv::{Conv, ConvTranspose},
+    count::{Compress, NonZero},
     crop::{CenterCropPad},
     einsum::{Einsum},
+    fold::{AffineGrid, Col2Im, MaxUnpool},
     gather::{Gather, GatherElements, GatherND, OneHot},
     integer::{ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul},
     matmul::{Gemm, MatMul},
@@ -280,6 +282,7 @@ ops! {
     shape::{Shape, Size},
     slice::{Slice},
     softmax::{Hardmax, LogSoftmax, Softmax},
+    spectrum::{BlackmanWindow, DFT, HammingWindow, HannWindow, STFT},
     unary::{
         Abs, Acos, Acosh, Asin, Asinh, Atan, Atanh, BitwiseNot, Ceil, Cos, Cosh, Erf, Exp, Floor, HardSwish,
         Log, Mish, Neg, Not, Reciprocal, Relu, Round, Sigmoid, Sign, Sin, Sinh, Softplus, Softsign, Sqrt,
@@ -308,6 +311,10 @@ impl AnyOp {
 }
 
 fn unknown(name: &str) -> ErrorKind {
+    if matches!(name, "NonMaxSuppression" | "Unique") {
+        let kind = ErrorKind::unsupported("how many results there are is known only at run time");
+        return kind.help("let the model end before it: what it is given is of a known shape");
+    }
     let kind = ErrorKind::unsupported(format!("the operator \"{name}\" is not known"));
     match nearest(name, AnyOp::NAMES.iter().copied()) {
         Some(near) => kind.help(format!("the nearest name is {near}; `rlx-aot ops` lists all")),

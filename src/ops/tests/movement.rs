@@ -22,7 +22,46 @@ pub(super) fn cases() -> Vec<Case> {
     samples(&mut cases);
     scans(&mut cases);
     sequences(&mut cases);
+    folds(&mut cases);
+    counts(&mut cases);
     cases
+}
+
+fn folds(cases: &mut Vec<Case>) {
+    let fold =
+        |case: Case, rows, columns| case.f32(&[2, rows, columns]).list(&[5, 6]).list(&[2, 3]);
+    cases.push(fold(case("Col2Im"), 12, 16));
+    cases.push(fold(case("Col2Im").attr("strides", ints(&[2, 3])), 6, 4));
+    cases.push(fold(case("Col2Im").attr("dilations", ints(&[2, 1])), 6, 12));
+    let padded = case("Col2Im").attr("pads", ints(&[1, 0, 2, 1])).attr("strides", ints(&[3, 2]));
+    cases.push(fold(padded, 12, 9));
+    cases.push(case("Col2Im").f32(&[1, 4, 3]).list(&[6]).list(&[4]));
+    for align in [0, 1] {
+        let grid = || case("AffineGrid").attr("align_corners", int(align));
+        cases.push(grid().f32(&[2, 2, 3]).list(&[2, 1, 3, 4]));
+        cases.push(grid().f32(&[1, 3, 4]).list(&[1, 1, 2, 1, 3]));
+    }
+    let unpool = || {
+        let unpool = case("MaxUnpool").attr("kernel_shape", ints(&[2, 2]));
+        let unpool = unpool.attr("strides", ints(&[2, 2]));
+        unpool.f32(&[1, 2, 2, 2]).indices(&[1, 2, 2, 2], &[5, 7, 13, 15, 16, 18, 24, 27])
+    };
+    cases.extend([unpool(), unpool().list(&[1, 2, 5, 6])]);
+}
+
+fn counts(cases: &mut Vec<Case>) {
+    let mask = Tensor::from_f64s(Type::new(Bool, [2, 3]), [0.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
+    cases.push(case("NonZero").known(mask));
+    cases.push(case("NonZero").known(scalar(F32, 0.0)));
+    cases.push(case("NonZero").known(scalar(I64, 2.0)));
+    let condition = Tensor::from_f64s(Type::new(Bool, [3]), [1.0, 0.0, 1.0]);
+    let none = Tensor::from_f64s(Type::new(Bool, [2]), [0.0, 0.0]);
+    cases.extend([
+        case("Compress").f32(&[2, 3]).known(condition.clone()),
+        case("Compress").attr("axis", int(-1)).random(I8, &[2, 3, 2, 4]).known(condition.clone()),
+        case("Compress").attr("axis", int(1)).f32(&[2, 3]).known(condition),
+        case("Compress").attr("axis", int(0)).f32(&[2, 3]).known(none),
+    ]);
 }
 
 fn scalar(dtype: DType, value: f64) -> Tensor {

@@ -44,6 +44,20 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 const TABLE: &[(&str, &[&str])] = &[
+    ("DFT", &["f32[2,5,3,1]"]),
+    ("DFT onesided=1", &["f32[2,7,1]", "const i64[]=6"]),
+    ("DFT inverse=1", &["f32[2,4,3,2]", "const i64[]=5", "const i64[]=-3"]),
+    ("DFT", &["f64[4,3,2]", "-", "const i64[]=0"]),
+    ("DFT @17 onesided=1", &["f32[2,6,1]"]),
+    ("DFT @17 axis=2 inverse=1", &["f32[2,2,4,2]"]),
+    ("STFT", &["f32[2,16,1]", "const i64[]=3", "f32[6]"]),
+    ("STFT onesided=0", &["f32[1,11,2]", "const i64[]=2", "-", "const i64[]=5"]),
+    ("HannWindow", &["const i64[]=7"]),
+    ("HannWindow periodic=0 output_datatype=11", &["const i64[]=8"]),
+    ("HammingWindow periodic=0", &["const i64[]=1"]),
+    ("HammingWindow", &["const i32[]=5"]),
+    ("BlackmanWindow", &["const i64[]=6"]),
+    ("BlackmanWindow periodic=0", &["const i64[]=9"]),
     ("Conv", &["f32[1,3,5]", "f32[2,3,3]"]),
     ("Conv pads=[1,1,1,1]", &["f32[2,3,5,6]", "f32[4,3,3,3]", "f32[4]"]),
     (
