@@ -23,7 +23,7 @@ pub struct Options {
     pub level: Level,
     /// Which convolutions are done by minimal filtering.
     pub filtering: Filtering,
-    /// Where chains of steps are computed in bands of rows.
+    /// Where chains of steps are computed in bands of rows, and steps again that are read late.
     pub bands: Bands,
     /// How products of what was dequantized are computed.
     pub dequantized: Dequantized,

@@ -1,12 +1,14 @@
 //! Random graphs: what a planned program computes over one arena, in every way of planning, is bit for
 //! bit what the graph means.
 
+use cranelift_entity::SecondaryMap;
 use rlx_aot::fit::{Bands, fit};
 use rlx_aot::interp::arena::Session;
 use rlx_aot::lir::region::Region;
 use rlx_aot::lir::{self, Options, Outside};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::{self, Binary, Builder, Graph, Output, Reduction, Role, Unary, Value};
+use rlx_aot::passes::bands::{Again, Sites, split};
 use rlx_aot::passes::{self, Filtering, Level};
 use rlx_aot::tensor::Tensor;
 use rlx_aot::types::{DType, Type};
@@ -242,6 +244,65 @@ fn random_graphs_in_bands() {
         }
     }
     assert!(banded > 5, "{banded}");
+}
+
+/// What is computed again just before some reader is what was computed at first, through views or not.
+#[test]
+fn random_graphs_computed_again() {
+    let mut repeated = 0;
+    for seed in 0..300 {
+        let noise = &mut Noise(seed);
+        let graph = random_graph(noise);
+        let tensors = graph.inputs.iter().enumerate().map(|(i, &v)| numbers(graph.ty(v), i));
+        let tensors: Vec<Tensor> = tensors.collect();
+        let expected = mir::eval::graph(&graph, &tensors);
+        let of_role = |wanted: Role| -> Vec<Tensor> {
+            let is = |value: &Value| matches!(&graph.nodes[*value].op, mir::Op::Input { role, .. } if *role == wanted);
+            let all = graph.inputs.iter().zip(&tensors).filter(|(value, _)| is(value));
+            all.map(|(_, tensor)| tensor.clone()).collect()
+        };
+        let mut users: SecondaryMap<Value, Vec<Value>> = SecondaryMap::new();
+        for (value, node) in &graph.nodes {
+            node.operands.iter().for_each(|&operand| users[operand].push(value));
+        }
+        let is_computed = |value: &Value| {
+            let op = &graph.nodes[*value].op;
+            !op.is_view() && !matches!(op, mir::Op::Input { .. } | mir::Op::Constant(_))
+        };
+        let computed: Vec<Value> = graph.nodes.keys().filter(is_computed).collect();
+        if computed.is_empty() {
+            continue;
+        }
+        // One behind the other: the nodes of later ones may have been computed again before.
+        let mut all: Vec<Again> = vec![];
+        for _ in 0..4 {
+            let value = noise.pick(&computed);
+            let readers: Vec<Value> = computed.iter().copied().filter(|&v| v > value).collect();
+            if readers.is_empty() {
+                continue;
+            }
+            let reader = noise.pick(&readers);
+            let deeper = graph.nodes[value].operands.iter().copied().filter(is_computed);
+            let nodes = deeper.filter(|_| noise.below(2) == 0).chain([value]).collect();
+            if all.iter().all(|again| again.reader != reader) {
+                all.push(Again::new(&graph, &users, &Sites::new([]), nodes, reader));
+            }
+        }
+        let (new, from) = split(&graph, &[], &all);
+        assert_eq!(mir::verify::verify(&new), Ok(()), "{seed}\n{graph}\n{new}");
+        assert!(new.nodes.keys().all(|value| from[value].is_some()));
+        repeated += new.nodes.len() - graph.nodes.len();
+        let options = Options { overwrite_inputs: seed % 2 == 0, ..Options::default() };
+        let module = lir::lower(&new, options).expect("it is small");
+        let context = || format!("seed {seed}, {all:?}\n{graph}\n{module}");
+        assert_eq!(lir::verify::verify(&module), Ok(()), "{}", context());
+        let mut session = Session::new(&module, &of_role(Role::Parameter)).expect("they fit");
+        let results = session.run(&of_role(Role::Input)).expect("the plan holds");
+        for (result, expected) in results.iter().zip(&expected) {
+            assert_eq!(result.bytes(), expected.bytes(), "{}", context());
+        }
+    }
+    assert!(repeated > 300, "{repeated}");
 }
 
 /// The graph with an output for each input of a type that some value has, and which belong together.

@@ -34,7 +34,8 @@ pub(crate) struct Args {
     /// Minimal filtering (Winograd) of convolutions with few taps: where it is faster, or nowhere.
     #[arg(long, value_enum, default_value_t = Winograd::Auto, value_name = "WHERE")]
     winograd: Winograd,
-    /// Chains of steps that are computed in bands of rows, so that what lies between them is never there whole.
+    /// Chains of steps that are computed in bands of rows, so that what lies between them is never there whole; and
+    /// steps that are computed again where they are read late, so that what they make is not kept meanwhile.
     #[arg(long, value_enum, default_value_t = Bands::Auto, value_name = "WHERE")]
     bands: Bands,
     /// Products of numbers that DequantizeLinear has just made of 8-bit integers: sums of the integers where that
@@ -100,7 +101,7 @@ pub(crate) struct Args {
     #[arg(long)]
     uniform_slots: bool,
     /// The most bytes that the arena may have: 3400000, 256K, 3.3M (K is 1024). What does not fit is
-    /// computed in bands of rows, which costs time.
+    /// computed in bands of rows, and what waits is computed again, which costs time.
     #[arg(long, value_name = "BYTES", value_parser = size)]
     max_arena: Option<u64>,
     /// Compute everything in every run, also what depends on parameters only. [default: that once, by <prefix>_prepare]

@@ -4,12 +4,12 @@ use super::change::{self, Change};
 use super::cost::{self, ENOUGH_SHARES};
 use super::sketch::Sketcher;
 use super::{Aim, Search, Turn};
-use crate::lir::liveness::Peak;
+use crate::lir::liveness::{Lives, Peak};
 use crate::lir::{Buffer, Step};
 use crate::machine::Machine;
 use crate::mir::{Graph, Op, Role, Value};
-use crate::passes::bands::{Axis, Cut, Overlap, Region};
-use cranelift_entity::SecondaryMap;
+use crate::passes::bands::{Axis, Cut, Overlap, Region, Sites};
+use cranelift_entity::{EntityRef, SecondaryMap};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,15 +28,35 @@ pub(super) struct Reach {
     measured: usize,
     /// So many regions that fit are compared.
     fitting: usize,
+    /// So many buffers are looked at that only wait for later steps.
+    pub(super) idle: usize,
+    /// So many nodes are computed again for one of them at most.
+    pub(super) repeated: usize,
 }
 
 impl Reach {
     /// For an arena that was asked for.
-    pub(super) const FAR: Reach =
-        Reach { behind: 120, near: 4, before: 200, nodes: 400, measured: 40, fitting: 8 };
+    pub(super) const FAR: Reach = Reach {
+        behind: 120,
+        near: 4,
+        before: 200,
+        nodes: 400,
+        measured: 40,
+        fitting: 8,
+        idle: 64,
+        repeated: 64,
+    };
     /// For one that is as small as it can be for nothing.
-    pub(super) const NEAR: Reach =
-        Reach { behind: 40, near: 4, before: 80, nodes: 140, measured: 10, fitting: 4 };
+    pub(super) const NEAR: Reach = Reach {
+        behind: 40,
+        near: 4,
+        before: 80,
+        nodes: 140,
+        measured: 10,
+        fitting: 4,
+        idle: 8,
+        repeated: 12,
+    };
 }
 
 /// Numbers of bands that are tried.
@@ -46,27 +66,40 @@ const BANDS: [usize; 17] = [2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96
 const WAYS: [Overlap; 2] = [Overlap::Kept, Overlap::Computed];
 
 /// A change, and what is expected of it.
-struct Candidate {
-    change: Change,
+pub(super) struct Candidate {
+    pub(super) change: Change,
     /// Bytes that are alive at most around the time.
-    bytes: u64,
+    pub(super) bytes: u64,
     /// Cycles that it costs.
-    cycles: f64,
+    pub(super) cycles: f64,
 }
 
 /// What a turn knows before it looks at times.
 pub(super) struct Scene<'a> {
-    graph: &'a Graph,
-    now: &'a Turn,
-    machine: &'a Machine,
+    pub(super) graph: &'a Graph,
+    pub(super) now: &'a Turn,
+    pub(super) lives: &'a Lives,
+    pub(super) machine: &'a Machine,
     written: &'a Cell<usize>,
     uses: SecondaryMap<Value, u32>,
+    /// The nodes that read each.
+    pub(super) users: SecondaryMap<Value, Vec<Value>>,
+    /// Where each is written.
+    pub(super) sites: Sites,
+    /// Whether what depends on parameters only is computed once for all runs.
+    pub(super) prepares: bool,
+    /// Whether inputs give their bytes away.
+    pub(super) overwrites: bool,
     /// The buffers in which a node of the model's graph lies, in one piece or several.
     buffers: SecondaryMap<Value, Vec<Buffer>>,
     /// How many nodes of the model's graph lie in each buffer, or have a part there.
     shares: SecondaryMap<Buffer, usize>,
+    /// The nodes that are stored in each buffer, or have a part there: no views of others.
+    pub(super) held: SecondaryMap<Buffer, Vec<Value>>,
+    /// The times at which each buffer is read or written, ascending.
+    pub(super) touches: SecondaryMap<Buffer, Vec<usize>>,
     /// The nodes that depend on what is set for each run.
-    varies: SecondaryMap<Value, bool>,
+    pub(super) varies: SecondaryMap<Value, bool>,
     /// The nodes that come from each of the model's.
     named: BTreeMap<&'a str, BTreeSet<Value>>,
     /// The nodes that were looked at in this turn.
@@ -76,8 +109,8 @@ pub(super) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(search: &'a Search<'a>, now: &'a Turn) -> Scene<'a> {
-        let Search { graph, machine, written, .. } = search;
+    pub(super) fn new(search: &'a Search<'a>, now: &'a Turn, lives: &'a Lives) -> Scene<'a> {
+        let Search { graph, machine, written, options } = search;
         let mut buffers: SecondaryMap<Value, Vec<Buffer>> = SecondaryMap::new();
         let mut shares: SecondaryMap<Buffer, usize> = SecondaryMap::new();
         for (new, buffer) in now.traces.buffers.iter() {
@@ -90,15 +123,49 @@ impl<'a> Scene<'a> {
         }
         let mut varies: SecondaryMap<Value, bool> = SecondaryMap::new();
         let mut named: BTreeMap<&str, BTreeSet<Value>> = BTreeMap::new();
+        let mut users: SecondaryMap<Value, Vec<Value>> = SecondaryMap::new();
+        let mut prepares = false;
         for (value, node) in &graph.nodes {
+            node.operands.iter().for_each(|&operand| users[operand].push(value));
+            prepares |= matches!(node.op, Op::Input { role: Role::Parameter, .. });
             varies[value] = matches!(node.op, Op::Input { role: Role::Input, .. })
                 || node.operands.iter().any(|&operand| varies[operand]);
             for &origin in &node.origins {
                 named.entry(&graph.origins[origin]).or_default().insert(value);
             }
         }
-        let (uses, seen, taken) = (graph.uses(), BTreeSet::new(), vec![]);
-        Scene { graph, now, machine, written, uses, buffers, shares, varies, named, seen, taken }
+        let mut held: SecondaryMap<Buffer, Vec<Value>> = SecondaryMap::new();
+        for value in graph.nodes.keys().filter(|&value| stored(graph, &buffers, value) == value) {
+            buffers[value].iter().for_each(|&buffer| held[buffer].push(value));
+        }
+        let mut touches: SecondaryMap<Buffer, Vec<usize>> = SecondaryMap::new();
+        for (step, info) in &now.module.steps {
+            let time = step.index() + 1;
+            for access in info.accesses() {
+                let times = &mut touches[access.buffer];
+                times.extend((times.last() != Some(&time)).then_some(time));
+            }
+        }
+        Scene {
+            graph,
+            now,
+            lives,
+            machine,
+            written,
+            uses: graph.uses(),
+            users,
+            sites: Sites::new(&now.changes.cuts),
+            prepares: prepares && options.prepare,
+            overwrites: options.overwrite_inputs,
+            buffers,
+            shares,
+            held,
+            touches,
+            varies,
+            named,
+            seen: BTreeSet::new(),
+            taken: vec![],
+        }
     }
 
     /// Takes the cheapest change with which no more than `goal` bytes should be alive around a time; where
@@ -131,7 +198,21 @@ impl<'a> Scene<'a> {
         self.taken.iter().any(|change| match change {
             Change::Cut(cut) => cut.region.nodes.contains_key(value),
             Change::Shares(other, _) => other == value,
+            Change::Again(all) => all.iter().any(|again| again.nodes.contains(value)),
         })
+    }
+
+    /// Whether a node is in bands by a change that was taken.
+    pub(super) fn will_be_cut(&self, value: Value) -> bool {
+        self.taken.iter().any(|change| match change {
+            Change::Cut(cut) => cut.region.nodes.contains_key(&value),
+            Change::Shares(..) | Change::Again(_) => false,
+        })
+    }
+
+    /// The node that a value is seen in: itself, unless it is a view that is not copied.
+    pub(super) fn stored(&self, value: Value) -> Value {
+        stored(self.graph, &self.buffers, value)
     }
 
     /// The nodes that are computed at a time and those that they read, but for views.
@@ -156,7 +237,7 @@ impl<'a> Scene<'a> {
         nodes
     }
 
-    fn root(&self, mut value: Value) -> Value {
+    pub(super) fn root(&self, mut value: Value) -> Value {
         while self.graph.nodes[value].op.is_view() {
             value = self.graph.nodes[value].operands[0];
         }
@@ -169,18 +250,30 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// See [`Scene::stored`].
+fn stored(graph: &Graph, buffers: &SecondaryMap<Value, Vec<Buffer>>, mut value: Value) -> Value {
+    while graph.nodes[value].op.is_view() {
+        let operand = graph.nodes[value].operands[0];
+        if !buffers[value].iter().all(|buffer| buffers[operand].contains(buffer)) {
+            break;
+        }
+        value = operand;
+    }
+    value
+}
+
 /// What is known about one time.
-struct Around<'a> {
-    scene: &'a Scene<'a>,
+pub(super) struct Around<'a> {
+    pub(super) scene: &'a Scene<'a>,
     /// Bytes that are alive.
-    total: u64,
+    pub(super) total: u64,
     /// Bytes of the buffers that are alive.
-    alive: BTreeMap<Buffer, u64>,
+    pub(super) alive: BTreeMap<Buffer, u64>,
     /// The nodes that are computed then, and those that they read.
     peak: &'a BTreeSet<Value>,
     /// The step that runs then.
-    step: Option<Step>,
-    aim: Aim,
+    pub(super) step: Option<Step>,
+    pub(super) aim: Aim,
 }
 
 impl Around<'_> {
@@ -200,8 +293,9 @@ impl Around<'_> {
             let (a, b) = (rank(a), rank(b));
             a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
         };
-        let shares = self.shares().into_iter().filter(|found| !tried.contains(&found.change));
-        let mut best: Option<Candidate> = shares.min_by(&lower);
+        let single = self.shares().into_iter().chain(self.again());
+        let single = single.filter(|found| !tried.contains(&found.change));
+        let mut best: Option<Candidate> = single.min_by(&lower);
         let mut fitting = usize::from(best.as_ref().is_some_and(|best| best.bytes <= goal));
         for (_, region) in regions.into_iter().take(self.aim.effort.reach.measured) {
             let over = self.scene.written.get() > self.aim.effort.written;

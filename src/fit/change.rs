@@ -2,7 +2,7 @@
 
 use crate::mir::winograd::{Side, Winograd};
 use crate::mir::{Graph, Op, Value};
-use crate::passes::bands::{Cut, split};
+use crate::passes::bands::{Again, Cut, split};
 use cranelift_entity::SecondaryMap;
 use std::collections::BTreeMap;
 
@@ -13,6 +13,8 @@ pub(super) enum Change {
     Cut(Cut),
     /// A node has working memory for so many shares of its work at most.
     Shares(Value, usize),
+    /// Nodes are computed again where they are read late, each time they are.
+    Again(Vec<Again>),
 }
 
 /// All changes.
@@ -20,6 +22,8 @@ pub(super) enum Change {
 pub(super) struct Changes {
     pub(super) cuts: Vec<Cut>,
     pub(super) shares: BTreeMap<Value, usize>,
+    /// No two before the same reader; none of their nodes is in a cut.
+    pub(super) again: Vec<Again>,
 }
 
 /// Whether two cuts have nodes in common.
@@ -35,7 +39,19 @@ impl Changes {
             match change {
                 Change::Cut(cut) => {
                     changes.cuts.retain(|old| !meets(old, cut));
+                    let inside = |value: &Value| cut.region.nodes.contains_key(value);
+                    changes.again.retain(|again| !again.nodes.iter().any(inside));
                     changes.cuts.push(cut.clone());
+                }
+                Change::Again(all) => {
+                    for again in all {
+                        let inside = |value: &Value| again.nodes.contains(value);
+                        changes.cuts.retain(|cut| !cut.region.nodes.keys().any(inside));
+                        match changes.again.iter_mut().find(|old| old.reader == again.reader) {
+                            Some(old) => old.nodes.extend(&again.nodes),
+                            None => changes.again.push(again.clone()),
+                        }
+                    }
                 }
                 Change::Shares(value, count) => {
                     changes.shares.insert(*value, *count);
@@ -45,9 +61,15 @@ impl Changes {
         changes
     }
 
+    /// How many nodes are computed once more.
+    pub(super) fn repeated(&self, graph: &Graph) -> usize {
+        let all = self.again.iter().flat_map(|again| &again.nodes);
+        all.filter(|&&value| !graph.nodes[value].op.is_view()).count()
+    }
+
     /// The changed graph, and for each of its nodes the one that it comes from.
     pub(super) fn apply(&self, graph: &Graph) -> (Graph, SecondaryMap<Value, Option<Value>>) {
-        let (mut graph, from) = split(graph, &self.cuts);
+        let (mut graph, from) = split(graph, &self.cuts, &self.again);
         for (new, node) in &mut graph.nodes {
             let count = from[new].and_then(|old| self.shares.get(&old));
             if let (Some(&count), Some(shares)) = (count, shares(&mut node.op)) {

@@ -49,7 +49,18 @@ pub(super) fn cycles(graph: &Graph, machine: &Machine, threads: Threads) -> f64 
     running(graph, machine, threads).last().copied().unwrap_or(0.0)
 }
 
-/// The same of the first node, the first two, and so on, in the graph's order.
+/// Cycles of one node that is computed once more, about: its operands may have left the cache.
+pub(super) fn repeated(graph: &Graph, value: Value, machine: &Machine, threads: Threads) -> f64 {
+    let node = &graph.nodes[value];
+    let read: usize = node.operands.iter().map(|&operand| graph.ty(operand).bytes()).sum();
+    let called = match threads {
+        Threads::One | Threads::Any => CALL,
+        Threads::Two => CALL + SHARED,
+    };
+    work(graph, node, machine) + read as f64 * FAR + called
+}
+
+/// Cycles of the first node, the first two, and so on, in the graph's order.
 pub(super) fn running(graph: &Graph, machine: &Machine, threads: Threads) -> Vec<f64> {
     let mut meter = Meter { graph, machine, threads, touched: 0.0, last: SecondaryMap::new() };
     let steps = graph.nodes.keys();

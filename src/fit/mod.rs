@@ -1,12 +1,14 @@
 //! Plans that fit into a given arena: what is there whole at the peak is computed in bands of rows
-//! ([`bands`]), until the plan fits.
+//! ([`bands`]), what only waits there for a later step is computed again just before it ([`again`]), and steps
+//! are given less working memory, until the plan fits.
 //!
-//! The state is a list of cuts of the model's graph. Each turn lowers the graph with its cuts, looks which
-//! step needs most, and tries regions around it ([`candidates`]): of those that are expected to fit the
+//! The state is a list of changes of the model's graph. Each turn lowers the graph with its changes, looks which
+//! step needs most, and tries more of them around it ([`candidates`]): of those that are expected to fit the
 //! one that costs least time is taken, and where none fits the one that needs least memory. What is
 //! expected is then seen in the next turn. All work is counted, so the outcome does not depend on the
 //! machine's speed.
 
+mod again;
 mod candidates;
 mod change;
 mod cost;
@@ -65,6 +67,8 @@ pub struct Price {
     pub regions: usize,
     /// Steps that fewer threads can share, since they have less working memory.
     pub shares: usize,
+    /// Nodes that are computed again where they are read late, each as often as it is.
+    pub again: usize,
     /// Steps before and after.
     pub steps: [usize; 2],
     /// Estimated time, as a multiple of that before.
@@ -143,6 +147,7 @@ pub fn fit(
         plain: plain.plan.arena_size,
         regions: now.changes.cuts.len(),
         shares: now.changes.shares.len(),
+        again: now.changes.repeated(&ordered),
         steps: [plain.steps.len(), module.steps.len()],
         time: search.cycles(&now.graph, Threads::One)
             / search.cycles(&ordered, Threads::One).max(1.0),
@@ -271,7 +276,7 @@ impl<'a> Search<'a> {
         let lives = Lives::new(&now.module);
         let before = self.cycles(&now.graph, aim.threads());
         loop {
-            let mut scene = Scene::new(self, now);
+            let mut scene = Scene::new(self, now, &lives);
             let mut left = aim.effort.looks;
             for &time in &lives.times {
                 let over = self.written.get() > aim.effort.written;

@@ -1,6 +1,8 @@
 //! What a smaller arena would cost, for advice: no plan, and few turns.
 
 use super::*;
+use crate::mir::Node;
+use std::collections::BTreeSet;
 
 /// So many turns.
 const OFFERED: usize = 4;
@@ -9,10 +11,14 @@ const OFFERED: usize = 4;
 const DEAR: f64 = 0.5;
 
 /// What a smaller arena would cost.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Offer {
     /// Bytes of the arena, if no gaps are left between its slots.
     pub bytes: u64,
+    /// Whether chains of steps are computed in bands for it.
+    pub bands: bool,
+    /// The model's nodes that are computed again for it.
+    pub again: Vec<String>,
     /// Estimated time, as a multiple of that now.
     pub time: f64,
 }
@@ -47,5 +53,14 @@ pub fn offer(
     let bytes = now.module.plan.bound;
     let time =
         search.cycles(&now.graph, Threads::One) / search.cycles(&graph, Threads::One).max(1.0);
-    Ok((bytes < fitted.module.plan.arena_size).then_some(Offer { bytes, time }))
+    let Changes { cuts, again, .. } = &now.changes;
+    let nodes: BTreeSet<Value> = again.iter().flat_map(|again| again.nodes.clone()).collect();
+    let nodes = nodes.into_iter().map(|value| &graph.nodes[value]);
+    let steps = nodes.filter(|node| !node.op.is_view());
+    let name = |node: &Node| Some(graph.origins[*node.origins.last()?].clone());
+    let mut again: Vec<String> = steps.filter_map(name).collect();
+    again.dedup();
+    let bands = !cuts.is_empty();
+    let lower = bytes < fitted.module.plan.arena_size;
+    Ok(lower.then_some(Offer { bytes, bands, again, time }))
 }

@@ -253,10 +253,11 @@ impl Report {
         }
     }
 
-    /// Adds what the arena would be in bands of rows, with how much time as a multiple of that now.
-    pub fn advise_bands(&mut self, size: u64, time: f64) {
+    /// Adds what the arena would be in bands of rows and with nodes that are computed `again`, with how much time as
+    /// a multiple of that now.
+    pub fn advise_smaller(&mut self, size: u64, time: f64, bands: bool, again: &[String]) {
         if let Some(arena) = self.regions.first_mut() {
-            let advice = peak::bands(arena.size, size, time);
+            let advice = peak::smaller(arena.size, size, time, bands, again);
             arena.peak.advice.extend(advice);
         }
     }

@@ -176,11 +176,31 @@ fn advice(
     advice
 }
 
-/// What bands of rows would give, if that is worth a sentence.
-pub(super) fn bands(now: u64, size: u64, time: f64) -> Option<String> {
+/// What bands of rows would give, and nodes that are computed `again`, if that is worth a sentence.
+pub(super) fn smaller(
+    now: u64,
+    size: u64,
+    time: f64,
+    bands: bool,
+    again: &[String],
+) -> Option<String> {
     let less = now.checked_sub(size).filter(|less| *less > now / WORTHWHILE && time < DEAR)?;
+    let again = match again {
+        [] => None,
+        [one] => Some(format!("with \"{one}\" computed again where it is read late")),
+        [one, rest @ ..] => Some(format!(
+            "with \"{one}\" and {} more computed again where they are read late",
+            rest.len()
+        )),
+    };
+    let how = match (bands, again) {
+        (true, Some(again)) => format!("In bands of rows and {again}"),
+        (true, None) => "In bands of rows".to_owned(),
+        (false, Some(again)) => again.replacen('w', "W", 1),
+        (false, None) => "With less working memory".to_owned(),
+    };
     Some(format!(
-        "In bands of rows (--max-arena) it could be some {} ({}) less, {}, for about {:.0} % more work.",
+        "{how} (--max-arena) it could be some {} ({}) less, {}, for about {:.0} % more work.",
         bytes(less),
         percent(less, now),
         bytes(size),

@@ -126,7 +126,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         (Report::new(&module, None), None)
     };
     if let Some(offer) = offer {
-        report.advise_bands(offer.bytes, offer.time);
+        report.advise_smaller(offer.bytes, offer.time, offer.bands, &offer.again);
     }
     progress.phase("writing");
     for (file, text) in

@@ -8,11 +8,16 @@
 //! of the region is read in place, row by row; the bands of the result are concatenated, which costs
 //! nothing since each is written where it belongs. Weights are shared by all bands.
 //!
-//! Which regions are worth it is decided elsewhere: bands lower the memory that is needed and cost time.
+//! In the same turn, nodes are computed once more before those that read them late ([`Again`]), so that
+//! nothing is kept in between.
+//!
+//! What is worth it is decided elsewhere: both lower the memory that is needed and cost time.
 
+mod again;
 mod rows;
 mod write;
 
+pub use again::{Again, Sites};
 pub use rows::Axis;
 
 use super::rewrite::Rewriter;
@@ -109,23 +114,27 @@ impl Region {
     }
 }
 
-/// The graph with regions in bands, and for each of its nodes the one that it comes from. No two regions
-/// have a node in common.
-pub fn split(graph: &Graph, cuts: &[Cut]) -> (Graph, SecondaryMap<Value, Option<Value>>) {
+/// The graph with regions in bands and nodes that are computed again, and for each of its nodes the one that it
+/// comes from. No two regions have a node in common.
+pub fn split(
+    graph: &Graph,
+    cuts: &[Cut],
+    again: &[Again],
+) -> (Graph, SecondaryMap<Value, Option<Value>>) {
     let mut r = Rewriter::new(graph);
     let mut from: SecondaryMap<Value, Option<Value>> = SecondaryMap::new();
-    let mut inner: SecondaryMap<Value, bool> = SecondaryMap::new();
-    let mut sinks: BTreeMap<Value, &Cut> = BTreeMap::new();
-    for cut in cuts {
-        cut.region.nodes.keys().for_each(|&value| inner[value] = true);
-        sinks.insert(cut.region.sink, cut);
-    }
+    let sites = Sites::new(cuts);
+    let sinks: BTreeMap<Value, &Cut> = cuts.iter().map(|cut| (cut.region.sink, cut)).collect();
+    let again = again::by_reader(again, &sites);
     for old in graph.nodes.keys() {
+        for again in again.get(&old).into_iter().flatten() {
+            again::write(&mut r, &mut from, again);
+        }
         match sinks.get(&old) {
             Some(cut) => {
                 write::bands(&mut r, &mut from, cut, usize::MAX);
             }
-            None if inner[old] => {}
+            None if sites.is_cut(old) => {}
             None => {
                 let new = r.copy(old);
                 from[new] = Some(old);

@@ -35,7 +35,7 @@ fn check_from(graph: &Graph, first: Value) -> (usize, usize) {
             for overlap in [Overlap::Kept, Overlap::Computed] {
                 for height in [1, 2, 3, rows.div_ceil(2)] {
                     let cut = Cut { region: region.clone(), height, overlap };
-                    let (new, _) = split(graph, &[cut]);
+                    let (new, _) = split(graph, &[cut], &[]);
                     assert_eq!(verify(&new), Ok(()), "{new}");
                     let found = eval::graph(&new, &inputs);
                     for (a, b) in expected.iter().zip(&found) {
