@@ -25,10 +25,16 @@ pub(super) struct Comparison {
     arena: u64,
     /// The least that any placement of our steps in our order can have.
     bound: u64,
+    /// Of our plan if inputs keep their bytes through a run, and if a run overwrites them
+    /// (--overwrite-inputs). One of them is `arena`. None where the file brings its plan along.
+    inputs_kept: Option<u64>,
+    inputs_overwritten: Option<u64>,
     /// The model's nodes in the order of the file, each result with bytes of its own but for reshapes,
     /// largest first, at the lowest place that is free while it lives (as TensorFlow Lite Micro plans).
-    /// An input's bytes are free after its last use, while in our arena it keeps them.
+    /// An input's bytes are free after its last use, as with --overwrite-inputs.
     greedy_by_size: u64,
+    /// The same, inputs kept.
+    greedy_inputs_kept: u64,
     /// The same, of a model in which a converter has fused activations into the operators before.
     greedy_fused: u64,
     /// The same tensors, each with bytes of its own (as RLX plans).
@@ -40,14 +46,22 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    pub(super) fn new(checked: &Checked, module: &Module) -> Comparison {
-        let tensors = tensors_of(checked, false);
+    /// Of this plan, and `other` with inputs overwritten if they are kept here, else kept.
+    pub(super) fn new(checked: &Checked, module: &Module, other: Option<&Module>) -> Comparison {
+        let tensors = tensors_of(checked, Inputs::Freed, false);
         let (arena, greedy) = (module.plan.arena_size, greedy_by_size(&tensors));
+        let with = |overwrite: bool| {
+            let here = module.plan.options.overwrite_inputs == overwrite;
+            other.map(|other| if here { arena } else { other.plan.arena_size })
+        };
         Comparison {
             arena,
             bound: module.plan.bound,
+            inputs_kept: with(false),
+            inputs_overwritten: with(true),
             greedy_by_size: greedy,
-            greedy_fused: greedy_by_size(&tensors_of(checked, true)),
+            greedy_inputs_kept: greedy_by_size(&tensors_of(checked, Inputs::Kept, false)),
+            greedy_fused: greedy_by_size(&tensors_of(checked, Inputs::Freed, true)),
             without_reuse: tensors.iter().map(|tensor| tensor.size).sum(),
             steps_unshared: module.plan.unshared,
             saved: if greedy == 0 { 0.0 } else { 1.0 - arena as f64 / greedy as f64 },
@@ -57,26 +71,37 @@ impl Comparison {
     /// The table.
     pub(super) fn text(&self) -> String {
         let rows = [
-            ("this plan", self.arena),
-            ("its bound", self.bound),
-            ("greedy by size, the file's nodes in order", self.greedy_by_size),
-            ("the same, activations fused", self.greedy_fused),
-            ("no reuse, the file's nodes", self.without_reuse),
-            ("no reuse, our steps", self.steps_unshared),
+            ("this plan", Some(self.arena)),
+            ("its bound", Some(self.bound)),
+            ("our plan, inputs kept", self.inputs_kept),
+            ("our plan, inputs overwritten", self.inputs_overwritten),
+            ("greedy by size, the file's nodes, inputs freed", Some(self.greedy_by_size)),
+            ("the same, inputs kept", Some(self.greedy_inputs_kept)),
+            ("inputs freed, activations fused", Some(self.greedy_fused)),
+            ("no reuse, the file's nodes (RLX)", Some(self.without_reuse)),
+            ("no reuse, our steps", Some(self.steps_unshared)),
         ];
-        let mut text = format!("{:<44} {:>12} {:>10} {:>7}\n", "way", "bytes", "", "saved");
+        let rows = rows.into_iter().filter_map(|(name, size)| Some((name, size?)));
+        let mut text = format!("{:<46} {:>12} {:>10} {:>7}\n", "way", "bytes", "", "saved");
         for (name, size) in rows {
             let saved =
                 if size == 0 { 0.0 } else { 100.0 - 100.0 * self.arena as f64 / size as f64 };
-            text += &format!("{name:<44} {size:>12} {:>10} {saved:>6.1}%\n", bytes(size));
+            text += &format!("{name:<46} {size:>12} {:>10} {saved:>6.1}%\n", bytes(size));
         }
         text
     }
 }
 
+/// Whether an input's bytes are free after its last use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Inputs {
+    Freed,
+    Kept,
+}
+
 /// The tensors of the model that need bytes, each alive from the node that makes it to the one before
 /// its upper bound, as the file has them, or with activations fused.
-fn tensors_of(checked: &Checked, fuse: bool) -> Vec<Item> {
+fn tensors_of(checked: &Checked, inputs: Inputs, fuse: bool) -> Vec<Item> {
     let graph = checked.graph();
     let mut uses: BTreeMap<_, usize> = BTreeMap::new();
     for info in graph.nodes.values() {
@@ -94,7 +119,7 @@ fn tensors_of(checked: &Checked, fuse: bool) -> Vec<Item> {
     let size = |value| (checked.ty(value).bytes() as u64).next_multiple_of(ALIGN);
     for input in &graph.inputs {
         place.insert(input.value, tensors.len());
-        let end = if input.parameter { end } else { 1 };
+        let end = if input.parameter || inputs == Inputs::Kept { end } else { 1 };
         tensors.push(Item::new(size(input.value), 0, end));
     }
     let made: BTreeMap<_, Node> = (graph.nodes.iter())

@@ -10,6 +10,7 @@ use compare::Comparison;
 use rlx_aot::compile::{self, Options};
 use rlx_aot::error::{Class, ErrorKind, Errors};
 use rlx_aot::fit::Fitted;
+use rlx_aot::front::Source;
 use rlx_aot::hir::check::check;
 use rlx_aot::lir::{Module, place};
 use rlx_aot::placement::csv;
@@ -57,8 +58,8 @@ pub(crate) struct Args {
     /// Of a problem: a height that is low enough. It is an error if none so low is found.
     #[arg(long, value_name = "BYTES")]
     capacity: Option<u64>,
-    /// Show the arena beside those of other ways to plan the model: greedily by size in the order of
-    /// the file, and without reuse.
+    /// Show the arena beside those of other ways to plan the model: with inputs kept and overwritten, greedily
+    /// by size in the order of the file, and without reuse.
     #[arg(long)]
     compare: bool,
     /// Compile too, for the sizes of the kernels (--html does so where the model can be compiled).
@@ -107,18 +108,13 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     progress.phase("planning");
     let options = args.model.options(&args.model.stem())?;
     let in_file = |e: Errors| e.in_file(&args.model.model.display().to_string());
-    let graph = args.compare.then(|| source.graph.clone());
     let kept = source.plan.is_some();
+    let compared = args.compare.then(|| source.clone());
     let fitted = compile::plan(source, &options).map_err(in_file)?;
     let offer = if kept { None } else { compile::offer(&fitted, &options).map_err(in_file)? };
     let Fitted { module, price, .. } = fitted;
-    let comparison = match graph {
-        Some(graph) => {
-            let checked = check(graph, &options.dims, options.limits).map_err(in_file)?;
-            Some(Comparison::new(&checked, &module))
-        }
-        None => None,
-    };
+    let comparison = compared.map(|source| compare(source, &module, &options).map_err(in_file));
+    let comparison = comparison.transpose()?;
     let (mut report, left_out) = if args.code || args.html.is_some() {
         progress.phase("compiling");
         with_code(&module, &options, args.code).map_err(in_file)?
@@ -158,6 +154,21 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         (false, 0) => output::print(report.text()),
         (false, _) => Ok(()),
     }
+}
+
+/// The plan of a model beside others.
+fn compare(source: Source, module: &Module, options: &Options) -> Result<Comparison, Errors> {
+    let checked = check(source.graph.clone(), &options.dims, options.limits)?;
+    let other = if source.plan.is_some() {
+        None
+    } else {
+        let mut options = options.clone();
+        options.plan.overwrite_inputs = !options.plan.overwrite_inputs;
+        // A limit that holds for one of them may be out of reach for the other, which is still a plan.
+        options.max_arena = None;
+        Some(compile::plan(source, &options)?.module)
+    };
+    Ok(Comparison::new(&checked, module, other.as_ref()))
 }
 
 /// The report with the code's sizes. Unless code is a must, a model that cannot be compiled yet has a
