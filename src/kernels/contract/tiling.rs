@@ -13,6 +13,9 @@ use std::ops::Range;
 /// Bytes that one call brings nearer.
 const LINE: usize = 64;
 
+/// Fewer rows are multiplied sooner than memory brings what they are multiplied by.
+const FEW: i64 = 6;
+
 /// Depths up to this are written out instead of looped over.
 const WRITTEN_OUT: i64 = 4;
 
@@ -110,7 +113,7 @@ impl<'a> Tiling<'a> {
     }
 
     /// While the tiles of a panel are computed, the next one is brought nearer, evenly. Where there
-    /// are few tiles to one panel they wait for memory anyhow, and where there are very many only the
+    /// are few rows to one panel they wait for memory anyhow, and where there are very many tiles only the
     /// first does. So many rows along both axes go by while a panel is used.
     pub(super) fn look_ahead(&mut self, rows: [i64; 2]) {
         let Some(width) = self.problem.panel else { return };
@@ -118,7 +121,8 @@ impl<'a> Tiling<'a> {
         // A panel that was made for wider vectors is several tiles wide.
         let panel = width.min(self.vectors * self.problem.frame.lanes()) * expr::size(self.dtype);
         let each = panel * tile / rows;
-        if self.problem.frame.machine.lanes == 1 || self.empty || rows <= tile || each == 0 {
+        let few = rows < FEW;
+        if self.problem.frame.machine.lanes == 1 || self.empty || few || each == 0 {
             return;
         }
         let depth: i64 = self.problem.depth.iter().map(|l| l.extent).product();
