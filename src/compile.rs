@@ -160,10 +160,11 @@ pub fn emit(
     target: &Target,
 ) -> Result<(Program, Object), Errors> {
     let machines: Vec<Machine> = target.versions().map(|version| version.machine).collect();
-    let program = codegen::select(module, &machines, kernels::key, |step, machine, name| {
-        let KernelPlan { kernel, grain, work } = kernels::build(step, machine, name)?;
+    let build = |steps: &[&lir::StepInfo], machine: &Machine, name: &str| {
+        let KernelPlan { kernel, grain, work } = kernels::build(steps, machine, name)?;
         Ok(KernelInfo { kernel, grain, work })
-    })?;
+    };
+    let program = codegen::select(module, &machines, kernels::abreast, kernels::key, build)?;
     let emit = EmitOptions {
         prefix: options.prefix.clone(),
         external: options.weights == WeightsMode::External,

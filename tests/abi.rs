@@ -12,6 +12,7 @@ use rlx_aot::codegen::{
     self, Contract, EmitOptions, Object, Target, WeightsMode, archive, bundle, header, inspect,
     manifest, module::clif_text, weights,
 };
+use rlx_aot::kernels;
 use rlx_aot::kir::build::Builder;
 use rlx_aot::lir::{
     self, Access, Buffer, BufferInfo, BufferKind, CONTEXT_BYTES, Io, Module, Op, Plan, Port,
@@ -110,10 +111,10 @@ fn options(prefix: &str, external: bool) -> EmitOptions {
 }
 
 fn emit(module: &Module, prefix: &str, external: bool, target: &Target) -> Object {
-    let build = |_: &StepInfo, machine: &Machine, name: &str| Ok(kernel(machine, name));
+    let build = |_: &[&StepInfo], machine: &Machine, name: &str| Ok(kernel(machine, name));
     let machines: Vec<_> = target.versions().map(|version| version.machine).collect();
-    let key = |step: &StepInfo| format!("{:?}", step.op);
-    let program = codegen::select(module, &machines, key, build).unwrap();
+    let key = |steps: &[&StepInfo]| format!("{:?}", steps[0].op);
+    let program = codegen::select(module, &machines, |_, _| false, key, build).unwrap();
     assert_eq!(program.kernels.len(), 1, "equal kernels are there once");
     assert!(program.to_string().contains("s0 s1"), "{program}");
     codegen::emit(module, &program, &options(prefix, external), target).unwrap()
@@ -357,11 +358,11 @@ fn parameters_are_prepared_once() {
     let module = lir::lower(&mir.finish(outputs.into()), lir::Options::default()).unwrap();
     let target = Target::host().unwrap();
     let machines = [target.machine];
-    let program =
-        codegen::select(&module, &machines, rlx_aot::kernels::key, |step, machine, name| {
-            let plan = rlx_aot::kernels::build(step, machine, name)?;
-            Ok(KernelInfo { kernel: plan.kernel, grain: plan.grain, work: plan.work })
-        });
+    let build = |steps: &[&lir::StepInfo], machine: &Machine, name: &str| {
+        let plan = kernels::build(steps, machine, name)?;
+        Ok(KernelInfo { kernel: plan.kernel, grain: plan.grain, work: plan.work })
+    };
+    let program = codegen::select(&module, &machines, kernels::abreast, kernels::key, build);
     let object =
         codegen::emit(&module, &program.unwrap(), &options("mlp", false), &target).unwrap();
     assert!(object.exports().contains(&"mlp_prepare".to_owned()));
@@ -477,9 +478,10 @@ fn libraries() {
     succeed("./shared", &[], &folder);
     let text = object.listing.as_ref().unwrap();
     assert!(text.contains("mlp_run:") && text.contains("mlp.k0.move"), "{text}");
-    let build = |_: &StepInfo, machine: &Machine, name: &str| Ok(kernel(machine, name));
-    let key = |_: &StepInfo| String::new();
-    let program = codegen::select(&model("m", false), &[target.machine], key, build).unwrap();
+    let build = |_: &[&StepInfo], machine: &Machine, name: &str| Ok(kernel(machine, name));
+    let key = |_: &[&StepInfo]| String::new();
+    let program =
+        codegen::select(&model("m", false), &[target.machine], |_, _| false, key, build).unwrap();
     let text = clif_text(&program, &object.contract, 0, true, &target).unwrap();
     assert!(text.contains("k0") && text.contains("mlp_run_profiled"), "{text}");
 }

@@ -128,16 +128,15 @@ pub(crate) fn measure(
     let places = places(&machine);
     let (module, probes) = program(&places)?;
     let bench = Bench { machine, places };
-    let program = codegen::select(
-        &module,
-        &[machine],
-        |step| step.origins.concat(),
-        |step, _, _| {
-            let probe = step.origins.concat().parse().ok().and_then(|i: usize| probes.get(i));
-            let probe = probe.ok_or_else(|| ErrorKind::bug("a step without a probe"))?;
-            Ok(KernelInfo { kernel: bench.kernel(*probe), grain: 1, work: i64::MAX })
-        },
-    )?;
+    let key = |steps: &[&StepInfo]| -> String {
+        steps.iter().flat_map(|step| &step.origins).map(String::as_str).collect()
+    };
+    let build = |steps: &[&StepInfo], _: &Machine, _: &str| {
+        let probe = key(steps).parse().ok().and_then(|i: usize| probes.get(i));
+        let probe = probe.ok_or_else(|| ErrorKind::bug("a step without a probe"))?;
+        Ok(KernelInfo { kernel: bench.kernel(*probe), grain: 1, work: i64::MAX })
+    };
+    let program = codegen::select(&module, &[machine], |_, _| false, key, build)?;
     let options = EmitOptions {
         prefix: "peaks".to_owned(),
         external: false,

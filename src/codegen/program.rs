@@ -4,9 +4,9 @@ use super::parallel_map;
 use crate::error::{Error, ErrorKind, NodeContext};
 use crate::kir;
 use crate::kir::verify::verify;
-use crate::lir::{Access, BufferKind, Module, Step, StepInfo};
+use crate::lir::{Access, BufferKind, Module, Op, Step, StepInfo};
 use crate::machine::Machine;
-use cranelift_entity::{PrimaryMap, SecondaryMap, entity_impl};
+use cranelift_entity::{EntityRef, PrimaryMap, SecondaryMap, entity_impl};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -21,14 +21,14 @@ pub struct Program {
     /// Those of the best version of the target in the order of their first use, then what the others
     /// have besides.
     pub kernels: PrimaryMap<Kernel, KernelInfo>,
-    /// `None` for a step that writes no element.
+    /// `None` for a step that writes no element, and for one that is computed along with the step behind it.
     pub calls: SecondaryMap<Step, Option<Call>>,
 }
 
 /// A kernel of a program.
 #[derive(Clone, Debug)]
 pub struct KernelInfo {
-    /// What it does. It takes the operands of a step in the step's order, the result last.
+    /// What it does. It takes the operands of a step in the step's order, the result last; or those of two steps.
     pub kernel: kir::Kernel,
     /// How many iterations of its outermost loop are worth a thread: no call gets fewer. Not less than
     /// the loop's extent: the kernel is always called once.
@@ -70,7 +70,9 @@ pub enum Pointer {
 
 /// The program of a module for `versions` of a target (one, or those of a fat object), with the kernels
 /// that `build` makes of its steps, for a version's machine and with a name. Steps with equal `key`s
-/// share one, and so do versions whose kernels are equal; a step that writes no element calls none.
+/// share one, and so do versions whose kernels are equal; a step that writes no element calls none. A product
+/// that rides on the step behind it is one call with it, where every version's machine has a kernel for both
+/// (`abreast`) and neither writes what the other one touches.
 ///
 /// # Errors
 ///
@@ -78,25 +80,38 @@ pub enum Pointer {
 pub fn select(
     module: &Module,
     versions: &[Machine],
-    key: impl Fn(&StepInfo) -> String,
-    build: impl Fn(&StepInfo, &Machine, &str) -> Result<KernelInfo, ErrorKind> + Sync,
+    abreast: impl Fn([&StepInfo; 2], &Machine) -> bool,
+    key: impl Fn(&[&StepInfo]) -> String,
+    build: impl Fn(&[&StepInfo], &Machine, &str) -> Result<KernelInfo, ErrorKind> + Sync,
 ) -> Result<Program, Error> {
-    // Steps that share their kernels, and for each step the number of its like.
-    let mut keys = BTreeMap::new();
-    let mut firsts: Vec<Step> = vec![];
-    let mut likes: Vec<(Step, usize)> = vec![];
+    let mut called: Vec<Called> = vec![];
     for (step, info) in module.steps.iter().filter(|(_, info)| !info.result.is_empty()) {
-        let like = *keys.entry(key(info)).or_insert(firsts.len());
-        if like == firsts.len() {
-            firsts.push(step);
-        }
-        likes.push((step, like));
+        let carried = |&before: &Called| {
+            let pair = [&module.steps[before.step], info];
+            before.rider.is_none()
+                && may_ride(module, before.step, step)
+                && versions.iter().all(|machine| abreast(pair, machine))
+        };
+        let rider = called.pop_if(|before| carried(before)).map(|before| before.step);
+        called.push(Called { rider, step });
     }
-    let wanted: Vec<(&Machine, Step)> =
-        versions.iter().flat_map(|machine| firsts.iter().map(move |&s| (machine, s))).collect();
-    let built = parallel_map(&wanted, |&(machine, step)| {
-        let info = &module.steps[step];
-        let kernel = build(info, machine, info.op.name()).map_err(|kind| at(module, step, kind))?;
+    // Calls that share their kernels, and for each call the number of its like.
+    let mut keys = BTreeMap::new();
+    let mut firsts: Vec<Called> = vec![];
+    let mut likes: Vec<(Called, usize)> = vec![];
+    for called in called {
+        let like = *keys.entry(key(&called.infos(module))).or_insert(firsts.len());
+        if like == firsts.len() {
+            firsts.push(called);
+        }
+        likes.push((called, like));
+    }
+    let wanted: Vec<(&Machine, Called)> =
+        versions.iter().flat_map(|machine| firsts.iter().map(move |&c| (machine, c))).collect();
+    let built = parallel_map(&wanted, |&(machine, called)| {
+        let (infos, step) = (called.infos(module), called.step);
+        let name = module.steps[step].op.name();
+        let kernel = build(&infos, machine, name).map_err(|kind| at(module, step, kind))?;
         verified(module, step, kernel)
     });
     let mut kernels: PrimaryMap<Kernel, KernelInfo> = PrimaryMap::new();
@@ -112,13 +127,13 @@ pub fn select(
         known.push(kernel);
     }
     let mut calls: SecondaryMap<Step, Option<Call>> = SecondaryMap::new();
-    for (step, like) in likes {
-        let table = module.accesses(step).map(|access| pointer(module, access)).collect();
+    for (called, like) in likes {
+        let table = called.accesses(module).map(|access| pointer(module, access)).collect();
         let kernels_of_step = of_like[like].clone();
         for &kernel in &kernels_of_step {
-            fits(module, step, &kernels[kernel].kernel)?;
+            fits(module, called, &kernels[kernel].kernel)?;
         }
-        calls[step] = Some(Call { kernels: kernels_of_step, table });
+        calls[called.step] = Some(Call { kernels: kernels_of_step, table });
     }
     let mut program = Program { kernels, calls };
     if program.work() < WORTH_SHARING {
@@ -127,6 +142,68 @@ pub fn select(
         }
     }
     Ok(program)
+}
+
+/// The step that a call is, and the one before it that is computed along with it.
+#[derive(Clone, Copy)]
+struct Called {
+    rider: Option<Step>,
+    step: Step,
+}
+
+impl Called {
+    fn steps(self) -> impl Iterator<Item = Step> {
+        self.rider.into_iter().chain([self.step])
+    }
+
+    fn infos(self, module: &Module) -> Vec<&StepInfo> {
+        self.steps().map(|step| &module.steps[step]).collect()
+    }
+
+    fn accesses(self, module: &Module) -> impl Iterator<Item = &Access> {
+        self.steps().flat_map(|step| module.accesses(step))
+    }
+}
+
+/// Whether a step may be computed along with the one behind it: it wants to be, in the same run, and neither of them
+/// writes what the other one touches.
+fn may_ride(module: &Module, rider: Step, carrier: Step) -> bool {
+    let rides = matches!(&module.steps[rider].op, Op::Contract(contract) if contract.rides);
+    let apart = |written: &Access, other: &Access| {
+        let [(one, length), (two, other)] = [written, other].map(|access| {
+            let bytes = access.span().map_or(0, |(low, high)| high - low + 1);
+            (pointer(module, access), bytes * access.dtype.bytes() as i64)
+        });
+        one.distance(two).is_none_or(|ahead| ahead >= length || -ahead >= other)
+    };
+    let [first, second] = [rider, carrier].map(|step| &module.steps[step]);
+    rides
+        && rider.index() + 1 == carrier.index()
+        && carrier.index() != module.plan.prologue
+        && second.accesses().all(|access| apart(&first.result, access))
+        && first.accesses().all(|access| apart(&second.result, access))
+}
+
+impl Pointer {
+    /// How many bytes `other` is ahead, if both point into the same memory.
+    fn distance(self, other: Pointer) -> Option<i64> {
+        match (self, other) {
+            (Pointer::Arena(one), Pointer::Arena(other))
+            | (Pointer::Weights(one), Pointer::Weights(other))
+            | (Pointer::Fast(one), Pointer::Fast(other)) => Some(other - one),
+            (
+                Pointer::Outside { pointer: one, offset: at },
+                Pointer::Outside { pointer: other, offset },
+            ) if one == other => Some(offset - at),
+            (
+                Pointer::Arena(_)
+                | Pointer::Weights(_)
+                | Pointer::Fast(_)
+                | Pointer::Outside { .. },
+                _,
+            ) => None,
+        }
+    }
 }
 
 impl Program {
@@ -159,9 +236,10 @@ fn verified(module: &Module, step: Step, kernel: KernelInfo) -> Result<KernelInf
 }
 
 /// What the verifier has proved of the operands' bytes holds for those that the accesses reach.
-fn fits(module: &Module, step: Step, kernel: &kir::Kernel) -> Result<(), Error> {
-    let bug = |what: String| Err(at(module, step, ErrorKind::bug(format!("{what}\n{kernel}"))));
-    let accesses: Vec<_> = module.accesses(step).collect();
+fn fits(module: &Module, called: Called, kernel: &kir::Kernel) -> Result<(), Error> {
+    let bug =
+        |what: String| Err(at(module, called.step, ErrorKind::bug(format!("{what}\n{kernel}"))));
+    let accesses: Vec<_> = called.accesses(module).collect();
     if kernel.operands.len() != accesses.len() {
         return bug(format!("{} operands for {}", kernel.operands.len(), accesses.len()));
     }

@@ -10,6 +10,7 @@
 //! Bytes in fours ([`Weights::Quads`]) are multiplied four at a time: the depth counts fours then, each of
 //! which is one element of `i32` in both operands.
 
+pub(super) mod abreast;
 mod dots;
 mod fours;
 mod tiling;
@@ -30,48 +31,10 @@ pub(super) fn product(
     frame: &Frame<'_>,
     contract: &Contract,
 ) -> Result<Option<KernelPlan>, ErrorKind> {
-    let (a, b) = (&frame.inputs()[0], &frame.inputs()[1]);
-    let rank = a.dims.len();
-    let (m, k, n) = (rank - 2, rank - 1, rank - 1);
-    let steps = |a: i64, b: i64, axis: usize| {
-        let rest = frame.shapes[2..].iter().map(|shape| shape.strides[axis]);
-        [a, b].into_iter().chain(rest).collect::<Vec<i64>>()
-    };
-    let batch = (0..rank - 2)
-        .map(|axis| Level::axis(a.dims[axis], steps(a.strides[axis], b.strides[axis], axis)));
-    let rows = Level::axis(a.dims[m], steps(a.strides[m], 0, m));
-    let mut extent = a.dims[k];
-    let mut run = None;
-    let (panel, column_step, depth_step) = match contract.weights {
-        Weights::Plain => (None, b.strides[n], b.strides[rank - 2]),
-        Weights::Quads { width, run: elements, .. } => {
-            run = Some(Run::new((0..extent).map(|e| e * a.strides[k]).collect()));
-            extent = quads::fours(elements) as i64;
-            let width = width as i64;
-            (Some(width), b.strides[rank - 2] / width, b.strides[rank - 1])
-        }
-        Weights::Panels { width, .. } => {
-            let width = width as i64;
-            (Some(width), b.strides[rank - 2] / width, b.strides[rank - 1])
-        }
-    };
-    let columns = Level::axis(frame.result().dims[n], steps(0, column_step, n));
-    let left_step = if run.is_some() { 4 } else { a.strides[k] };
-    let depth = Level::axis(extent, vec![left_step, depth_step]);
-    let mut problem = Problem {
-        frame,
-        around: batch.chain([rows]).collect(),
-        columns,
-        depth: vec![depth],
-        panel,
-        run,
-        left: 0,
-        backwards: contract.backwards,
-    };
+    let mut problem = Problem::product(frame, contract);
     problem.swap_if_better();
     problem.kernel(contract.epilogue.as_ref())
 }
-
 /// Convolution; `None` where it is not for vectors.
 pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan>, ErrorKind> {
     let (x, w) = (&frame.inputs()[0], &frame.inputs()[1]);
@@ -267,6 +230,48 @@ impl Problem<'_> {
 }
 
 impl<'a> Problem<'a> {
+    /// A matrix product.
+    fn product(frame: &'a Frame<'a>, contract: &Contract) -> Problem<'a> {
+        let (a, b) = (&frame.inputs()[0], &frame.inputs()[1]);
+        let rank = a.dims.len();
+        let (m, k, n) = (rank - 2, rank - 1, rank - 1);
+        let steps = |a: i64, b: i64, axis: usize| {
+            let rest = frame.shapes[2..].iter().map(|shape| shape.strides[axis]);
+            [a, b].into_iter().chain(rest).collect::<Vec<i64>>()
+        };
+        let batch = (0..rank - 2)
+            .map(|axis| Level::axis(a.dims[axis], steps(a.strides[axis], b.strides[axis], axis)));
+        let rows = Level::axis(a.dims[m], steps(a.strides[m], 0, m));
+        let mut extent = a.dims[k];
+        let mut run = None;
+        let (panel, column_step, depth_step) = match contract.weights {
+            Weights::Plain => (None, b.strides[n], b.strides[rank - 2]),
+            Weights::Quads { width, run: elements, .. } => {
+                run = Some(Run::new((0..extent).map(|e| e * a.strides[k]).collect()));
+                extent = quads::fours(elements) as i64;
+                let width = width as i64;
+                (Some(width), b.strides[rank - 2] / width, b.strides[rank - 1])
+            }
+            Weights::Panels { width, .. } => {
+                let width = width as i64;
+                (Some(width), b.strides[rank - 2] / width, b.strides[rank - 1])
+            }
+        };
+        let columns = Level::axis(frame.result().dims[n], steps(0, column_step, n));
+        let left_step = if run.is_some() { 4 } else { a.strides[k] };
+        let depth = Level::axis(extent, vec![left_step, depth_step]);
+        Problem {
+            frame,
+            around: batch.chain([rows]).collect(),
+            columns,
+            depth: vec![depth],
+            panel,
+            run,
+            left: 0,
+            backwards: contract.backwards,
+        }
+    }
+
     /// The loops; `None` where it is not for vectors.
     fn tiling(mut self, epilogue: &'a Expr) -> Result<Option<Tiling<'a>>, ErrorKind> {
         let frame = self.frame;

@@ -28,9 +28,10 @@ use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
 use crate::kir::{Kernel, verify};
-use crate::lir::{Access, Op, StepInfo};
+use crate::lir::{self, Access, Op, StepInfo};
 use crate::machine::Machine;
 use crate::types::DType;
+use contract::abreast::Abreast;
 use nest::Level;
 use std::fmt::Write;
 use std::ops::Range;
@@ -47,12 +48,46 @@ pub struct KernelPlan {
     pub work: i64,
 }
 
-/// The kernel of a step. Where the result is empty it does nothing.
+/// The kernel of a step, or of two that go [`abreast`]: its operands are those of the one, and then those of the
+/// other. Where the result is empty it does nothing.
 ///
 /// # Errors
 ///
 /// `unsupported`, where a type or an operation is missing.
-pub fn build(step: &StepInfo, machine: &Machine, name: &str) -> Result<KernelPlan, ErrorKind> {
+pub fn build(steps: &[&StepInfo], machine: &Machine, name: &str) -> Result<KernelPlan, ErrorKind> {
+    match *steps {
+        [step] => alone(step, machine, name),
+        [rider, carrier] => side_by_side([rider, carrier], machine, name, |both| both.write())?
+            .map(checked)
+            .ok_or_else(|| ErrorKind::bug("two steps that do not go abreast")),
+        _ => Err(ErrorKind::bug(format!("{} steps as one kernel", steps.len()))),
+    }
+}
+
+/// Whether there is one kernel for both of these steps ([`Contract::rides`]). What the one writes, the other one does not
+/// touch: that is for the caller to see to.
+///
+/// [`Contract::rides`]: crate::lir::Contract::rides
+pub fn abreast(steps: [&StepInfo; 2], machine: &Machine) -> bool {
+    matches!(side_by_side(steps, machine, "", |_| ()), Ok(Some(())))
+}
+
+fn side_by_side<T>(
+    steps: [&StepInfo; 2],
+    machine: &Machine,
+    name: &str,
+    with: impl FnOnce(Abreast<'_>) -> T,
+) -> Result<Option<T>, ErrorKind> {
+    let [Op::Contract(rider), Op::Contract(carrier)] = steps.map(|step| &step.op) else {
+        return Ok(None);
+    };
+    let frames = steps.map(|step| Frame::new(step, *machine, name));
+    let ends = lir::Expr::identity();
+    let abreast = Abreast::new(frames.each_ref(), [rider, carrier], &ends)?;
+    Ok(abreast.map(with))
+}
+
+fn alone(step: &StepInfo, machine: &Machine, name: &str) -> Result<KernelPlan, ErrorKind> {
     if step.result.is_empty() {
         let (b, _) = Frame::new(step, *machine, name).open(0);
         return Ok(KernelPlan { kernel: b.finish(), grain: 1, work: 0 });
@@ -111,13 +146,17 @@ fn checked(plan: KernelPlan) -> KernelPlan {
     plan
 }
 
-/// A text that is the same for two steps if they may share a kernel.
-pub fn key(step: &StepInfo) -> String {
-    let mut key = format!("{:?}", step.op);
-    for access in step.accesses() {
-        let same = if is_in_place(step, access) { "=" } else { "" };
-        let Access { buffer: _, dtype, dims, strides, offset: _ } = access;
-        write!(key, " {same}{dtype}{dims:?}{strides:?}").expect("a string takes all text");
+/// A text that is the same for two steps, or two pairs of steps, if they may share a kernel.
+pub fn key(steps: &[&StepInfo]) -> String {
+    let mut key = String::new();
+    for step in steps {
+        write!(key, "{:?}", step.op).expect("a string takes all text");
+        for access in step.accesses() {
+            let same = if is_in_place(step, access) { "=" } else { "" };
+            let Access { buffer: _, dtype, dims, strides, offset: _ } = access;
+            write!(key, " {same}{dtype}{dims:?}{strides:?}").expect("a string takes all text");
+        }
+        key.push('\n');
     }
     key
 }
@@ -220,8 +259,15 @@ impl Frame<'_> {
     /// A builder with the operands, and pointers to their elements (0, 0, ..), in the order of the
     /// shapes.
     fn open(&self, extent: i64) -> (Builder, Vec<Value>) {
-        const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
         let mut b = Builder::new(self.name, self.machine, extent);
+        let pointers = self.operands(&mut b);
+        (b, pointers)
+    }
+
+    /// Pointers to the elements (0, 0, ..) of the operands, in the order of the shapes, behind those that the kernel
+    /// has already.
+    fn operands(&self, b: &mut Builder) -> Vec<Value> {
+        const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
         let (inputs, last) = (self.inputs().len(), self.shapes.len() - 1);
         let lowest: Vec<Value> = (self.shapes.iter().enumerate())
             .map(|(i, shape)| match i {
@@ -234,8 +280,7 @@ impl Frame<'_> {
             0 => pointer,
             first => b.offset(pointer, 1, first),
         };
-        let pointers = lowest.into_iter().zip(&self.shapes).map(first).collect();
-        (b, pointers)
+        lowest.into_iter().zip(&self.shapes).map(first).collect()
     }
 
     /// The kernel, which does `work` operations on elements in all, and reaches all elements of its operands.
@@ -281,12 +326,13 @@ mod tests {
     }
 
     fn plan(step: &StepInfo) -> KernelPlan {
-        build(step, &Machine::AVX512, "k").expect("it is supported")
+        build(&[step], &Machine::AVX512, "k").expect("it is supported")
     }
 
     #[test]
     fn keys_tell_kernels_apart() {
         let one = sum(DType::F32, [0, 1, 2]);
+        let key = |step: &StepInfo| key(&[step]);
         assert_eq!(key(&one), key(&sum(DType::F32, [5, 1, 7])));
         assert_ne!(key(&one), key(&sum(DType::I32, [0, 1, 2])));
         assert_ne!(key(&one), key(&sum(DType::F32, [0, 1, 0])));
@@ -314,8 +360,12 @@ mod tests {
     #[test]
     fn sums_of_nothing() {
         let operands = vec![access(0, DType::F32, &[3, 0]), access(1, DType::F32, &[0, 20])];
-        let op =
-            Op::Contract(Contract { weights: Weights::Plain, epilogue: None, backwards: false });
+        let op = Op::Contract(Contract {
+            weights: Weights::Plain,
+            epilogue: None,
+            backwards: false,
+            rides: false,
+        });
         plan(&step(op, operands, access(2, DType::F32, &[3, 20])));
         let op = Op::Reduce { op: Reduction::Max, axes: vec![1] };
         plan(&step(op, vec![access(0, DType::F32, &[3, 0])], access(1, DType::F32, &[3, 1])));
@@ -330,6 +380,7 @@ mod tests {
                 weights: Weights::Plain,
                 epilogue: None,
                 backwards: false,
+                rides: false,
             });
             plan(&step(op, operands, access(2, DType::F32, &[rows, width])))
         };

@@ -353,6 +353,8 @@ impl<'a> Homes<'a> {
         let dense = |value: Value| Access::dense(next, self.graph.ty(value));
         let output = |index: usize| self.graph.outputs[index].name.clone();
         let (mut outputs, mut windows, mut in_place, mut orders) = (vec![], vec![], vec![], vec![]);
+        // To copy what costs nothing to compute would be all that it costs.
+        let rides = self.graph.nodes[root].rides();
         let mut open = vec![(root, false)];
         while let Some((value, is_slice)) = open.pop() {
             for &user in &self.users[value] {
@@ -413,9 +415,11 @@ impl<'a> Homes<'a> {
                     None if has_interior(node, self.graph) => continue,
                     // It is there to wait in less room than that.
                     None if self.graph.nodes[root].is_copy() => continue,
-                    None if self.windows.apart.contains(&(user, index)) => continue,
+                    None if !rides && self.windows.apart.contains(&(user, index)) => continue,
                     // It would keep room for all of its neighbours meanwhile.
-                    None if self.position[user] - self.position[root] > self.windows.reach => {
+                    None if !rides
+                        && self.position[user] - self.position[root] > self.windows.reach =>
+                    {
                         continue;
                     }
                     None => (window(self.graph, user, index, &place.access), place.until, None),

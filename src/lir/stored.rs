@@ -107,6 +107,7 @@ impl Stored {
             };
             let there = |value: mir::Value| buffers[value] == Some(buffer) && until[value] > 0;
             let operands = node.operands.iter().map(|&operand| root(operand)).enumerate();
+            let operands = operands.filter(|&(_, root)| !graph.nodes[root].rides());
             let (early, late): (Vec<_>, Vec<_>) =
                 operands.partition(|&(_, root)| there(root) && until[root] <= time);
             let bytes: usize = early.iter().map(|&(_, root)| graph.ty(root).bytes()).sum();

@@ -270,6 +270,10 @@ pub struct Contract {
     /// Whether B is best read from its end: what was read last lies nearest.
     #[serde(default)]
     pub backwards: bool,
+    /// Whether it is best computed side by side with the step that follows it: a product of one row that waits for its
+    /// weights.
+    #[serde(default)]
+    pub rides: bool,
 }
 
 impl Contract {
@@ -383,6 +387,11 @@ impl Op {
 }
 
 impl Node {
+    /// Whether it is best computed side by side with another ([`Contract::rides`]).
+    pub fn rides(&self) -> bool {
+        matches!(&self.op, Op::Contract(contract) if contract.rides)
+    }
+
     /// Whether the result is the operand, which is to be copied: kept apart from it.
     pub fn is_copy(&self) -> bool {
         matches!(&self.op, Op::Map(expr) if expr.nodes == [Scalar::Operand(0)])

@@ -50,7 +50,7 @@ impl Display for Op {
             }
             Op::Rows(rows) => write!(f, "rows {rows}"),
             Op::Contract(c) => {
-                write!(f, "contract{}", c.weights)?;
+                write!(f, "contract{}{}", c.weights, if c.rides { " riding" } else { "" })?;
                 epilogue(f, c.epilogue.as_ref())
             }
             Op::Attention(attention) => {

@@ -249,6 +249,7 @@ fn attended(attention: &Attention, operands: &[&Type]) -> Result<Type, String> {
         weights: Weights::Plain,
         epilogue: attention.epilogue.clone(),
         backwards: false,
+        rides: false,
     };
     let scores = contract(&product, &[&[*q, *k], extra].concat())?;
     let rows = row_program(&attention.rows, &[&scores], &scores)?;
@@ -262,7 +263,10 @@ fn attended(attention: &Attention, operands: &[&Type]) -> Result<Type, String> {
     }
     let all = attention.spans.is_empty() || seen == queries && attention.rows.softmax().is_some();
     ensure(all, "spans of no softmax, or not of all queries")?;
-    contract(&Contract { weights: Weights::Plain, epilogue: None, backwards: false }, &[&rows, v])
+    contract(
+        &Contract { weights: Weights::Plain, epilogue: None, backwards: false, rides: false },
+        &[&rows, v],
+    )
 }
 
 fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {

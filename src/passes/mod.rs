@@ -24,6 +24,7 @@ pub mod pieces;
 pub mod places;
 mod reach;
 mod rewrite;
+pub mod ride;
 pub mod rows;
 pub mod scale;
 pub mod simplify;
@@ -60,6 +61,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
     if level == Level::None {
         return dce::eliminate(graph);
     }
+    let ride = |graph| ride::cut(graph, machine);
     let pack = |graph| pack::pack(graph, machine);
     let deep = |graph| depth::cut(graph, machine);
     let turns = |graph| turns::take(graph, machine);
@@ -71,7 +73,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Auto => winograd::filter(graph, machine),
     };
     let share = |graph| tables::share(graph, machine);
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 26] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 27] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
@@ -96,6 +98,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("tables", &share),
         ("depth", &deep),
         ("parts", &parts::split),
+        ("ride", &ride),
         ("pack", &pack),
         ("turns", &turns),
     ];

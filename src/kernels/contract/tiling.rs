@@ -29,7 +29,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    fn of(pointers: &[Value]) -> Streams {
+    pub(super) fn of(pointers: &[Value]) -> Streams {
         Streams { left: pointers[0], right: pointers[1], ahead: pointers.get(2).copied() }
     }
 }
@@ -37,18 +37,18 @@ impl Streams {
 /// A problem with the loops around its tiles.
 pub(super) struct Tiling<'a> {
     pub(super) problem: Problem<'a>,
-    body: Body<'a>,
+    pub(super) body: Body<'a>,
     pub(super) dtype: DType,
-    right: Right,
+    pub(super) right: Right,
     /// Nothing is summed.
-    empty: bool,
+    pub(super) empty: bool,
     /// Loops around rows.
-    around: Vec<Level>,
+    pub(super) around: Vec<Level>,
     /// The last two axes of rows.
     pub(super) rows: [Level; 2],
     /// Rows of a tile along both, and its vectors.
     tile: [i64; 2],
-    vectors: i64,
+    pub(super) vectors: i64,
     /// Bytes of the next panel that are called for in each step of the depth. Levels and pointers
     /// have one more then, for where that is.
     ahead: Option<i64>,
@@ -181,12 +181,7 @@ impl<'a> Tiling<'a> {
         if let Some(step) = rows.steps.last_mut().filter(|_| again && self.ahead.is_some()) {
             *step = 0;
         }
-        let backwards = self.problem.backwards
-            && self.problem.panel.is_some()
-            && self.problem.run.is_none()
-            && self.ahead.is_none()
-            && !self.empty
-            && extent % panel == 0;
+        let backwards = self.is_read_backwards();
         let columns = &self.problem.columns;
         let columns = match backwards {
             true => Level::axis(panels, columns.steps.iter().map(|s| -s * panel).collect()),
@@ -207,20 +202,12 @@ impl<'a> Tiling<'a> {
             let rows = batch.into_iter().chain([rows_at]);
             Shares::counting(&levels, rows.chain(grouped).chain([columns_at]))
         };
-        let columns = &self.problem.columns;
         let work = around * of_rest * all * extent * (depth + self.body.cost());
         let (mut b, mut pointers) = frame.open(shares.extent());
         let next = self.next_panel(&mut b, &pointers);
         pointers.extend(next);
         if backwards {
-            let last: Vec<i64> = columns.steps.iter().map(|step| step * panel).collect();
-            pointers = moved(&mut b, &pointers, panels - 1, &last);
-            for level in &mut self.problem.depth {
-                for (pointer, step) in pointers.iter_mut().zip(&mut level.steps) {
-                    *pointer = b.offset(*pointer, level.extent - 1, *step);
-                    *step = -*step;
-                }
-            }
+            pointers = self.turned(&mut b, &pointers);
         }
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
             let columns = if backwards { panel } else { sizes[columns_at] };
@@ -229,6 +216,31 @@ impl<'a> Tiling<'a> {
             self.panel(b, p, rows, columns);
         });
         frame.close(b, work / 2)
+    }
+
+    /// Whether the panels and the depth are taken from the end.
+    pub(super) fn is_read_backwards(&self) -> bool {
+        self.problem.backwards
+            && self.problem.panel.is_some()
+            && self.problem.run.is_none()
+            && self.ahead.is_none()
+            && !self.empty
+            && self.problem.columns.extent % self.panel_width() == 0
+    }
+
+    /// The pointers at the end of the last panel's depth, which is taken from there on to its start; the steps from a
+    /// panel to the next one are the caller's.
+    pub(super) fn turned(&mut self, b: &mut Builder, pointers: &[Value]) -> Vec<Value> {
+        let (columns, panel) = (&self.problem.columns, self.panel_width());
+        let last: Vec<i64> = columns.steps.iter().map(|step| step * panel).collect();
+        let mut pointers = moved(b, pointers, columns.extent / panel - 1, &last);
+        for level in &mut self.problem.depth {
+            for (pointer, step) in pointers.iter_mut().zip(&mut level.steps) {
+                *pointer = b.offset(*pointer, level.extent - 1, *step);
+                *step = -*step;
+            }
+        }
+        pointers
     }
 
     /// The tiles of these rows in a panel with so many columns.
@@ -265,7 +277,7 @@ impl<'a> Tiling<'a> {
     }
 
     /// Whether the epilogue is applied to the whole panel, when its sums are in the result.
-    fn is_apart(&self) -> bool {
+    pub(super) fn is_apart(&self) -> bool {
         self.body.dtype() == self.dtype && self.finish().is_apart()
     }
 
@@ -297,6 +309,18 @@ impl<'a> Tiling<'a> {
                 }
             };
         }
+        self.store_tile(b, p, &rows, &parts, sums);
+    }
+
+    /// What becomes of the sums of a tile.
+    pub(super) fn store_tile(
+        &self,
+        b: &mut Builder,
+        p: &[Value],
+        rows: &[(i64, i64)],
+        parts: &[Part],
+        sums: Vec<Option<Value>>,
+    ) {
         let sums: Vec<Value> = self
             .or_zeros(b, sums)
             .into_iter()
@@ -304,7 +328,7 @@ impl<'a> Tiling<'a> {
             .collect();
         if self.is_apart() {
             for (&row, sums) in rows.iter().zip(sums.chunks(parts.len())) {
-                for (&sum, &part) in sums.iter().zip(&parts) {
+                for (&sum, &part) in sums.iter().zip(parts) {
                     self.store(b, p, row, part, sum);
                 }
             }
@@ -312,7 +336,7 @@ impl<'a> Tiling<'a> {
         }
         let mut loaded: Vec<((usize, i64), Value)> = vec![];
         for (&row, sums) in rows.iter().zip(sums.chunks(parts.len())) {
-            for (&sum, &part) in sums.iter().zip(&parts) {
+            for (&sum, &part) in sums.iter().zip(parts) {
                 let value = self.body.emit(b, &[], &mut |b, n| match n {
                     0 => sum,
                     n => self.operand(b, p, n + 1, row, part, &mut loaded),
@@ -381,7 +405,7 @@ impl<'a> Tiling<'a> {
     }
 
     /// Sums, of which `None` is that of nothing.
-    fn or_zeros(&self, b: &mut Builder, sums: Vec<Option<Value>>) -> Vec<Value> {
+    pub(super) fn or_zeros(&self, b: &mut Builder, sums: Vec<Option<Value>>) -> Vec<Value> {
         let zero = |b: &mut Builder| operations::zero(b, expr::register(self.dtype));
         sums.into_iter().map(|sum| sum.unwrap_or_else(|| zero(b))).collect()
     }
@@ -473,7 +497,7 @@ impl<'a> Tiling<'a> {
 
     /// The products of some steps of the depth, added to the sums.
     #[expect(clippy::too_many_arguments, reason = "it is the innermost part of `sum`")]
-    fn products(
+    pub(super) fn products(
         &self,
         b: &mut Builder,
         Streams { left, right, ahead }: Streams,

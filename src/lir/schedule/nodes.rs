@@ -61,8 +61,31 @@ impl<'a> Nodes<'a> {
             };
         }
         graph.outputs.iter().filter_map(|o| step_of[o.value]).for_each(|i| steps.kept[i] = true);
+        steps.tie();
         steps.step_of = step_of;
         steps
+    }
+
+    /// A product that rides ([`Contract::rides`]) is taken just before the one that carries it: when that could be.
+    ///
+    /// [`Contract::rides`]: crate::mir::Contract::rides
+    fn tie(&mut self) {
+        for carrier in 1..self.values.len() {
+            let rider = carrier - 1;
+            if !self.graph.nodes[self.values[rider]].rides()
+                || self.operands[carrier].contains(&rider)
+            {
+                continue;
+            }
+            let own = BTreeSet::from_iter(self.operands[rider].iter().copied());
+            let theirs = BTreeSet::from_iter(self.operands[carrier].iter().copied());
+            theirs.difference(&own).for_each(|&operand| self.users[operand].push(rider));
+            theirs.iter().for_each(|&operand| self.users[operand].sort_unstable());
+            self.users[rider].push(carrier);
+            self.users[rider].sort_unstable();
+            self.operands[rider] = own.union(&theirs).copied().collect();
+            self.operands[carrier].push(rider);
+        }
     }
 
     /// What storage will make of the steps, as far as it is known before: operands of concatenations and

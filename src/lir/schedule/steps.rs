@@ -2,7 +2,7 @@
 
 use super::problem::{Problem, Task};
 use crate::lir::room::room;
-use crate::lir::{Access, Buffer, BufferKind, Module};
+use crate::lir::{Access, Buffer, BufferKind, Module, Op};
 use cranelift_entity::SecondaryMap;
 use std::collections::BTreeSet;
 
@@ -46,11 +46,13 @@ pub(super) fn problem(module: &Module) -> Problem {
     // Who touched each buffer so far, and whether by writing.
     let mut touched: SecondaryMap<Buffer, Vec<(usize, &Access, bool)>> = SecondaryMap::new();
     let prologue = module.plan.prologue;
+    let mut rides = false;
     let has_begin = prologue > 0 || !inputs.is_empty();
     for (step, info) in module.steps.values().enumerate() {
         if step == prologue && has_begin {
             let touches = std::mem::take(&mut inputs);
             problem.tasks.push(Task { after: (0..prologue).collect(), touches, ..Task::default() });
+            rides = false;
         }
         let index = problem.tasks.len();
         let (mut after, mut touches) = (BTreeSet::new(), BTreeSet::new());
@@ -77,6 +79,24 @@ pub(super) fn problem(module: &Module) -> Problem {
             in_place: vec![],
             working: info.scratch.as_ref().map_or(0, |s| room[s.buffer].next_multiple_of(align)),
         });
+        if rides && index > 0 {
+            tie(&mut problem, index - 1);
+        }
+        rides = matches!(&info.op, Op::Contract(contract) if contract.rides);
     }
     problem
+}
+
+/// A step that rides on the next one waits for what that waits for, and is done before it.
+fn tie(problem: &mut Problem, rider: usize) {
+    let carrier = rider + 1;
+    let theirs = problem.tasks[carrier].after.clone();
+    if theirs.last().is_some_and(|&last| last >= rider) {
+        return;
+    }
+    problem.tasks[carrier].after.push(rider);
+    let after = &mut problem.tasks[rider].after;
+    after.extend(theirs);
+    after.sort_unstable();
+    after.dedup();
 }

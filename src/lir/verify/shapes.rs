@@ -30,7 +30,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
             *dims.get_mut(*axis).ok_or("an axis that is not there")? = 1;
             holds(dims == result.dims && result.dtype == DType::I64, "reduced dimensions")
         }
-        Op::Contract(Contract { weights, epilogue, backwards: _ }) => {
+        Op::Contract(Contract { weights, epilogue, backwards: _, rides: _ }) => {
             holds(operands.len() >= 2 && result.dims.len() >= 2, "a matrix product")?;
             let (a, b, rank) = (&operands[0].dims, &operands[1].dims, result.dims.len());
             let (batch, m, n) =

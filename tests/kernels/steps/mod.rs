@@ -21,7 +21,8 @@ use rlx_aot::types::{DType, Type};
 /// So many random steps; see `Target::converts`.
 pub(crate) fn cases(count: u64, converts: bool) -> Vec<Case> {
     let of_bytes = (0..count / 6).map(|seed| case_of_bytes(seed, converts));
-    (0..count).map(case).chain(of_bytes).collect()
+    let abreast = (0..count / 6).map(case_abreast);
+    (0..count).map(case).chain(of_bytes).chain(abreast).collect()
 }
 
 /// What one step is tested with.
@@ -488,41 +489,59 @@ fn case_of_bytes(seed: u64, converts: bool) -> Case {
     tried(seed, trial, r)
 }
 
-fn tried(seed: u64, trial: Trial, mut r: Random) -> Case {
-    let tensors: Vec<&Tensor> = trial.operands.iter().map(|o| &o.tensor).collect();
-    let expected = mir::eval::op(&trial.mir, &tensors, &trial.ty);
-    let count = trial.operands.len();
-    let result = trial
-        .result
-        .unwrap_or_else(|| layout(&mut r, count, trial.ty.dtype, &trial.ty.dims, false));
-    // A tensor that is broadcast has the elements of its repeated access.
-    let data: Vec<Data> = (trial.operands.iter())
-        .map(|placed| {
-            let full = Type::new(placed.tensor.ty().dtype, placed.access.dims.clone());
-            let full = mir::eval::op(&mir::Op::Broadcast, &[&placed.tensor], &full);
-            spread(&placed.access, Some(&full))
-        })
-        .collect();
-    let types: Vec<Type> = trial.operands.iter().map(|o| o.access.ty()).collect();
-    let scratch = trial.op.scratch(&types, &trial.ty.dims);
-    let scratch =
-        scratch.map(|dims| Access::dense(Buffer::new(count + 1), &Type::new(DType::F32, dims)));
-    let working = scratch.iter().map(|access| spread(access, None));
-    let data: Vec<Data> = data.into_iter().chain(working).collect();
-    let step = StepInfo {
-        op: trial.op,
-        operands: trial.operands.into_iter().map(|placed| placed.access).collect(),
-        result,
-        scratch,
-        origins: vec![],
+/// Two products side by side; the second one alone where the machine has no kernel for both.
+fn case_abreast(seed: u64) -> Case {
+    let steps = move |machine: Machine| -> Vec<Step> {
+        let mut r = Random(seed);
+        let lanes = machine.lanes as usize;
+        let (rows, vectors) = (1 + r.below(8), r.pick(&[1, 2, 3, 4, 8]));
+        let width = lanes * if r.chance(20) { 2 } else { 1 };
+        let rider = panelled(&mut r, rows, width).step(&mut r);
+        let carrier = panelled(&mut r, 1, lanes * vectors).step(&mut r);
+        match kernels::abreast([&rider.info, &carrier.info], &machine) {
+            true => vec![rider, carrier],
+            false => vec![carrier],
+        }
     };
-    let name = format!("step {seed}: {:?}", step.op);
-    let expected = spread(&step.result, Some(&expected));
-    let operands = [data, vec![spread(&step.result, None)]].concat();
     let kernel = move |machine: Machine| -> Kernel {
-        match kernels::build(&step, &machine, "step") {
+        let steps = steps(machine);
+        let infos: Vec<&StepInfo> = steps.iter().map(|step| &step.info).collect();
+        match kernels::build(&infos, &machine, "steps") {
             Ok(plan) => plan.kernel,
-            Err(error) => panic!("{error:?}: {step:?}"),
+            Err(error) => panic!("{error:?}: {infos:?}"),
+        }
+    };
+    let operands = move |step: Step| [step.data, vec![spread(&step.info.result, None)]].concat();
+    Case {
+        name: format!("steps {seed} abreast"),
+        scalar: false,
+        doubles: false,
+        kernel: Box::new(kernel),
+        operands: Box::new(move |machine| steps(machine).into_iter().flat_map(operands).collect()),
+        expected: Box::new(move |machine| {
+            steps(machine).into_iter().map(|step| step.expected).collect()
+        }),
+        tolerance: Tolerance::Relative(1e-4),
+        tight: false,
+    }
+}
+
+/// A step with what its operands hold, and what its result is to hold.
+struct Step {
+    info: StepInfo,
+    data: Vec<Data>,
+    expected: Data,
+}
+
+fn tried(seed: u64, trial: Trial, mut r: Random) -> Case {
+    let tolerance = trial.tolerance;
+    let Step { info, data, expected } = trial.step(&mut r);
+    let name = format!("step {seed}: {:?}", info.op);
+    let operands = [data, vec![spread(&info.result, None)]].concat();
+    let kernel = move |machine: Machine| -> Kernel {
+        match kernels::build(&[&info], &machine, "step") {
+            Ok(plan) => plan.kernel,
+            Err(error) => panic!("{error:?}: {info:?}"),
         }
     };
     Case {
@@ -532,7 +551,41 @@ fn tried(seed: u64, trial: Trial, mut r: Random) -> Case {
         kernel: Box::new(kernel),
         operands: Box::new(move |_| operands.clone()),
         expected: Box::new(move |_| vec![expected.clone()]),
-        tolerance: trial.tolerance,
+        tolerance,
         tight: false,
+    }
+}
+
+impl Trial {
+    fn step(self, r: &mut Random) -> Step {
+        let trial = self;
+        let tensors: Vec<&Tensor> = trial.operands.iter().map(|o| &o.tensor).collect();
+        let expected = mir::eval::op(&trial.mir, &tensors, &trial.ty);
+        let count = trial.operands.len();
+        let result =
+            trial.result.unwrap_or_else(|| layout(r, count, trial.ty.dtype, &trial.ty.dims, false));
+        // A tensor that is broadcast has the elements of its repeated access.
+        let data: Vec<Data> = (trial.operands.iter())
+            .map(|placed| {
+                let full = Type::new(placed.tensor.ty().dtype, placed.access.dims.clone());
+                let full = mir::eval::op(&mir::Op::Broadcast, &[&placed.tensor], &full);
+                spread(&placed.access, Some(&full))
+            })
+            .collect();
+        let types: Vec<Type> = trial.operands.iter().map(|o| o.access.ty()).collect();
+        let scratch = trial.op.scratch(&types, &trial.ty.dims);
+        let scratch =
+            scratch.map(|dims| Access::dense(Buffer::new(count + 1), &Type::new(DType::F32, dims)));
+        let working = scratch.iter().map(|access| spread(access, None));
+        let data: Vec<Data> = data.into_iter().chain(working).collect();
+        let info = StepInfo {
+            op: trial.op,
+            operands: trial.operands.into_iter().map(|placed| placed.access).collect(),
+            result,
+            scratch,
+            origins: vec![],
+        };
+        let expected = spread(&info.result, Some(&expected));
+        Step { info, data, expected }
     }
 }

@@ -90,7 +90,7 @@ pub(super) fn contract(r: &mut Random) -> Trial {
     let dims = [&batch[..], &[m, n]].concat();
     let epilogue = epilogue(r, ty, &dims, &mut operands);
     let backwards = r.below(2) == 0;
-    let contract = Contract { weights, epilogue, backwards };
+    let contract = Contract { weights, epilogue, backwards, rides: false };
     Trial {
         op: Op::Contract(contract.clone()),
         mir: mir::Op::Contract(contract),
@@ -418,7 +418,7 @@ pub(super) fn contract_of_bytes(r: &mut Random, converts: bool) -> Trial {
     let mut operands = vec![a, b];
     let dims = [&batch[..], &[m, n]].concat();
     let (epilogue, ty) = finish_bytes(r, &dims, &mut operands, converts);
-    let contract = Contract { weights, epilogue, backwards: r.below(2) == 0 };
+    let contract = Contract { weights, epilogue, backwards: r.below(2) == 0, rides: false };
     Trial {
         op: Op::Contract(contract.clone()),
         mir: mir::Op::Contract(contract),
@@ -460,5 +460,29 @@ pub(super) fn conv_of_bytes(r: &mut Random, converts: bool) -> Trial {
         ty: Type::new(ty, dims),
         tolerance: Tolerance::Exact,
         result: None,
+    }
+}
+
+/// Some rows times a constant in panels of so many columns; everything lies as products side by side want it, mostly.
+pub(super) fn panelled(r: &mut Random, rows: usize, width: usize) -> Trial {
+    let (k, n) = (2 + r.below(60), 1 + r.below(300));
+    let ty = DType::F32;
+    let a = tensor(r, ty, &[rows, k]);
+    let a = place(r, 0, a);
+    let b = tensor(r, ty, &[k, n]);
+    let packed = panels(&b, &[], k, n, width);
+    let access = layout(r, 1, ty, packed.dims(), true);
+    let mut operands = vec![a, Placed { tensor: packed, access }];
+    let epilogue = epilogue(r, ty, &[rows, n], &mut operands);
+    let weights = Weights::Panels { width, columns: n };
+    let contract = Contract { weights, epilogue, backwards: r.below(2) == 0, rides: false };
+    let result = layout(r, operands.len(), ty, &[rows, n], r.chance(80));
+    Trial {
+        op: Op::Contract(contract.clone()),
+        mir: mir::Op::Contract(contract),
+        operands,
+        ty: Type::new(ty, [rows, n]),
+        tolerance: Tolerance::Relative(1e-4),
+        result: Some(result),
     }
 }
