@@ -476,7 +476,8 @@ pub(super) fn panelled(r: &mut Random, rows: usize, width: usize) -> Trial {
     let epilogue = epilogue(r, ty, &[rows, n], &mut operands);
     let weights = Weights::Panels { width, columns: n };
     let contract = Contract { weights, epilogue, backwards: r.below(2) == 0, rides: false };
-    let result = layout(r, operands.len(), ty, &[rows, n], r.chance(80));
+    let plain = r.chance(80);
+    let result = layout(r, operands.len(), ty, &[rows, n], plain);
     Trial {
         op: Op::Contract(contract.clone()),
         mir: mir::Op::Contract(contract),
