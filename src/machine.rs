@@ -231,10 +231,15 @@ impl Machine {
         taken.div_ceil(room)
     }
 
+    /// Vectors that are multiplied and added in a cycle: those shorter than a line two at a time.
+    pub fn in_a_cycle(&self) -> f64 {
+        if self.vector_bytes() >= 64 { 1.0 } else { 2.0 }
+    }
+
     /// Bytes, roughly, that come from behind the second-level cache in the time of a multiply-add of a
-    /// vector: 8 in a cycle, in which vectors shorter than a line are multiplied two at a time.
+    /// vector: 8 in a cycle.
     pub fn stream(&self) -> f64 {
-        if self.vector_bytes() >= 64 { 8.0 } else { 4.0 }
+        8.0 / self.in_a_cycle()
     }
 
     /// The time of each step along K, roughly, in multiply-adds of a vector, with rows in even tiles.

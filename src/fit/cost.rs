@@ -114,7 +114,7 @@ impl Meter<'_> {
             if apart + bytes > self.machine.l2 as f64 * 0.75 && self.last[operand].is_some() {
                 waited += match self.graph.constant(operand) {
                     // Nothing hides the weights of a few rows.
-                    Some(_) => bytes / self.machine.stream(),
+                    Some(_) => bytes / self.machine.stream() / self.machine.in_a_cycle(),
                     None => bytes * FAR,
                 };
             }
@@ -144,6 +144,11 @@ impl Meter<'_> {
 
 /// Cycles of what a node computes.
 pub(super) fn work(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
+    multiply_adds(graph, node, machine) / machine.in_a_cycle()
+}
+
+/// The same in multiply-adds of a vector.
+fn multiply_adds(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
     let lanes = f64::from(machine.lanes);
     let results = node.ty.elements() as f64;
     let read = |index: usize| {

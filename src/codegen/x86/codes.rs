@@ -53,11 +53,9 @@ pub(super) const STORE_ONE: Codes = vectors([
     VEX_Vmovss_m32_xmm,
     EVEX_Vmovss_m32_k1_xmm,
 ]);
-/// With AVX-512, loads and stores take masks themselves.
+/// With AVX-512, loads take masks themselves.
 pub(super) const MASKED_LOAD: Codes =
     only(VEX_Vmaskmovps_ymm_ymm_m256, VEX_Vmaskmovps_xmm_xmm_m128);
-pub(super) const MASKED_STORE: Codes =
-    only(VEX_Vmaskmovps_m256_ymm_ymm, VEX_Vmaskmovps_m128_xmm_xmm);
 pub(super) const BROADCAST: Codes = vectors([
     VEX_Vbroadcastss_ymm_m32,
     EVEX_Vbroadcastss_zmm_k1z_xmmm32,

@@ -60,8 +60,6 @@ pub(super) fn of_doubles(code: Code) -> Code {
         VEX_Vfmadd213ps_ymm_ymm_ymmm256 => VEX_Vfmadd213pd_ymm_ymm_ymmm256,
         VEX_Vfmadd231ps_xmm_xmm_xmmm128 => VEX_Vfmadd231pd_xmm_xmm_xmmm128,
         VEX_Vfmadd231ps_ymm_ymm_ymmm256 => VEX_Vfmadd231pd_ymm_ymm_ymmm256,
-        VEX_Vmaskmovps_m128_xmm_xmm => VEX_Vmaskmovpd_m128_xmm_xmm,
-        VEX_Vmaskmovps_m256_ymm_ymm => VEX_Vmaskmovpd_m256_ymm_ymm,
         VEX_Vmaskmovps_xmm_xmm_m128 => VEX_Vmaskmovpd_xmm_xmm_m128,
         VEX_Vmaskmovps_ymm_ymm_m256 => VEX_Vmaskmovpd_ymm_ymm_m256,
         VEX_Vmaxps_xmm_xmm_xmmm128 => VEX_Vmaxpd_xmm_xmm_xmmm128,

@@ -248,14 +248,33 @@ impl Selector<'_> {
             _ if lanes == 1 && matches!(memory, Memory::F32 | Memory::I32) => {
                 self.act(STORE_ONE, [Any(to), Small(value)]);
             }
-            Width::Avx2 => {
-                let mask = self.first_lanes(lanes);
-                self.act(MASKED_STORE, [Any(to), Use(mask), Use(value)]);
-            }
+            Width::Avx2 => self.store_in_pieces(value, to, lanes * memory.bytes() as u32),
             Width::Avx512 => {
                 let mask = self.first_lanes(lanes);
                 self.act(STORE, [Any(to), Use(value), Mask(mask, false)]);
             }
+        }
+    }
+
+    /// The first bytes of a vector, neither all nor half of it, in pieces of 16, 8 and 4: a store with a mask
+    /// takes some processors a dozen cycles or more.
+    fn store_in_pieces(&mut self, value: VReg, to: Place, bytes: u32) {
+        let (value, to, bytes) = match bytes {
+            0..16 => (value, to, bytes),
+            16.. => {
+                self.act(both(VEX_Vmovups_xmmm128_xmm), [Any(to), Small(value)]);
+                let upper = both(VEX_Vextractf128_xmmm128_ymm_imm8);
+                let upper = self.make_small(VECTOR, upper, [Use(value), Byte(1)]);
+                (upper, to.after(16), bytes - 16)
+            }
+        };
+        match bytes {
+            0..8 => self.act(both(VEX_Vmovss_m32_xmm), [Any(to), Small(value)]),
+            8.. => self.act(both(VEX_Vmovlps_m64_xmm), [Any(to), Small(value)]),
+        }
+        if bytes > 8 {
+            let third = [Any(to.after(8)), Small(value), Byte(2)];
+            self.act(both(VEX_Vextractps_rm32_xmm_imm8), third);
         }
     }
 
