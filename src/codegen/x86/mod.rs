@@ -1,9 +1,11 @@
 //! KIR to x86-64 code with vectors of 256 bits (AVX2 and FMA) or 512 bits (AVX-512 F).
 //!
-//! `isel` chooses instructions over virtual registers, `regalloc` assigns the registers, `encode`
-//! writes bytes. A function's constants stand behind its code, so that it has no relocations.
+//! `isel` chooses instructions over virtual registers, `constants` keeps some of their operands there,
+//! `regalloc` assigns the registers, `encode` writes bytes. A function's constants stand behind its code,
+//! so that it has no relocations.
 
 mod codes;
+mod constants;
 pub mod cpuid;
 mod doubles;
 mod encode;
@@ -32,7 +34,8 @@ pub struct Emitted {
 /// The function of a kernel whose machine has vectors of 32 or 64 bytes, in the System V calling convention.
 /// `check` runs regalloc2's own checker over its result.
 pub fn emit(checked: &Checked<'_>, check: bool) -> Emitted {
-    let program = isel::select(checked);
+    let mut program = isel::select(checked);
+    constants::keep(&mut program);
     let allocation = regalloc::allocate(&program, check);
     encode::encode(&program, &allocation)
 }
