@@ -24,69 +24,100 @@ fn root(k: usize, n: usize) -> (f64, f64) {
     (angle.cos(), angle.sin())
 }
 
-/// A transform of `length` elements of `parts` numbers each (1: real, 2: complex) to `count` complex ones.
+/// A transform of period `period`: of so many elements that are read, of `parts` numbers each (1: real, 2: complex),
+/// to `count` elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Transform {
-    length: usize,
+    period: usize,
+    read: usize,
     parts: usize,
     count: usize,
+    /// Numbers of a result.
+    numbers: usize,
     inverse: bool,
 }
 
 impl Transform {
-    fn new(length: i64, parts: usize, inverse: bool, onesided: bool) -> Result<Transform, ErrorKind> {
-        let found = || ErrorKind::wrong(format!("a transform of {length} elements"));
-        let length = usize::try_from(length).ok().filter(|&n| n > 0).ok_or_else(found)?;
-        if onesided && parts != 1 {
+    /// With `onesided`, complex numbers are the first half of those that belong to real ones, and real ones have the
+    /// first half as results.
+    fn new(period: i64, parts: usize, inverse: bool, onesided: bool) -> Result<Transform, ErrorKind> {
+        let found = || ErrorKind::wrong(format!("a transform of {period} elements"));
+        let period = usize::try_from(period).ok().filter(|&n| n > 0).ok_or_else(found)?;
+        if onesided && parts != 1 && !inverse {
             let kind = ErrorKind::wrong("one side is asked for of complex numbers");
             return Err(kind.help("of real ones both sides are equal, of complex ones they are not"));
         }
-        let count = if onesided { length / 2 + 1 } else { length };
-        let transform = Transform { length, parts, count, inverse };
-        let elements = (length * parts).checked_mul(2 * count);
+        let half = period / 2 + 1;
+        let (read, count, numbers) = match (onesided, parts) {
+            (false, _) => (period, period, 2),
+            (true, 1) => (period, half, 2),
+            (true, _) => (half, period, 1),
+        };
+        let elements = (read.checked_mul(parts)).zip(count.checked_mul(numbers));
+        let elements = elements.and_then(|(rows, columns)| rows.checked_mul(columns));
         match elements.filter(|&n| n <= LARGEST) {
-            Some(_) => Ok(transform),
-            None => Err(ErrorKind::unsupported(format!("a transform of {length} elements"))),
+            Some(_) => Ok(Transform { period, read, parts, count, numbers, inverse }),
+            None => Err(ErrorKind::unsupported(format!("a transform of {period} elements"))),
         }
     }
 
-    /// The matrix `[length, parts, 2 count]`.
+    /// What the sum is multiplied by.
+    fn scale(&self) -> f64 {
+        if self.inverse { 1.0 / self.period as f64 } else { 1.0 }
+    }
+
+    /// How often an element counts: those of a half, but for the first and the middle one, stand for two.
+    fn weight(&self, j: usize) -> f64 {
+        if self.numbers == 2 || j == 0 || 2 * j == self.period { 1.0 } else { 2.0 }
+    }
+
+    /// The matrix `[read, parts, numbers count]`.
     fn matrix(&self, dtype: DType) -> Tensor {
-        let scale = if self.inverse { 1.0 / self.length as f64 } else { 1.0 };
-        let sign = if self.inverse { scale } else { -scale };
-        let mut values = Vec::with_capacity(self.length * self.parts * 2 * self.count);
-        for j in 0..self.length {
+        let mut values = Vec::with_capacity(self.read * self.parts * self.numbers * self.count);
+        for j in 0..self.read {
+            let scale = self.scale() * self.weight(j);
+            let sign = if self.inverse { scale } else { -scale };
             for part in 0..self.parts {
                 for k in 0..self.count {
-                    let (cos, sin) = root(j * k, self.length);
-                    let real = [scale * cos, sign * sin];
-                    values.extend(if part == 0 { real } else { [-real[1], real[0]] });
+                    let (cos, sin) = root(j * k, self.period);
+                    let (real, imaginary) = (scale * cos, sign * sin);
+                    let both = if part == 0 { [real, imaginary] } else { [-imaginary, real] };
+                    values.extend(&both[..self.numbers]);
                 }
             }
         }
-        Tensor::from_f64s(Type::new(dtype, [self.length, self.parts, 2 * self.count]), values)
+        let dims = [self.read, self.parts, self.numbers * self.count];
+        Tensor::from_f64s(Type::new(dtype, dims), values)
     }
 
-    /// The definition, for `at` giving the real and the imaginary part of an element.
+    /// The definition, for `at` giving the real and the imaginary part of an element that is read.
     fn sums(&self, at: impl Fn(usize) -> (f64, f64)) -> Vec<f64> {
+        // The other half is the first one's mirror image.
+        let whole = |j: usize| {
+            if j < self.read {
+                return at(j);
+            }
+            let (re, im) = at(self.period - j);
+            (re, -im)
+        };
         let sum = |k: usize| {
             let mut sum = (0.0, 0.0);
-            for j in 0..self.length {
-                let ((re, im), (cos, sin)) = (at(j), root(j * k, self.length));
+            for j in 0..self.period {
+                let ((re, im), (cos, sin)) = (whole(j), root(j * k, self.period));
                 let sin = if self.inverse { sin } else { -sin };
                 sum = (sum.0 + re * cos - im * sin, sum.1 + re * sin + im * cos);
             }
-            let scale = if self.inverse { 1.0 / self.length as f64 } else { 1.0 };
-            [sum.0 * scale, sum.1 * scale]
+            [sum.0 * self.scale(), sum.1 * self.scale()]
         };
-        (0..self.count).flat_map(sum).collect()
+        (0..self.count).flat_map(|k| sum(k).into_iter().take(self.numbers)).collect()
     }
 }
 
 /// The discrete Fourier transform along an axis of numbers whose real and imaginary parts lie on the last one (of
 /// extent 1 where they are real): y(k) = sum over j of x(j) e^(-2 pi i j k / n), or with `inverse` that with the
-/// other sign, divided by n. The axis is cut or filled with zeros to `dft_length`; of real numbers `onesided`
-/// leaves the first n / 2 + 1 results. Length and axis have to be known when the model is compiled.
+/// other sign, divided by n. The axis is cut or filled with zeros to `dft_length`. With `onesided`, of real numbers
+/// the first n / 2 + 1 results are left; with `inverse`, too, those are the operand, and the results are n real
+/// ones, 2 (extent - 1) without a length. Length and axis have to be known when the model is compiled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DFT {
     inverse: bool,
@@ -106,8 +137,13 @@ impl DFT {
     }
 
     fn transform(&self, x: &Type, axis: usize, length: Option<&Tensor>) -> Result<Transform, ErrorKind> {
-        let length = length.map_or(x.dims[axis] as i64, |length| length.int_at(0));
-        Transform::new(length, x.dims[x.rank() - 1], self.inverse, self.onesided)
+        let parts = x.dims[x.rank() - 1];
+        let own = match self.inverse && self.onesided && parts == 2 {
+            true => 2 * x.dims[axis].saturating_sub(1),
+            false => x.dims[axis],
+        };
+        let length = length.map_or(own as i64, |length| length.int_at(0));
+        Transform::new(length, parts, self.inverse, self.onesided)
     }
 }
 
@@ -135,7 +171,7 @@ impl Op for DFT {
         let axis = self.axis(x, inputs.known(2, "the axis")?)?;
         let transform = self.transform(x, axis, inputs.known(1, "the length")?)?;
         let mut dims = x.dims.clone();
-        (dims[axis], dims[x.rank() - 1]) = (transform.count, 2);
+        (dims[axis], dims[x.rank() - 1]) = (transform.count, transform.numbers);
         Ok(vec![tools::sized(x.dtype, dims)?])
     }
 
@@ -155,9 +191,10 @@ impl Op for DFT {
                 let part = |p: usize| if j < extent && p < parts { values[at + p] } else { 0.0 };
                 (part(0), part(1))
             });
-            for (k, sum) in sums.chunks(2).enumerate() {
-                let at = ((o * transform.count + k) * inner + i) * 2;
-                result[at..at + 2].copy_from_slice(sum);
+            let numbers = transform.numbers;
+            for (k, sum) in sums.chunks(numbers).enumerate() {
+                let at = ((o * transform.count + k) * inner + i) * numbers;
+                result[at..at + numbers].copy_from_slice(sum);
             }
         }
         vec![Tensor::from_f64s(outputs[0].clone(), result)]
@@ -176,7 +213,7 @@ impl Op for DFT {
         let mut perm: Vec<usize> = (0..rank).filter(|&a| a != axis).collect();
         perm.insert(rank - 2, axis);
         let mut rows = mir.permute(x, &perm);
-        let (extent, length) = (ty.dims[axis], transform.length);
+        let (extent, length) = (ty.dims[axis], transform.read);
         if length < extent {
             rows = mir.narrow(rows, rank - 2, 0, length);
         }
@@ -188,9 +225,9 @@ impl Op for DFT {
         let depth = length * transform.parts;
         let rows = mir.reshape(rows, [outer, depth]);
         let matrix = mir.constant(transform.matrix(ty.dtype));
-        let matrix = mir.reshape(matrix, [depth, 2 * transform.count]);
+        let matrix = mir.reshape(matrix, [depth, transform.numbers * transform.count]);
         let product = mir.contract(rows, matrix);
-        (dims[rank - 2], dims[rank - 1]) = (transform.count, 2);
+        (dims[rank - 2], dims[rank - 1]) = (transform.count, transform.numbers);
         let product = mir.reshape(product, dims);
         let mut back: Vec<usize> = (0..rank - 2).collect();
         back.insert(axis, rank - 2);
@@ -229,11 +266,11 @@ impl STFT {
         // Real numbers may come as complex ones without an imaginary part, too.
         let parts = x.dims[2];
         let transform = Transform::new(length, parts, false, self.onesided)?;
-        if let Some(window) = window.filter(|w| w.dims != [transform.length]) {
+        if let Some(window) = window.filter(|w| w.dims != [transform.period]) {
             let kind = ErrorKind::wrong(format!("the window is {window}"));
             return Err(kind.help(format!("it must be {}[{length}]", x.dtype)));
         }
-        let Some(rest) = x.dims[1].checked_sub(transform.length) else {
+        let Some(rest) = x.dims[1].checked_sub(transform.period) else {
             return Err(ErrorKind::wrong(format!("a frame of {length} elements does not fit into {x}")));
         };
         Ok((step, transform, rest / step + 1))
@@ -298,7 +335,7 @@ impl Op for STFT {
         let Ok((step, transform, _)) = frames else { return vec![] };
         let mut filters = mir.constant(transform.matrix(ty.dtype));
         if let Some(window) = operand(2) {
-            let window = mir.reshape(window, [transform.length, 1, 1]);
+            let window = mir.reshape(window, [transform.period, 1, 1]);
             filters = mir.binary(Binary::Mul, filters, window);
         }
         let sums = mir.conv(x, filters, &[step], &[1], 1);

@@ -41,6 +41,7 @@ fn renamed_but(
         let Some(mut inner) = graph(attribute)? else { continue };
         let mut hidden = hidden.clone();
         hidden.extend(inner.initializer.iter().map(|tensor| tensor.name.clone()));
+        hidden.extend(inner.input.iter().map(|input| input.name.clone()));
         hidden.extend(inner.node.iter().flat_map(|node| node.output.iter().cloned()));
         let new = |name: &mut String| {
             if let Some(new) = names.get(name.as_str()).filter(|_| !hidden.contains(name)) {
@@ -89,7 +90,7 @@ impl<'a> Inliner<'a> {
                 )));
             }
             self.guards.push((condition.clone(), holds));
-            let results = self.branch(&node, name, branch, function);
+            let results = self.branch(&node, name, branch, vec![], function);
             self.guards.pop();
             inputs.extend(results?);
         }
@@ -97,12 +98,13 @@ impl<'a> Inliner<'a> {
         self.plain(choice, function)
     }
 
-    /// Adds the nodes of a branch; gives the names of its results.
-    fn branch(
+    /// Adds the nodes of a branch, whose inputs are these values around it; gives the names of its results.
+    pub(super) fn branch(
         &mut self,
         choice: &NodeProto,
         which: &str,
         branch: GraphProto,
+        bound: Vec<(String, String)>,
         function: Option<&'a FunctionProto>,
     ) -> Result<Vec<String>, ErrorKind> {
         if !branch.sparse_initializer.is_empty() {
@@ -110,6 +112,7 @@ impl<'a> Inliner<'a> {
         }
         let prefix = format!("{}/{which}", super::functions::label(&choice.name, &choice.output));
         let mut names: BTreeMap<&str, String> = BTreeMap::new();
+        names.extend(bound.iter().map(|(input, value)| (input.as_str(), value.clone())));
         for tensor in &branch.initializer {
             let name = self.fresh(&prefix, &tensor.name)?;
             names.insert(&tensor.name, name.clone());

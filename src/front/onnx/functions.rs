@@ -5,6 +5,7 @@
 
 use super::branches;
 use super::fused;
+use super::loops;
 use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
 use crate::error::{Error, ErrorKind, NodeContext};
 use crate::hir::Limits;
@@ -56,12 +57,18 @@ pub(super) fn domain(name: &str) -> &str {
     if name == "ai.onnx" { "" } else { name }
 }
 
-/// The nodes of the graph, with calls replaced, and what is wrong with the functions.
-pub(super) fn inline(model: &ModelProto, graph: &GraphProto) -> (Vec<FlatNode>, Vec<Error>) {
+/// The nodes of the graph, with calls replaced, and what is wrong with the functions. `known` are the single integers
+/// and booleans among the initializers.
+pub(super) fn inline(
+    model: &ModelProto,
+    graph: &GraphProto,
+    known: BTreeMap<String, i64>,
+) -> (Vec<FlatNode>, Vec<Error>) {
     let mut inliner = Inliner {
         functions: BTreeMap::new(),
         taken: BTreeSet::new(),
         counts: BTreeMap::new(),
+        known,
         stack: vec![],
         guards: vec![],
         made: 0,
@@ -81,7 +88,7 @@ pub(super) fn inline(model: &ModelProto, graph: &GraphProto) -> (Vec<FlatNode>, 
         let names = graph.node.iter().flat_map(|n| n.input.iter().chain(&n.output));
         inliner.taken.extend(names.map(String::as_str).map(str::to_owned));
         inliner.taken.extend(graph.input.iter().map(|i| i.name.clone()));
-        inliner.taken.extend(graph.initializer.iter().map(|i| i.name.clone()));
+        inliner.taken.extend(inliner.known.keys().cloned());
     }
     for node in &graph.node {
         if let Err(kind) = inliner.node(node.clone(), None) {
@@ -98,7 +105,7 @@ pub(super) fn inline(model: &ModelProto, graph: &GraphProto) -> (Vec<FlatNode>, 
 
 /// Whether a node that is no call becomes several.
 fn makes_names(node: &NodeProto) -> bool {
-    branches::is_choice(node) || domain(&node.domain) == fused::DOMAIN
+    branches::is_choice(node) || loops::is_loop(node) || domain(&node.domain) == fused::DOMAIN
 }
 
 /// Domain, name, overload.
@@ -110,6 +117,8 @@ pub(super) struct Inliner<'a> {
     taken: BTreeSet<String>,
     /// How often a name was wanted that is in use.
     counts: BTreeMap<String, usize>,
+    /// Single integers and booleans that are known.
+    known: BTreeMap<String, i64>,
     /// The calls that are being inlined.
     stack: Vec<&'a FunctionProto>,
     /// The branches that are being inlined: the conditions under which they are taken.
@@ -134,6 +143,9 @@ impl<'a> Inliner<'a> {
         if branches::is_choice(&node) {
             return self.choice(node, function);
         }
+        if loops::is_loop(&node) {
+            return self.turns(node, function);
+        }
         if let Some(parts) = fused::parts(self, &node)? {
             let first = self.nodes.len();
             parts.into_iter().try_for_each(|part| self.plain(part, None))?;
@@ -155,6 +167,12 @@ impl<'a> Inliner<'a> {
         }
         let imports = function.map_or(&[][..], |f| &f.opset_import);
         let domain = domain(&node.domain).to_owned();
+        if domain.is_empty()
+            && let [output] = &node.output[..]
+            && let Some(value) = loops::known(&node, |name| self.known(name))
+        {
+            self.known.insert(output.clone(), value);
+        }
         let import = imports.iter().find(|i| self::domain(&i.domain) == domain);
         self.nodes.push(FlatNode {
             name: node.name,
@@ -167,6 +185,18 @@ impl<'a> Inliner<'a> {
             guards: self.guards.clone(),
         });
         Ok(())
+    }
+
+    /// Adds a node of ONNX's operators in this version.
+    pub(super) fn written(&mut self, node: NodeProto, opset: i64) -> Result<(), ErrorKind> {
+        self.plain(node, None)?;
+        self.nodes.last_mut().into_iter().for_each(|node| node.opset = Some(opset));
+        Ok(())
+    }
+
+    /// The value of a single integer or boolean, where it is known.
+    pub(super) fn known(&self, name: &str) -> Option<i64> {
+        self.known.get(name).copied()
     }
 
     fn call(&mut self, call: NodeProto, callee: &'a FunctionProto) -> Result<(), ErrorKind> {

@@ -1,7 +1,7 @@
 //! ONNX files: opsets 1 to [`NEWEST_OPSET`], weights inside or beside the file, model-local functions.
 //!
-//! The order: the file is decoded (weights stay where they are, in the file's bytes), functions are
-//! and branches inlined, every node's attributes are parsed by its operator, and [`Builder`] sorts and links what
+//! The order: the file is decoded (weights stay where they are, in the file's bytes), functions,
+//! branches and loops are inlined, every node's attributes are parsed by its operator, and [`Builder`] sorts and links what
 //! comes out. Not here: the types that a file declares for anything but inputs ([`check`] infers them).
 //! Other subgraphs, sparse tensors, and values that are no tensors are refused by name.
 //!
@@ -11,6 +11,7 @@ mod branches;
 mod crowd;
 mod functions;
 mod fused;
+mod loops;
 #[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 mod tensor;
@@ -71,14 +72,16 @@ pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph
         reader.refuse(ErrorKind::unsupported("sparse initializers"));
     }
     reader.opsets(&model.opset_import);
+    let mut known = BTreeMap::new();
     for proto in std::mem::take(&mut graph.initializer) {
+        known.extend(loops::single(&proto).map(|value| (proto.name.clone(), value)));
         let read = tensor::read(&proto, folder);
         reader.constant(proto.name, read, "initializer");
     }
     for info in &graph.input {
         reader.input(info);
     }
-    let (nodes, errors) = functions::inline(&model, &graph);
+    let (nodes, errors) = functions::inline(&model, &graph, known);
     if !errors.is_empty() {
         // What the calls would have defined is not known.
         return Err(Errors(reader.errors.into_iter().chain(errors).collect()));

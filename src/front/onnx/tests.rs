@@ -448,6 +448,38 @@ fn branches() {
 }
 
 #[test]
+fn loops() {
+    let known = |name: &str, value: i64| node_with("Constant", name, int("value_int", value));
+    fn node_with(op: &str, output: &str, attribute: AttributeProto) -> NodeProto {
+        NodeProto { attribute: vec![attribute], ..node(op, &[], &[output]) }
+    }
+    // Each turn doubles what is carried on, and gives it.
+    let body = |last: NodeProto| GraphProto {
+        node: vec![last, node("Add", &["v", "v"], &["w"]), node("Neg", &["w"], &["r"])],
+        input: ["i", "c", "v"].map(|name| f32s(name, &[])).to_vec(),
+        output: ["d", "w", "r"].map(|name| f32s(name, &[])).to_vec(),
+        ..GraphProto::default()
+    };
+    let of = |turns: NodeProto, last: NodeProto| {
+        let other = if turns.output[0] == "n" { "m" } else { "n" };
+        let graph = body(last).encode_to_vec();
+        let body = AttributeProto { g: Some(graph.into()), r#type: 5, ..int("body", 0) };
+        let node = NodeProto { attribute: vec![body], ..node("Loop", &["n", "", "x"], &["", "y"]) };
+        let source = read_model(&model(&[f32s("x", &[2]), f32s(other, &[])], &[], &[turns, node]))?;
+        let checked = check::check(source, &BTreeMap::new(), Limits::default())?;
+        Ok::<_, Errors>(checked.ty(checked.graph().outputs[0]).to_string())
+    };
+    let on = || node("Identity", &["c"], &["d"]);
+    assert_eq!(of(known("n", 3), on()).unwrap(), "f32[3, 2]");
+    assert_eq!(of(known("n", 1 << 40), known("d", 0)).unwrap(), "f32[1, 2]");
+    let class = |found: Result<String, Errors>| found.unwrap_err().class();
+    assert_eq!(class(of(known("n", 1 << 40), on())), Class::Limit);
+    assert_eq!(class(of(known("n", 0), on())), Class::Unsupported);
+    assert_eq!(class(of(known("m", 3), on())), Class::Unsupported);
+    assert_eq!(class(of(known("n", 3), node("Not", &["c"], &["d"]))), Class::Unsupported);
+}
+
+#[test]
 fn fused_operators() {
     let one = |op: &str, inputs: &[(&str, &[i64])], attributes: Vec<AttributeProto>| {
         let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
@@ -505,7 +537,7 @@ fn fused_operators() {
     assert_eq!(class(bits), Class::Unsupported);
     assert_eq!(one("Fuse", &[("x", x)], vec![]).unwrap_err().class(), Class::Unsupported);
     // All that are listed are known: what is wrong with them is another thing.
-    for op in super::FUSED {
+    for op in FUSED {
         if let Err(errors) = one(op, &[("x", x)], vec![]) {
             assert!(!errors.to_string().contains("is not known"), "{op}: {errors}");
         }

@@ -1,0 +1,186 @@
+//! `Loop`: the nodes of its body become the graph's own, once for each turn. How many there are, and that each
+//! goes on, has to follow from constants of the model.
+
+use super::branches::graph;
+use super::functions::{Inliner, domain, label};
+use super::fused::OPSET;
+use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto};
+use super::tensor;
+use crate::error::ErrorKind;
+use crate::tensor::Tensor;
+use crate::types::{DType, Type};
+
+/// The most turns that are written out.
+const MOST: i64 = 4096;
+
+/// Whether a node is a loop.
+pub(super) fn is_loop(node: &NodeProto) -> bool {
+    node.op_type == "Loop" && domain(&node.domain).is_empty()
+}
+
+/// The one integer or boolean that a tensor holds, where it is small and lies in the file.
+pub(super) fn single(tensor: &TensorProto) -> Option<i64> {
+    let ints = [DType::I64, DType::I32, DType::Bool];
+    let fits = ints.iter().any(|t| t.onnx() as i32 == tensor.data_type);
+    if !fits || tensor.dims.iter().any(|&d| d != 1) || tensor.data_location != 0 {
+        return None;
+    }
+    if let Some(raw) = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty()) {
+        return match raw[..] {
+            [byte] => Some(i64::from(byte)),
+            [a, b, c, d] => Some(i64::from(i32::from_le_bytes([a, b, c, d]))),
+            _ => Some(i64::from_le_bytes(raw[..].try_into().ok()?)),
+        };
+    }
+    let int = tensor.int32_data.first().copied().map(i64::from);
+    tensor.int64_data.first().copied().or(int)
+}
+
+/// What a node gives, where that is one integer or boolean that follows from nothing but constants.
+pub(super) fn known(node: &NodeProto, value: impl Fn(&str) -> Option<i64>) -> Option<i64> {
+    match node.op_type.as_str() {
+        "Constant" => node.attribute.iter().find_map(|a| match a.name.as_str() {
+            "value" => single(a.t.as_ref()?),
+            "value_int" => a.i,
+            _ => None,
+        }),
+        "Identity" => value(node.input.first()?),
+        _ => None,
+    }
+}
+
+impl<'a> Inliner<'a> {
+    /// Adds the nodes of all turns, and those that stack what the turns give.
+    pub(super) fn turns(
+        &mut self,
+        node: NodeProto,
+        function: Option<&'a FunctionProto>,
+    ) -> Result<(), ErrorKind> {
+        let body = node.attribute.iter().find(|a| a.name == "body").map(graph).transpose()?;
+        let body = body.flatten();
+        let body =
+            body.ok_or_else(|| ErrorKind::wrong("attribute \"body\" is missing, or no graph"))?;
+        let carried = node.input.len().saturating_sub(2);
+        let stacked = body.output.len().checked_sub(1 + carried);
+        let Some(stacked) = stacked.filter(|_| body.input.len() == 2 + carried) else {
+            let (inputs, outputs) = (body.input.len(), body.output.len());
+            return Err(ErrorKind::wrong(format!(
+                "\"body\" has {inputs} inputs and {outputs} outputs for {carried} values that are carried on"
+            )));
+        };
+        if node.output.len() > carried + stacked {
+            return Err(ErrorKind::wrong(format!("\"body\" gives {} results", carried + stacked)));
+        }
+        let at_run_time = |what: &str| {
+            ErrorKind::unsupported(format!("{what} is known only at run time"))
+                .help("loops are written out: both must follow from constants of the model")
+        };
+        let input = |i: usize| node.input.get(i).filter(|name| !name.is_empty()).cloned();
+        let most = match input(0) {
+            Some(name) => self.known(&name).ok_or_else(|| at_run_time("the number of turns"))?,
+            None => i64::MAX,
+        };
+        let mut condition = input(1);
+        let mut values: Vec<String> = node.input[2.min(node.input.len())..].to_vec();
+        let mut rows: Vec<Vec<String>> = vec![vec![]; stacked];
+        let mut turn = 0;
+        while turn < most {
+            match condition.as_ref().map(|name| self.known(name)) {
+                None | Some(Some(1..)) => {}
+                Some(Some(_)) => break,
+                Some(None) => return Err(at_run_time("whether it goes on")),
+            }
+            if turn == MOST {
+                return Err(ErrorKind::limit(format!("a loop has more than {MOST} turns")));
+            }
+            let (results, given) = self.turn(&node, turn, &body, condition, &values, function)?;
+            condition = Some(given);
+            values = results[..carried].to_vec();
+            rows.iter_mut().zip(&results[carried..]).for_each(|(row, name)| row.push(name.clone()));
+            turn += 1;
+        }
+        for (value, output) in values.into_iter().zip(&node.output) {
+            if !output.is_empty() {
+                self.new(&node, "Identity", vec![value], output.clone(), vec![])?;
+            }
+        }
+        for (row, output) in rows.into_iter().zip(node.output.iter().skip(carried)) {
+            if output.is_empty() {
+                continue;
+            }
+            if row.is_empty() {
+                return Err(ErrorKind::unsupported("no turns, and a result of what they give"));
+            }
+            let prefix = label(&node.name, &node.output).to_owned();
+            let first = self.constant(&node, Tensor::from_i64s([1], &[0]))?;
+            let mut parts = vec![];
+            for result in row {
+                let part = self.fresh(&prefix, "row")?;
+                self.new(&node, "Unsqueeze", vec![result, first.clone()], part.clone(), vec![])?;
+                parts.push(part);
+            }
+            let axis = AttributeProto {
+                name: "axis".to_owned(),
+                i: Some(0),
+                r#type: 2,
+                ..AttributeProto::default()
+            };
+            self.new(&node, "Concat", parts, output.clone(), vec![axis])?;
+        }
+        Ok(())
+    }
+
+    /// One turn: the names of its results, and of whether it goes on.
+    fn turn(
+        &mut self,
+        node: &NodeProto,
+        turn: i64,
+        body: &GraphProto,
+        condition: Option<String>,
+        values: &[String],
+        function: Option<&'a FunctionProto>,
+    ) -> Result<(Vec<String>, String), ErrorKind> {
+        let number = self.constant(node, Tensor::from_i64s([], &[turn]))?;
+        let condition = match condition {
+            Some(name) => name,
+            None => self.constant(node, Tensor::from_ints(Type::scalar(DType::Bool), [1]))?,
+        };
+        let given = [number, condition].into_iter().chain(values.iter().cloned());
+        let bound = body.input.iter().map(|input| input.name.clone()).zip(given).collect();
+        let mut results = self.branch(node, &turn.to_string(), body.clone(), bound, function)?;
+        let next = results.remove(0);
+        Ok((results, next))
+    }
+
+    fn constant(&mut self, node: &NodeProto, tensor: Tensor) -> Result<String, ErrorKind> {
+        let name = self.fresh(label(&node.name, &node.output), "constant")?;
+        let value = AttributeProto {
+            name: "value".to_owned(),
+            t: Some(Box::new(tensor::write("", &tensor))),
+            r#type: 4,
+            ..AttributeProto::default()
+        };
+        self.new(node, "Constant", vec![], name.clone(), vec![value])?;
+        Ok(name)
+    }
+
+    /// Adds a node of ours.
+    fn new(
+        &mut self,
+        of: &NodeProto,
+        op: &str,
+        input: Vec<String>,
+        output: String,
+        attribute: Vec<AttributeProto>,
+    ) -> Result<(), ErrorKind> {
+        let part = NodeProto {
+            name: of.name.clone(),
+            op_type: op.to_owned(),
+            input,
+            output: vec![output],
+            attribute,
+            ..NodeProto::default()
+        };
+        self.written(part, OPSET)
+    }
+}
