@@ -72,6 +72,29 @@ fn small_problems_are_solved() {
     assert!(hard > 10, "only {hard} problems are above their live bytes");
 }
 
+/// Sizes, times and alignments near the limits of files are too many units for a search; the placement
+/// is right all the same, and no bound is above the lowest.
+#[test]
+fn large_numbers_hold() {
+    let mut state = 6;
+    for round in 0..200 {
+        let mut below = |n: u64| noise(&mut state) % n;
+        let item = |_| {
+            let lower = (below(5) as i64 - 2) << 57;
+            let size = below(5) * ((1 << 50) + 7);
+            let mut item = Item::new(size, lower, lower + ((below(4) as i64) << 57));
+            item.alignment = [1, 2, 3, 5, 8][below(5) as usize] << 40;
+            item
+        };
+        let mut items: Vec<Item> = (0..5).map(item).collect();
+        if round % 2 == 1 {
+            items[0].fixed = Some(below(9) << 50);
+        }
+        let solution = solved(&items, Effort { steps: 20_000, enough: 0 });
+        assert!(solution.bound <= lowest(&items, &mut vec![]), "{items:?}");
+    }
+}
+
 #[test]
 fn larger_problems_hold() {
     let mut state = 1;
