@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn strips_are_even() {
         assert_eq!(riding(192, 16, 8, &Machine::AVX512), [16, 32].repeat(4));
-        assert_eq!(riding(192, 12, 8, &Machine::AVX512), [16, 32].repeat(4));
+        assert_eq!(riding(192, 15, 8, &Machine::AVX512), [16, 32].repeat(4));
         // The last panel is not full.
         assert_eq!(riding(188, 24, 12, &Machine::AVX512), [[16; 11].as_slice(), &[12]].concat());
         // More steps than panels.
