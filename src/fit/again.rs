@@ -13,9 +13,6 @@ use std::collections::BTreeSet;
 /// What is made of more nodes than this is not looked at.
 const MANY: usize = 32;
 
-/// What nobody asked for lowers the peak by at least one of so many parts.
-const WORTH: u64 = 64;
-
 impl Around<'_> {
     /// For each buffer that only waits for later steps: its values computed again just before these, wherever it would
     /// wait while much is alive; from what is there anyway, or with more and more of what they are made of.
@@ -72,7 +69,7 @@ impl Around<'_> {
             let missing = self.missing(&nodes, now);
             let more: u64 = missing.iter().map(|&(bytes, _)| bytes).sum();
             let lowered = outside.max(inside - bytes + more);
-            let is_worth = !self.aim.free || lowered + most / WORTH <= most;
+            let is_worth = lowered + most / self.aim.effort.reach.part <= most;
             if more < bytes && is_worth {
                 let again = |&reader: &Value| {
                     Again::new(scene.graph, &scene.users, &scene.sites, nodes.clone(), reader)

@@ -32,6 +32,8 @@ pub(super) struct Reach {
     pub(super) idle: usize,
     /// So many nodes are computed again for one of them at most.
     pub(super) repeated: usize,
+    /// That alone is to lower what is needed by one of so many parts at least.
+    pub(super) part: u64,
 }
 
 impl Reach {
@@ -45,6 +47,7 @@ impl Reach {
         fitting: 8,
         idle: 64,
         repeated: 64,
+        part: u64::MAX,
     };
     /// For one that is as small as it can be for nothing.
     pub(super) const NEAR: Reach = Reach {
@@ -56,6 +59,7 @@ impl Reach {
         fitting: 4,
         idle: 8,
         repeated: 12,
+        part: 64,
     };
 }
 
