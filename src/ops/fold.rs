@@ -29,7 +29,7 @@ impl Col2Im {
         let axes = self.attributes.axes(&image, &block)?;
         let (taps, columns) =
             (block.iter().product::<usize>(), axes.iter().map(|a| a.windows).product::<usize>());
-        if x.rank() != 3 || x.dims[1] % taps.max(1) != 0 || x.dims[2] != columns {
+        if x.rank() != 3 || !x.dims[1].is_multiple_of(taps.max(1)) || x.dims[2] != columns {
             let kind = ErrorKind::wrong(format!("the columns are {x}"));
             return Err(kind.help(format!("they must be [N, {taps} C, {columns}]")));
         }

@@ -101,7 +101,7 @@ impl<'a> Inliner<'a> {
         }
         for (value, output) in values.into_iter().zip(&node.output) {
             if !output.is_empty() {
-                self.new(&node, "Identity", vec![value], output.clone(), vec![])?;
+                self.add(&node, "Identity", vec![value], output.clone(), vec![])?;
             }
         }
         for (row, output) in rows.into_iter().zip(node.output.iter().skip(carried)) {
@@ -116,7 +116,7 @@ impl<'a> Inliner<'a> {
             let mut parts = vec![];
             for result in row {
                 let part = self.fresh(&prefix, "row")?;
-                self.new(&node, "Unsqueeze", vec![result, first.clone()], part.clone(), vec![])?;
+                self.add(&node, "Unsqueeze", vec![result, first.clone()], part.clone(), vec![])?;
                 parts.push(part);
             }
             let axis = AttributeProto {
@@ -125,7 +125,7 @@ impl<'a> Inliner<'a> {
                 r#type: 2,
                 ..AttributeProto::default()
             };
-            self.new(&node, "Concat", parts, output.clone(), vec![axis])?;
+            self.add(&node, "Concat", parts, output.clone(), vec![axis])?;
         }
         Ok(())
     }
@@ -160,12 +160,12 @@ impl<'a> Inliner<'a> {
             r#type: 4,
             ..AttributeProto::default()
         };
-        self.new(node, "Constant", vec![], name.clone(), vec![value])?;
+        self.add(node, "Constant", vec![], name.clone(), vec![value])?;
         Ok(name)
     }
 
     /// Adds a node of ours.
-    fn new(
+    fn add(
         &mut self,
         of: &NodeProto,
         op: &str,

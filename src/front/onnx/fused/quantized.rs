@@ -56,7 +56,7 @@ impl Parts<'_, '_> {
 
     pub(super) fn joined(&mut self) -> Result<(), ErrorKind> {
         let count = self.node.input.len().saturating_sub(2);
-        if count == 0 || count % 3 != 0 {
+        if count == 0 || !count.is_multiple_of(3) {
             return Err(ErrorKind::wrong(format!("{} operands are given", count + 2))
                 .help("a scale and a zero point are asked for, and three for each tensor"));
         }
