@@ -50,16 +50,50 @@ fn is_transpose(a: &Tensor, b: &Tensor) -> bool {
     if (depth, columns, a.ty().dtype) != (width, rows, b.ty().dtype) {
         return false;
     }
-    let size = a.ty().dtype.bytes();
+    match a.ty().dtype.bytes() {
+        1 => are_transposed::<1>(a.bytes(), b.bytes(), *width),
+        2 => are_transposed::<2>(a.bytes(), b.bytes(), *width),
+        4 => are_transposed::<4>(a.bytes(), b.bytes(), *width),
+        _ => are_transposed::<8>(a.bytes(), b.bytes(), *width),
+    }
+}
+
+/// For elements of `N` bytes, of which a row of `b` has `width`.
+fn are_transposed<const N: usize>(a: &[u8], b: &[u8], width: usize) -> bool {
+    let (a, b) = (a.as_chunks::<N>().0, b.as_chunks::<N>().0);
+    let columns = b.len() / width.max(1);
     // Lines of both, a few at a time, so that they are in the cache.
     const SIDE: usize = 16;
-    (0..*depth).step_by(SIDE).all(|first| {
-        let part = first * size..(first + SIDE).min(*depth) * size;
-        b.bytes().chunks_exact(width * size).enumerate().all(|(column, row)| {
-            row[part.clone()].chunks_exact(size).enumerate().all(|(k, element)| {
-                let at = ((first + k) * columns + column) * size;
-                &a.bytes()[at..at + size] == element
-            })
+    (0..width).step_by(SIDE).all(|first| {
+        let part = first..(first + SIDE).min(width);
+        b.chunks_exact(width).enumerate().all(|(column, row)| {
+            let line = a[first * columns + column..].iter().step_by(columns);
+            row[part.clone()].iter().eq(line.take(part.len()))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{DType, Type};
+
+    #[test]
+    fn transposes_are_recognised() {
+        let (rows, width) = (17, 33);
+        for dtype in [DType::I8, DType::F16, DType::F32, DType::F64] {
+            let number = |row: usize, k: usize| ((row * 7 + k * 3) % 101) as i64;
+            let table = (0..rows).flat_map(|row| (0..width).map(move |k| number(row, k)));
+            let table = Tensor::from_ints(Type::new(dtype, [rows, width]), table);
+            let matrix = |last: i64| {
+                let numbers = (0..width).flat_map(|k| (0..rows).map(move |row| number(row, k)));
+                let numbers = numbers.take(rows * width - 1).chain([last]);
+                Tensor::from_ints(Type::new(dtype, [width, rows]), numbers)
+            };
+            let last = number(rows - 1, width - 1);
+            assert!(is_transpose(&matrix(last), &table), "{dtype:?}");
+            assert!(!is_transpose(&matrix(last + 1), &table), "{dtype:?}");
+            assert!(!is_transpose(&table, &table), "{dtype:?}");
+        }
+    }
 }
