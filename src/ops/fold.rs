@@ -158,7 +158,7 @@ impl AffineGrid {
     /// A coordinate.
     fn coordinate(&self, i: usize, extent: usize) -> f64 {
         match (self.align, extent) {
-            // What torch says.
+            // As ONNX's reference does; torch takes 0, where both corners would meet.
             (true, 1) => -1.0,
             (true, n) => 2.0 * i as f64 / (n as f64 - 1.0) - 1.0,
             (false, n) => (2.0 * i as f64 + 1.0) / n as f64 - 1.0,

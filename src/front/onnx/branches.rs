@@ -29,16 +29,18 @@ pub(super) fn renamed(
     node: &mut NodeProto,
     names: &BTreeMap<&str, String>,
 ) -> Result<(), ErrorKind> {
-    renamed_but(node, names, &BTreeSet::new())
+    renamed_but(node, names, &BTreeSet::new(), 0)
 }
 
 fn renamed_but(
     node: &mut NodeProto,
     names: &BTreeMap<&str, String>,
     hidden: &BTreeSet<String>,
+    depth: usize,
 ) -> Result<(), ErrorKind> {
     for attribute in &mut node.attribute {
         let Some(mut inner) = graph(attribute)? else { continue };
+        shallow(depth)?;
         let mut hidden = hidden.clone();
         hidden.extend(inner.initializer.iter().map(|tensor| tensor.name.clone()));
         hidden.extend(inner.input.iter().map(|input| input.name.clone()));
@@ -50,12 +52,20 @@ fn renamed_but(
         };
         for node in &mut inner.node {
             node.input.iter_mut().for_each(new);
-            renamed_but(node, names, &hidden)?;
+            renamed_but(node, names, &hidden, depth + 1)?;
         }
         inner.output.iter_mut().for_each(|output| new(&mut output.name));
         attribute.g = Some(inner.encode_to_vec().into());
     }
     Ok(())
+}
+
+/// An error where a graph is in too many others.
+fn shallow(depth: usize) -> Result<(), ErrorKind> {
+    if depth < MAX_DEPTH {
+        return Ok(());
+    }
+    Err(ErrorKind::limit(format!("branches and loops are nested more than {MAX_DEPTH} deep")))
 }
 
 impl<'a> Inliner<'a> {
@@ -71,11 +81,6 @@ impl<'a> Inliner<'a> {
                 node.input.len()
             )));
         };
-        if self.guards.len() >= MAX_DEPTH {
-            return Err(ErrorKind::limit(format!(
-                "branches are nested more than {MAX_DEPTH} deep"
-            )));
-        }
         let mut inputs = vec![condition.clone()];
         for (name, holds) in [("then_branch", true), ("else_branch", false)] {
             let attribute = node.attribute.iter().find(|a| a.name == name);
@@ -100,6 +105,21 @@ impl<'a> Inliner<'a> {
 
     /// Adds the nodes of a branch, whose inputs are these values around it; gives the names of its results.
     pub(super) fn branch(
+        &mut self,
+        choice: &NodeProto,
+        which: &str,
+        branch: GraphProto,
+        bound: Vec<(String, String)>,
+        function: Option<&'a FunctionProto>,
+    ) -> Result<Vec<String>, ErrorKind> {
+        shallow(self.depth)?;
+        self.depth += 1;
+        let results = self.inside(choice, which, branch, bound, function);
+        self.depth -= 1;
+        results
+    }
+
+    fn inside(
         &mut self,
         choice: &NodeProto,
         which: &str,

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, NodeContext};
 use crate::hir::Limits;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How deep calls may be nested.
+/// How deep calls may be nested, and how deep branches and loops.
 pub const MAX_DEPTH: usize = 32;
 
 /// How many bytes of names and attributes inlining may make.
@@ -71,6 +71,7 @@ pub(super) fn inline(
         known,
         stack: vec![],
         guards: vec![],
+        depth: 0,
         made: 0,
         nodes: vec![],
         errors: vec![],
@@ -123,6 +124,8 @@ pub(super) struct Inliner<'a> {
     stack: Vec<&'a FunctionProto>,
     /// The branches that are being inlined: the conditions under which they are taken.
     pub(super) guards: Vec<(String, bool)>,
+    /// How many branches and bodies of loops are being inlined.
+    pub(super) depth: usize,
     /// Bytes made so far.
     made: usize,
     nodes: Vec<FlatNode>,

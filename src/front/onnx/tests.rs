@@ -477,6 +477,16 @@ fn loops() {
     assert_eq!(class(of(known("n", 0), on())), Class::Unsupported);
     assert_eq!(class(of(known("m", 3), on())), Class::Unsupported);
     assert_eq!(class(of(known("n", 3), node("Not", &["c"], &["d"]))), Class::Unsupported);
+    // A loop of one turn around the last one, and so on.
+    let around = |inner: NodeProto| {
+        let mut graph = body(on());
+        graph.node.push(inner);
+        let body = AttributeProto { g: Some(graph.encode_to_vec().into()), ..int("body", 0) };
+        NodeProto { attribute: vec![body], ..node("Loop", &["n", "", "x"], &["", "y"]) }
+    };
+    let inner = (0..1000).fold(node("Neg", &["v"], &["z"]), |inner, _| around(inner));
+    let deep = read_model(&model(&[f32s("x", &[2])], &[], &[known("n", 1), inner]));
+    assert_eq!(deep.unwrap_err().class(), Class::Limit);
 }
 
 #[test]
