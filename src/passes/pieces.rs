@@ -87,14 +87,21 @@ fn operands(graph: &Graph, whole: Value, rows: &Range<usize>) -> Option<Range<us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mir::{Builder, Output, Role, Unary};
+    use crate::mir::{Binary, Builder, Output, Role, Unary, eval};
+    use crate::tensor::Tensor;
     use crate::types::{DType, Type};
 
     /// Four rows one behind the other, of which these are read.
     fn read(rows: &[Range<usize>]) -> Vec<usize> {
         let mut mir = Builder::new("m");
         let x = mir.input("x", Role::Input, Type::new(DType::F32, [1, 8]));
-        let parts: Vec<Value> = (0..4).map(|_| mir.unary(Unary::Neg, x)).collect();
+        let number = |i: usize| Tensor::noise(&[1, 8], i as u32);
+        let parts: Vec<Value> = (0..4)
+            .map(|i| {
+                let number = mir.constant(number(i));
+                mir.binary(Binary::Add, x, number)
+            })
+            .collect();
         let whole = mir.concat(&parts, 0);
         let whole = mir.reshape(whole, [4, 2, 4]);
         let part = |mir: &mut Builder, rows: &Range<usize>| {
@@ -106,7 +113,11 @@ mod tests {
             .enumerate()
             .map(|(i, rows)| Output { name: format!("y{i}"), value: part(&mut mir, rows) });
         let outputs = outputs.collect();
-        let graph = cut(mir.finish(outputs));
+        let graph = mir.finish(outputs);
+        let inputs = [Tensor::noise(&[1, 8], 1)];
+        let expected = eval::graph(&graph, &inputs);
+        let graph = cut(graph);
+        assert_eq!(eval::graph(&graph, &inputs), expected);
         let counts = graph.nodes.values().filter(|n| matches!(n.op, Op::Concat { .. }));
         counts.map(|node| node.operands.len()).collect()
     }

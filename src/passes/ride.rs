@@ -218,7 +218,7 @@ fn views_behind(graph: &Graph, node: &Node, first: Value) -> Option<Vec<Value>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mir::{Builder, Output, Role, Unary};
+    use crate::mir::{Builder, Output, Role, Unary, eval};
     use crate::tensor::Tensor;
 
     /// A chain of states of `units`, each of which adds a row of products of the inputs, which are made in bands of
@@ -241,8 +241,11 @@ mod tests {
             }
         }
         let graph = b.finish(vec![Output { name: "y".to_owned(), value: h }]);
+        let inputs = [[steps, 60], [1, units]].map(|dims| Tensor::noise(&dims, 3));
+        let expected = eval::graph(&graph, &inputs);
         let graph = cut(graph, machine);
         assert_eq!(crate::mir::verify::verify(&graph), Ok(()), "{graph}");
+        assert_eq!(eval::graph(&graph, &inputs), expected);
         let strips = graph.nodes.values().filter_map(|node| match &node.op {
             Op::Contract(c) if c.rides => Some(node.ty.dims[1]),
             _ => None,

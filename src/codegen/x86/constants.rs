@@ -287,3 +287,112 @@ impl Changes {
         program.insts = insts;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kir::build::Builder;
+    use crate::kir::verify::verify;
+    use crate::kir::{IndexOp, Kernel, Value};
+    use crate::machine::Machine;
+
+    /// For each block how many constants its instructions load, and how many they have as operands otherwise.
+    fn of_blocks(program: &Program) -> Vec<[usize; 2]> {
+        let of_block = |block| {
+            let insts = &program.insts[range(program, block)];
+            let (loads, operands): (Vec<&Inst>, Vec<_>) = (insts.iter())
+                .filter(|inst| constant(inst).is_some())
+                .partition(|inst| loads_only(inst));
+            [loads.len(), operands.len()]
+        };
+        (0..program.blocks.len()).map(of_block).filter(|&counts| counts != [0, 0]).collect()
+    }
+
+    /// The blocks' constants (those blocks that have any), before and after; and that nothing is spilled.
+    fn kept(kernel: &Kernel) -> [Vec<[usize; 2]>; 2] {
+        let checked = verify(kernel).expect("the kernel is right");
+        let mut program = isel::select(&checked);
+        let before = of_blocks(&program);
+        keep(&mut program);
+        let allocation = regalloc::allocate(&program, true);
+        assert_eq!(allocation.num_spillslots, 0);
+        encode::encode(&program, &allocation);
+        [before, of_blocks(&program)]
+    }
+
+    /// A kernel with an element that comes out of what `body` makes of one.
+    fn kernel(body: impl FnOnce(&mut Builder, Value) -> Value) -> Kernel {
+        let mut b = Builder::new("k", Machine::AVX2, 1);
+        let (x, y) = (b.input("x", 32), b.output("y", 32));
+        let x = b.load(x, 0);
+        let result = body(&mut b, x);
+        b.store_as(crate::kir::Memory::F32, result, y, 0, 8);
+        b.finish()
+    }
+
+    /// So many constants are added, one behind the other.
+    fn sums(b: &mut Builder, x: Value, count: usize) -> Value {
+        (0..count).fold(x, |x, i| {
+            let c = b.f32(i as f32 + 1.0);
+            b.add(x, c)
+        })
+    }
+
+    /// A loop over such sums.
+    fn turns(b: &mut Builder, x: Value, count: usize) -> Value {
+        b.fold(0, 5, &[], &[x], |b, it| vec![sums(b, it.carried[0], count)])[0]
+    }
+
+    #[test]
+    fn loops_find_their_constants_in_registers() {
+        assert_eq!(kept(&kernel(|b, x| turns(b, x, 4))), [vec![[0, 4]], vec![[4, 0]]]);
+        // One value is carried; the constants that have no room are operands.
+        let [before, after] = kept(&kernel(|b, x| turns(b, x, 20)));
+        assert_eq!(before, [[0, 20]]);
+        assert_eq!(after, [[MOST - 1, 0], [0, 20 + 1 - MOST]]);
+    }
+
+    #[test]
+    fn the_innermost_loop_has_the_registers() {
+        let outer = kernel(|b, x| {
+            b.fold(0, 3, &[], &[x], |b, it| {
+                let x = sums(b, it.carried[0], 1);
+                vec![turns(b, x, 2)]
+            })[0]
+        });
+        // Those of the inner loop come before it in each turn of the outer one.
+        assert_eq!(kept(&outer), [vec![[0, 1], [0, 2]], vec![[2, 1]]]);
+    }
+
+    #[test]
+    fn each_path_has_its_own() {
+        // A loop that may not run, and the same constants behind it.
+        let branch = kernel(|b, x| {
+            let (begin, end) = (b.begin(), b.end());
+            let to = b.index(IndexOp::Max, begin, end);
+            let x = b.fold(begin, to, &[], &[x], |b, it| vec![sums(b, it.carried[0], 2)])[0];
+            let x = sums(b, x, 2);
+            sums(b, x, 2)
+        });
+        assert_eq!(kept(&branch), [vec![[0, 2], [0, 4]], vec![[2, 0], [2, 0]]]);
+    }
+
+    #[test]
+    fn neighbours_share_where_there_is_room() {
+        // No loop: a constant that is used once stays where it is.
+        assert_eq!(kept(&kernel(|b, x| sums(b, x, 3))), [vec![[0, 3]], vec![[0, 3]]]);
+        let twice = |b: &mut Builder, x| {
+            let x = sums(b, x, 2);
+            sums(b, x, 2)
+        };
+        assert_eq!(kept(&kernel(twice)), [vec![[0, 4]], vec![[2, 0]]]);
+        // Between two uses all registers are taken.
+        let crowded = kernel(|b, x| {
+            let x = sums(b, x, 1);
+            let many: Vec<Value> = (0..MOST).map(|_| b.mul(x, x)).collect();
+            let sum = many.into_iter().reduce(|sum, x| b.add(sum, x)).expect("there are some");
+            sums(b, sum, 1)
+        });
+        assert_eq!(kept(&crowded), [vec![[0, 2]], vec![[0, 2]]]);
+    }
+}
