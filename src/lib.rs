@@ -57,8 +57,8 @@
 //! # What is absent on purpose
 //!
 //! Dynamic shapes in models, and loops whose number of turns is not known (others are written out; of an `If`, both
-//! branches are computed and one is chosen, unless the condition is known); pass managers, plug-ins and global state; calls out of the generated code, but for the caller's own
-//! `parallel_for`; `unsafe`, but for mapping a file.
+//! branches are computed and one is chosen, unless the condition is known); pass managers, plug-ins and global state;
+//! calls out of the generated code, but for the caller's own `parallel_for`; `unsafe`, but for mapping a file.
 
 pub mod codegen;
 pub mod compile;

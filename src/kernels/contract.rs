@@ -35,6 +35,7 @@ pub(super) fn product(
     problem.swap_if_better();
     problem.kernel(contract.epilogue.as_ref())
 }
+
 /// Convolution; `None` where it is not for vectors.
 pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan>, ErrorKind> {
     let (x, w) = (&frame.inputs()[0], &frame.inputs()[1]);
