@@ -3,6 +3,7 @@
 //! [`run`] is the list of them. Two are asked for by others: [`integers`] before all of these, as the options say
 //! ([`compile`](mod@crate::compile)), and [`bands`] afterwards, where an arena is to be smaller ([`fit`](crate::fit)).
 
+pub mod apart;
 pub mod attention;
 pub mod bands;
 pub mod channels;
@@ -73,10 +74,11 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Auto => winograd::filter(graph, machine),
     };
     let share = |graph| tables::share(graph, machine);
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 27] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 28] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
+        ("apart", &apart::keep),
         ("layout", &layout::propagate),
         ("stacks", &stacks::stack),
         ("fold", &fold::fold),
