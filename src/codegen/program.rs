@@ -4,7 +4,7 @@ use super::parallel_map;
 use crate::error::{Error, ErrorKind, NodeContext};
 use crate::kir;
 use crate::kir::verify::verify;
-use crate::lir::{Access, BufferKind, Module, Op, Step, StepInfo};
+use crate::lir::{Access, BufferKind, Module, Step, StepInfo};
 use crate::machine::Machine;
 use cranelift_entity::{EntityRef, PrimaryMap, SecondaryMap, entity_impl};
 use std::collections::BTreeMap;
@@ -168,7 +168,6 @@ impl Called {
 /// Whether a step may be computed along with the one behind it: it wants to be, in the same run, and neither of them
 /// writes what the other one touches.
 fn may_ride(module: &Module, rider: Step, carrier: Step) -> bool {
-    let rides = matches!(&module.steps[rider].op, Op::Contract(contract) if contract.rides);
     let apart = |written: &Access, other: &Access| {
         let [(one, length), (two, other)] = [written, other].map(|access| {
             let bytes = access.span().map_or(0, |(low, high)| high - low + 1);
@@ -177,7 +176,7 @@ fn may_ride(module: &Module, rider: Step, carrier: Step) -> bool {
         one.distance(two).is_none_or(|ahead| ahead >= length || -ahead >= other)
     };
     let [first, second] = [rider, carrier].map(|step| &module.steps[step]);
-    rides
+    first.rides()
         && rider.index() + 1 == carrier.index()
         && carrier.index() != module.plan.prologue
         && second.accesses().all(|access| apart(&first.result, access))

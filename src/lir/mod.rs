@@ -224,6 +224,11 @@ impl StepInfo {
     pub fn accesses(&self) -> impl Iterator<Item = &Access> {
         self.operands.iter().chain(&self.scratch).chain([&self.result])
     }
+
+    /// Whether it is best computed side by side with the step behind it ([`Contract::rides`]).
+    pub fn rides(&self) -> bool {
+        matches!(&self.op, Op::Contract(contract) if contract.rides)
+    }
 }
 
 /// What a step computes: the kinds of MIR without its views, with `Map` as a row program of one stage.

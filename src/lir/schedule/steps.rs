@@ -2,7 +2,7 @@
 
 use super::problem::{Problem, Task};
 use crate::lir::room::room;
-use crate::lir::{Access, Buffer, BufferKind, Module, Op};
+use crate::lir::{Access, Buffer, BufferKind, Module};
 use cranelift_entity::SecondaryMap;
 use std::collections::BTreeSet;
 
@@ -82,7 +82,7 @@ pub(super) fn problem(module: &Module) -> Problem {
         if rides && index > 0 {
             tie(&mut problem, index - 1);
         }
-        rides = matches!(&info.op, Op::Contract(contract) if contract.rides);
+        rides = info.rides();
     }
     problem
 }
