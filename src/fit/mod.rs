@@ -233,10 +233,31 @@ impl<'a> Search<'a> {
     }
 
     /// Lowers what is needed until a plan fits.
-    fn fit(&self, mut now: Turn, plain: &Module, limit: u64) -> Result<(Module, Turn), ErrorKind> {
-        let (mut goal, mut tried) = (limit, vec![]);
+    fn fit(&self, now: Turn, plain: &Module, limit: u64) -> Result<(Module, Turn), ErrorKind> {
+        let first = now.changes.clone();
+        let found = self.towards(limit, now, limit)?;
+        if found.0.plan.arena_size <= limit {
+            return Ok(found);
+        }
+        // On the way to another goal other changes are taken. Where this one leads does not depend on the limit,
+        // so that what the error says can be had.
+        let found = self.towards(0, Turn::draft(self.graph, first, self.options)?, limit)?;
+        if found.0.plan.arena_size <= limit {
+            return Ok(found);
+        }
+        let lowest = std::cmp::min_by_key(&found.0, plain, |module| module.plan.arena_size);
+        Err(refused(lowest, limit))
+    }
+
+    /// Lowers what is needed to a goal, or as far as that goes; stops where a plan fits.
+    fn towards(
+        &self,
+        mut goal: u64,
+        mut now: Turn,
+        limit: u64,
+    ) -> Result<(Module, Turn), ErrorKind> {
+        let mut tried = vec![];
         self.written.set(0);
-        let mut best: Option<Module> = None;
         for _ in 0..TURNS {
             if now.module.plan.bound <= goal {
                 let module = lir::lower(&now.graph, self.options.clone())?;
@@ -246,10 +267,6 @@ impl<'a> Search<'a> {
                 }
                 // Gaps between slots are paid for by what is alive.
                 goal = goal.min(plan.bound).saturating_sub(plan.arena_size - limit);
-                let lower = |best: &Module| plan.arena_size < best.plan.arena_size;
-                if best.as_ref().is_none_or(lower) {
-                    best = Some(module);
-                }
             }
             let aim = Aim { goal, most: f64::INFINITY, free: false, effort: Effort::FULL };
             match self.turn(&now, aim, &mut tried)? {
@@ -257,13 +274,7 @@ impl<'a> Search<'a> {
                 None => break,
             }
         }
-        let last = lir::lower(&now.graph, self.options.clone())?;
-        if last.plan.arena_size <= limit {
-            return Ok((last, now));
-        }
-        let lowest = [Some(&last), best.as_ref(), Some(plain)].into_iter().flatten();
-        let lowest = lowest.min_by_key(|module| module.plan.arena_size);
-        Err(refused(lowest.unwrap_or(plain), limit))
+        Ok((lir::lower(&now.graph, self.options.clone())?, now))
     }
 
     /// Changes what needs most; `None` where nothing is left to be tried.

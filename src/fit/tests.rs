@@ -82,6 +82,10 @@ fn what_cannot_be_had_is_refused() {
     let text = format!("{error:?}");
     assert!(text.contains("the lowest that was found"), "{text}");
     assert!(text.contains("\\\"x\\\" (6272 bytes)"), "{text}");
+    // What is offered instead can be had.
+    let words = text.split("allow ").nth(1).and_then(|rest| rest.split(' ').next());
+    let offered = words.and_then(|bytes| bytes.parse().ok()).expect("a size is offered");
+    assert!(fitted(offered).is_ok(), "{text}");
 }
 
 /// A mask that is made of few numbers and added in several blocks, each of which has something wide that
