@@ -358,7 +358,7 @@ fn parameters_are_prepared_once() {
     let module = lir::lower(&mir.finish(outputs.into()), lir::Options::default()).unwrap();
     let target = Target::host().unwrap();
     let machines = [target.machine];
-    let build = |steps: &[&lir::StepInfo], machine: &Machine, name: &str| {
+    let build = |steps: &[&StepInfo], machine: &Machine, name: &str| {
         let plan = kernels::build(steps, machine, name)?;
         Ok(KernelInfo { kernel: plan.kernel, grain: plan.grain, work: plan.work })
     };
