@@ -360,12 +360,7 @@ mod tests {
     #[test]
     fn sums_of_nothing() {
         let operands = vec![access(0, DType::F32, &[3, 0]), access(1, DType::F32, &[0, 20])];
-        let op = Op::Contract(Contract {
-            weights: Weights::Plain,
-            epilogue: None,
-            backwards: false,
-            rides: false,
-        });
+        let op = Op::Contract(Contract::of(Weights::Plain));
         plan(&step(op, operands, access(2, DType::F32, &[3, 20])));
         let op = Op::Reduce { op: Reduction::Max, axes: vec![1] };
         plan(&step(op, vec![access(0, DType::F32, &[3, 0])], access(1, DType::F32, &[3, 1])));
@@ -376,12 +371,7 @@ mod tests {
         let step = |rows, width| {
             let operands =
                 vec![access(0, DType::F32, &[rows, width]), access(1, DType::F32, &[width, width])];
-            let op = Op::Contract(Contract {
-                weights: Weights::Plain,
-                epilogue: None,
-                backwards: false,
-                rides: false,
-            });
+            let op = Op::Contract(Contract::of(Weights::Plain));
             plan(&step(op, operands, access(2, DType::F32, &[rows, width])))
         };
         assert_eq!(step(512, 512).grain, 1);

@@ -115,12 +115,7 @@ mod tests {
     fn transposed_operands() {
         let dense = Access::dense(Buffer::new(0), &Type::new(DType::F32, [8, 16]));
         let transposed = dense.permuted(&[1, 0]);
-        let op = Op::Contract(Contract {
-            weights: Weights::Plain,
-            epilogue: None,
-            backwards: false,
-            rides: false,
-        });
+        let op = Op::Contract(Contract::of(Weights::Plain));
         assert!(accepts(&op, 0, &transposed, &[16, 9]));
         assert!(!accepts(&op, 1, &transposed, &[9, 8]));
         assert!(accepts(&op, 1, &transposed, &[2, 8]));

@@ -244,12 +244,7 @@ impl Builder {
         let (a, b) = (self.broadcast(a, with([m, k])), self.broadcast(b, with([k, n])));
         let sums = sums(self.ty(a).dtype, self.ty(b).dtype).expect("products have a type");
         let ty = Type::new(sums, with([m, n]));
-        let op = Op::Contract(Contract {
-            weights: Weights::Plain,
-            epilogue: None,
-            backwards: false,
-            rides: false,
-        });
+        let op = Op::Contract(Contract::of(Weights::Plain));
         self.push(op, &[a, b], ty)
     }
 

@@ -280,6 +280,11 @@ impl Contract {
     /// Products of so few rows sum along columns of B whose elements lie one behind the other as fast as they
     /// read its rows: what has a row for each column (a table of words, a transposed matrix) is read where it is.
     pub const FEW_ROWS: usize = 4;
+
+    /// Products with nothing done to them.
+    pub const fn of(weights: Weights) -> Contract {
+        Contract { weights, epilogue: None, backwards: false, rides: false }
+    }
 }
 
 /// Convolution without padding: operands X `[N, spatial.., C]`, W `[taps.., C / groups, K]` and those
@@ -382,6 +387,33 @@ impl Op {
             | Op::Scan(_)
             | Op::Pad { .. }
             | Op::Concat { .. } => false,
+        }
+    }
+
+    /// Whether the result has the axes of the operands, whatever their order is.
+    pub fn keeps_axes(&self) -> bool {
+        match self {
+            Op::Map(_)
+            | Op::Concat { .. }
+            | Op::Pad { .. }
+            | Op::Slice { .. }
+            | Op::Reduce { .. }
+            | Op::Broadcast
+            | Op::Scan(_) => true,
+            Op::Input { .. }
+            | Op::Constant(_)
+            | Op::ArgReduce { .. }
+            | Op::Rows(_)
+            | Op::Contract(_)
+            | Op::Attention(_)
+            | Op::Conv(_)
+            | Op::Winograd(_)
+            | Op::Pool(_)
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Sort { .. }
+            | Op::Reshape
+            | Op::Permute(_) => false,
         }
     }
 }

@@ -245,12 +245,7 @@ fn contract(c: &Contract, operands: &[&Type]) -> Result<Type, String> {
 fn attended(attention: &Attention, operands: &[&Type]) -> Result<Type, String> {
     let [q, k, v, extra @ ..] = operands else { return Err("less than three operands".into()) };
     ensure([q, k, v].iter().all(|t| t.dtype == DType::F32), "element types")?;
-    let product = Contract {
-        weights: Weights::Plain,
-        epilogue: attention.epilogue.clone(),
-        backwards: false,
-        rides: false,
-    };
+    let product = Contract { epilogue: attention.epilogue.clone(), ..Contract::of(Weights::Plain) };
     let scores = contract(&product, &[&[*q, *k], extra].concat())?;
     let rows = row_program(&attention.rows, &[&scores], &scores)?;
     ensure(rows == scores && rows.dtype == DType::F32, "the rows are no rows of scores")?;
@@ -263,10 +258,7 @@ fn attended(attention: &Attention, operands: &[&Type]) -> Result<Type, String> {
     }
     let all = attention.spans.is_empty() || seen == queries && attention.rows.softmax().is_some();
     ensure(all, "spans of no softmax, or not of all queries")?;
-    contract(
-        &Contract { weights: Weights::Plain, epilogue: None, backwards: false, rides: false },
-        &[&rows, v],
-    )
+    contract(&Contract::of(Weights::Plain), &[&rows, v])
 }
 
 fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {

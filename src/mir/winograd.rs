@@ -333,8 +333,7 @@ pub(super) fn both(w: &Winograd, operands: &[&Tensor], ty: &Type) -> Tensor {
     let channels = transformed.iter().map(|x| x.dims()[2]).sum();
     let transformed = super::eval::op(&Op::Concat { axis: 2 }, &transformed, &of(channels));
     let weights = Weights::Panels { width, columns: outputs };
-    let products =
-        Op::Contract(Contract { weights, epilogue: None, backwards: false, rides: false });
+    let products = Op::Contract(Contract::of(weights));
     let products = super::eval::op(&products, &[&transformed, operands[parts]], &of(outputs));
     output(w, &products, ty)
 }

@@ -189,7 +189,7 @@ fn regions(graph: &Graph) -> (Vec<Region>, SecondaryMap<Value, Option<usize>>) {
         }
         orders[value] = match &node.op {
             Op::Permute(perm) => Some(perm.clone()),
-            op if keeps_axes(op) => {
+            op if op.keeps_axes() => {
                 let same = |v: &&Value| graph.ty(**v).rank() == dims.len();
                 node.operands.iter().filter(same).find_map(|&v| orders[v].clone())
             }
@@ -230,38 +230,11 @@ fn is_small(graph: &Graph, value: Value, merge: &Merge) -> bool {
     torn.any(|axis| axis < new || dims[axis - new] == 1)
 }
 
-/// Whether a node's result has the axes of its operands, whatever their order is.
-fn keeps_axes(op: &Op) -> bool {
-    match op {
-        Op::Map(_)
-        | Op::Concat { .. }
-        | Op::Pad { .. }
-        | Op::Slice { .. }
-        | Op::Reduce { .. }
-        | Op::Broadcast
-        | Op::Scan(_) => true,
-        Op::Input { .. }
-        | Op::Constant(_)
-        | Op::ArgReduce { .. }
-        | Op::Rows(_)
-        | Op::Contract(_)
-        | Op::Attention(_)
-        | Op::Conv(_)
-        | Op::Winograd(_)
-        | Op::Pool(_)
-        | Op::Gather { .. }
-        | Op::Scatter { .. }
-        | Op::Sort { .. }
-        | Op::Reshape
-        | Op::Permute(_) => false,
-    }
-}
-
 /// Whether a value is permuted, past what permutations are moved past.
 fn turned(graph: &Graph) -> SecondaryMap<Value, bool> {
     let mut turned: SecondaryMap<Value, bool> = SecondaryMap::new();
     for (value, node) in graph.nodes.iter().rev() {
-        let passes = keeps_axes(&node.op) || matches!(node.op, Op::Reshape | Op::Gather { .. });
+        let passes = node.op.keeps_axes() || matches!(node.op, Op::Reshape | Op::Gather { .. });
         if matches!(node.op, Op::Permute(_)) || passes && turned[value] {
             node.operands.iter().for_each(|&v| turned[v] = true);
         }

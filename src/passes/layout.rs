@@ -190,26 +190,7 @@ fn wanted(graph: &Graph) -> SecondaryMap<Value, Option<Vec<usize>>> {
     for (value, node) in graph.nodes.iter().rev() {
         let order = match &node.op {
             Op::Permute(perm) => Some(perm.clone()),
-            Op::Map(_)
-            | Op::Concat { .. }
-            | Op::Pad { .. }
-            | Op::Slice { .. }
-            | Op::Reduce { .. }
-            | Op::Scan(_) => wanted[value].clone(),
-            Op::Input { .. }
-            | Op::Constant(_)
-            | Op::ArgReduce { .. }
-            | Op::Rows(_)
-            | Op::Contract(_)
-            | Op::Attention(_)
-            | Op::Conv(_)
-            | Op::Winograd(_)
-            | Op::Pool(_)
-            | Op::Gather { .. }
-            | Op::Scatter { .. }
-            | Op::Sort { .. }
-            | Op::Reshape
-            | Op::Broadcast => None,
+            op => wanted[value].clone().filter(|_| op.keeps_axes() && !matches!(op, Op::Broadcast)),
         };
         let Some(order) = order else { continue };
         for &operand in &node.operands {

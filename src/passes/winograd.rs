@@ -573,12 +573,7 @@ impl<'a> Case<'a> {
                 }
             };
             let layout = Weights::Panels { width, columns: self.outputs };
-            let op = Op::Contract(Contract {
-                weights: layout,
-                epilogue: None,
-                backwards: false,
-                rides: false,
-            });
+            let op = Op::Contract(Contract::of(layout));
             let products =
                 r.push(op, vec![x, weights], f32(&[points, count, self.outputs]), origins.clone());
             let mut operands = vec![products];

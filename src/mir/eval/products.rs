@@ -24,8 +24,7 @@ pub(super) fn contract(c: &Contract, a: &Tensor, b: &Tensor, ty: &Type) -> Tenso
 }
 
 pub(super) fn attended(attention: &Attention, operands: &[&Tensor], ty: &Type) -> Tensor {
-    let product =
-        Contract { weights: Weights::Plain, epilogue: None, backwards: false, rides: false };
+    let product = Contract::of(Weights::Plain);
     let mut scores = ty.clone();
     *scores.dims.last_mut().expect("scores have columns") =
         *operands[1].dims().last().expect("there is a column for each key");
