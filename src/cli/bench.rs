@@ -22,9 +22,8 @@ pub(crate) struct Args {
     model: model::Args,
     #[command(flatten)]
     driver: driver::Args,
-    /// Threads that a run may use.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
+    #[command(flatten)]
+    threads: driver::Threads,
     /// Pin each thread to a processor of its own.
     #[arg(long)]
     pin: bool,
@@ -75,7 +74,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let driver = Driver::build(&compiled, &args.driver, &progress)?;
     progress.phase("measuring");
     let words = [3.to_string(), args.runs.to_string(), args.seconds.to_string()];
-    let threads = ["--threads".to_owned(), args.threads.to_string()];
+    let threads = ["--threads".to_owned(), args.threads.count.to_string()];
     let pin = args.pin.then(|| "--pin".to_owned());
     let words: Vec<String> = words.into_iter().chain(threads).chain(pin).collect();
     let measured = driver::parsed(&driver.start("bench", &values, &words)?)?;
@@ -97,7 +96,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     if args.json {
         let mut line = measured;
         let more = json!({
-            "model": compiled.module.name, "threads": args.threads, "build_s": build_seconds,
+            "model": compiled.module.name, "threads": args.threads.count, "build_s": build_seconds,
             "compile_s": build_seconds, "arena_bytes": contract.arena_size, "bound_bytes": plan.bound,
             "weights_bytes": weights, "code_bytes": code, "operations": operations,
         });
@@ -121,7 +120,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         us("p90_us"),
         us("p99_us"),
         measured["runs"],
-        args.threads,
+        args.threads.count,
         duration(build_seconds),
         bytes(contract.arena_size),
         bytes(plan.bound),
@@ -129,7 +128,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         bytes(code),
     ))?;
     if let Some((peaks, steps)) = profile.filter(|_| args.profile) {
-        output::print(format!("\n{}", profile::table(&steps, &peaks, args.threads, 20)))?;
+        output::print(format!("\n{}", profile::table(&steps, &peaks, args.threads.count, 20)))?;
     }
     Ok(())
 }
@@ -146,7 +145,7 @@ fn profile(
     let measured = driver::parsed(&driver.start("profile", values, words)?)?;
     let of = |key: &str| measured[key].as_array().into_iter().flatten().filter_map(Value::as_f64);
     let times: Vec<(f64, f64)> = of("steps_us").zip(of("busy_us")).collect();
-    let peaks = calibrate::measure(&compiled.target, args.threads, &args.driver, progress)?;
+    let peaks = calibrate::measure(&compiled.target, args.threads.count, &args.driver, progress)?;
     let rows = profile::rows(&compiled.module, &times, &peaks);
     Ok((peaks, rows))
 }

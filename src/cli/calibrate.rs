@@ -119,7 +119,7 @@ fn places(machine: &Machine) -> [Place; 4] {
 /// As the driver.
 pub(crate) fn measure(
     target: &Target,
-    threads: usize,
+    threads: u32,
     args: &driver::Args,
     progress: &Progress,
 ) -> Result<Peaks, Error> {

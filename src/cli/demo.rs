@@ -45,8 +45,11 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
 
     // All held-out digits at once for the accuracy, one at a time for the latency.
     let all = compiled(&path, count, &progress)?;
-    let outputs = Driver::build(&all, &args.driver, &progress)?
-        .run(&[Tensor::from_f32s([count, SIDE * SIDE], &pixels)], 1)?;
+    let outputs = Driver::build(&all, &args.driver, &progress)?.run(
+        &[Tensor::from_f32s([count, SIDE * SIDE], &pixels)],
+        1,
+        1,
+    )?;
     let scores = outputs[0].f32s();
     let answers: Vec<u8> = scores.chunks(10).map(best).collect();
     let right = answers.iter().zip(&labels).filter(|(a, l)| a == l).count();

@@ -25,6 +25,15 @@ pub(crate) struct Args {
     pub(crate) runner: Option<String>,
 }
 
+/// The threads of a run.
+#[derive(clap::Args, Clone, Copy, Debug)]
+#[group(skip)]
+pub(crate) struct Threads {
+    /// Threads that a run may use.
+    #[arg(long = "threads", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) count: u32,
+}
+
 /// What a driver is built for.
 #[derive(Clone, Copy)]
 pub(crate) struct Parts<'a> {
@@ -121,13 +130,20 @@ impl Driver {
     }
 
     /// So many runs, one after the other: the outputs of the last for these values of the inputs and then the
-    /// parameters. States are set for the first run only.
+    /// parameters. States are set for the first run only. The arena ends where memory ends, so that what reads
+    /// or writes behind it is found.
     ///
     /// # Errors
     ///
     /// A driver that ends with a status, or crashes.
-    pub(crate) fn run(&self, values: &[Tensor], runs: usize) -> Result<Vec<Tensor>, Error> {
-        self.start("run", values, &["--repeat".to_owned(), runs.to_string()])?;
+    pub(crate) fn run(
+        &self,
+        values: &[Tensor],
+        runs: u32,
+        threads: u32,
+    ) -> Result<Vec<Tensor>, Error> {
+        let flags = ["--guard", "--repeat", &runs.to_string(), "--threads", &threads.to_string()];
+        self.start("run", values, &flags.map(str::to_owned))?;
         self.outputs()
     }
 

@@ -186,7 +186,7 @@ pub(crate) fn kinds(rows: &[Row]) -> Vec<Row> {
 }
 
 /// The table (of several threads, with how many of them were at work): what the machine can do, the slowest steps, and the sums by kind.
-pub(crate) fn table(rows: &[Row], peaks: &Peaks, threads: usize, most: usize) -> String {
+pub(crate) fn table(rows: &[Row], peaks: &Peaks, threads: u32, most: usize) -> String {
     let plural = if threads == 1 { "" } else { "s" };
     let mut text = format!("peaks of {threads} thread{plural}: {:.1} GFLOP/s", peaks.gflops);
     for level in &peaks.levels {

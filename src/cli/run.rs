@@ -20,6 +20,8 @@ pub(crate) struct Args {
     model: model::Args,
     #[command(flatten)]
     driver: driver::Args,
+    #[command(flatten)]
+    threads: driver::Threads,
     /// The value of an input or parameter (by name or number): .npy, .pb (TensorProto), or raw bytes. May be repeated; the others are random.
     #[arg(long = "input", short = 'i', value_name = "NAME=FILE")]
     inputs: Vec<String>,
@@ -56,52 +58,88 @@ pub(crate) fn ports(compiled: &Compiled) -> Vec<&Port> {
     compiled.module.io.inputs.iter().chain(&compiled.module.io.parameters).collect()
 }
 
-/// The outputs for these values of [`ports`], after so many runs: in each but the first, states have the values
-/// that their outputs had in the last one.
-///
-/// # Errors
-///
-/// What the engine cannot do.
-pub(crate) fn execute(
-    compiled: &Compiled,
-    engine: Engine,
-    values: &[Tensor],
-    steps: u32,
-    driver: &driver::Args,
-    progress: &Progress,
-) -> Result<Vec<Tensor>, Errors> {
-    progress.phase("running");
-    let io = &compiled.module.io;
-    let (inputs, parameters) = values.split_at(io.inputs.len());
-    if steps > 1 && compiled.module.plan.options.overwrite_inputs {
-        let kind = ErrorKind::usage(
-            "--overwrite-inputs: several steps take the inputs that are set before the first",
-        );
-        return Err(kind.help("one step, or inputs that keep their values").into());
-    }
-    Ok(match engine {
-        Engine::Reference => {
-            let mut values = values.to_vec();
-            let mut outputs = vec![];
-            for _ in 0..steps {
-                let ordered = in_model_order(compiled, &values);
-                outputs = interp::reference::run(&compiled.checked, &ordered);
-                for state in &io.states {
-                    values[state.input] = outputs[state.output].clone();
-                }
+/// A model on an engine.
+pub(crate) enum Runner<'a> {
+    /// On [`Engine::Reference`].
+    Reference(&'a Compiled),
+    /// On [`Engine::Arena`].
+    Arena(&'a Compiled),
+    /// On [`Engine::Object`].
+    Object(&'a Compiled, Box<Driver>),
+}
+
+impl<'a> Runner<'a> {
+    /// A runner for so many threads.
+    ///
+    /// # Errors
+    ///
+    /// What the engine cannot do, or a driver that cannot be built.
+    pub(crate) fn new(
+        compiled: &'a Compiled,
+        engine: Engine,
+        threads: driver::Threads,
+        driver: &driver::Args,
+        progress: &Progress,
+    ) -> Result<Runner<'a>, Errors> {
+        if threads.count > 1 && engine != Engine::Object {
+            let kind = ErrorKind::usage("--threads: the interpreters run on one");
+            return Err(kind.help("--engine object has threads").into());
+        }
+        Ok(match engine {
+            Engine::Reference => Runner::Reference(compiled),
+            Engine::Arena => Runner::Arena(compiled),
+            Engine::Object => {
+                Runner::Object(compiled, Box::new(Driver::build(compiled, driver, progress)?))
             }
-            outputs
+        })
+    }
+
+    /// The outputs for these values of [`ports`], after so many runs: in each but the first, states have the
+    /// values that their outputs had in the last one. Only objects have several threads.
+    ///
+    /// # Errors
+    ///
+    /// What the engine cannot do.
+    pub(crate) fn run(
+        &self,
+        values: &[Tensor],
+        steps: u32,
+        threads: u32,
+    ) -> Result<Vec<Tensor>, Errors> {
+        let (Runner::Reference(compiled) | Runner::Arena(compiled) | Runner::Object(compiled, _)) =
+            self;
+        if steps > 1 && compiled.module.plan.options.overwrite_inputs {
+            let kind = ErrorKind::usage(
+                "--overwrite-inputs: several steps take the inputs that are set before the first",
+            );
+            return Err(kind.help("one step, or inputs that keep their values").into());
         }
-        Engine::Arena => {
-            let is_state = |index: usize| io.states.iter().any(|state| state.input == index);
-            let fed = inputs.iter().enumerate().filter(|(index, _)| !is_state(*index));
-            let fed: Vec<Tensor> = fed.map(|(_, tensor)| tensor.clone()).collect();
-            let mut session = interp::arena::Session::new(&compiled.module, parameters)?;
-            let first = session.run(inputs)?;
-            (1..steps).try_fold(first, |_, _| session.next(&fed))?
-        }
-        Engine::Object => Driver::build(compiled, driver, progress)?.run(values, steps as usize)?,
-    })
+        let io = &compiled.module.io;
+        Ok(match self {
+            Runner::Reference(compiled) => {
+                let mut values = values.to_vec();
+                let mut outputs = vec![];
+                for _ in 0..steps {
+                    let ordered = in_model_order(compiled, &values);
+                    outputs = interp::reference::run(&compiled.checked, &ordered);
+                    for state in &io.states {
+                        values[state.input] = outputs[state.output].clone();
+                    }
+                }
+                outputs
+            }
+            Runner::Arena(compiled) => {
+                let (inputs, parameters) = values.split_at(io.inputs.len());
+                let is_state = |index: usize| io.states.iter().any(|state| state.input == index);
+                let fed = inputs.iter().enumerate().filter(|(index, _)| !is_state(*index));
+                let fed: Vec<Tensor> = fed.map(|(_, tensor)| tensor.clone()).collect();
+                let mut session = interp::arena::Session::new(&compiled.module, parameters)?;
+                let first = session.run(inputs)?;
+                (1..steps).try_fold(first, |_, _| session.next(&fed))?
+            }
+            Runner::Object(_, driver) => driver.run(values, steps, threads)?,
+        })
+    }
 }
 
 /// The values in the order in which the model lists inputs and parameters together.
@@ -119,7 +157,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
     let progress = Progress::new(quiet);
     let compiled = args.model.compile(false, &progress)?;
     let values = inputs::collect(&ports(&compiled), &args.inputs, args.seed)?;
-    let outputs = execute(&compiled, args.engine, &values, args.steps, &args.driver, &progress)?;
+    let runner = Runner::new(&compiled, args.engine, args.threads, &args.driver, &progress)?;
+    progress.phase("running");
+    let outputs = runner.run(&values, args.steps, args.threads.count)?;
     drop(progress);
     let named = || compiled.module.io.outputs.iter().zip(&outputs);
     if let Some(folder) = &args.out_dir {

@@ -1,8 +1,9 @@
-//! `rlx-aot verify`: results against recorded ones, or against the reference interpreter.
+//! `rlx-aot verify`: results against recorded ones, or against the reference interpreter; of several threads, also
+//! against one.
 
 use super::compare::{Bounds, difference, error};
 use super::progress::Progress;
-use super::run::{Engine, execute, ports};
+use super::run::{Engine, Runner, ports};
 use super::{Failure, Outcome, driver, inputs, model, output};
 use rlx_aot::compile::Compiled;
 use rlx_aot::error::{ErrorKind, Errors};
@@ -17,6 +18,8 @@ pub(crate) struct Args {
     model: model::Args,
     #[command(flatten)]
     driver: driver::Args,
+    #[command(flatten)]
+    threads: driver::Threads,
     /// A folder with `input_<i>.pb` and `output_<i>.pb` (or several such: `test_data_set_*`), or a
     /// `.io.json` file of RLX. Without it, the reference interpreter's results on seeded inputs count.
     #[arg(long, value_name = "DIR")]
@@ -62,10 +65,19 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         None => vec![reference(&compiled, args, steps, &progress)?],
     };
     let bounds = Bounds { relative: args.rtol, absolute: args.atol };
+    let runner = Runner::new(&compiled, args.engine, args.threads, &args.driver, &progress)?;
+    progress.phase("running");
+    let threads = args.threads.count;
     let (mut wrong, mut worst) = (vec![], 0f64);
     for record in &records {
-        let outputs =
-            execute(&compiled, args.engine, &record.inputs, steps, &args.driver, &progress)?;
+        let outputs = runner.run(&record.inputs, steps, threads)?;
+        if threads > 1 {
+            let by_one = runner.run(&record.inputs, steps, 1)?;
+            let other = |(_, (got, one)): &(usize, (&Tensor, &Tensor))| got.bytes() != one.bytes();
+            wrong.extend(outputs.iter().zip(&by_one).enumerate().filter(other).map(|(i, _)| {
+                format!("output {i} of {}: {threads} threads give other bits than one", record.name)
+            }));
+        }
         if outputs.len() != record.outputs.len() {
             let (got, want) = (outputs.len(), record.outputs.len());
             wrong.push(format!("outputs of {}: {got} and not {want}", record.name));
@@ -102,7 +114,8 @@ fn reference(
     progress: &Progress,
 ) -> Result<Record, Errors> {
     let inputs = inputs::collect(&ports(compiled), &[], args.seed)?;
-    let outputs = execute(compiled, Engine::Reference, &inputs, steps, &args.driver, progress)?;
+    progress.phase("running the reference interpreter");
+    let outputs = Runner::Reference(compiled).run(&inputs, steps, 1)?;
     Ok(Record { name: format!("seed {}", args.seed), inputs, outputs })
 }
 

@@ -50,11 +50,14 @@ fn arena_of_a_given_size() {
         output(COMPILER, &["verify", "m.json", &limit], &folder);
         output(COMPILER, &["verify", "m.json", &limit, "--cpu", "x86-64"], &folder);
         output(COMPILER, &["verify", "m.json", "--engine", "arena", &limit], &folder);
+        output(COMPILER, &["verify", "m.json", &limit, "--threads", "3"], &folder);
         let first = std::fs::read(folder.join("m.o")).unwrap();
         size(&[&limit]);
         assert!(first == std::fs::read(folder.join("m.o")).unwrap(), "the same every time");
     }
     assert_eq!(size(&["--max-arena", "1M"]), plain);
+    let wrong = refused(&["verify", "m.json", "--engine", "arena", "--threads", "2"], &folder);
+    assert!(wrong.contains("--threads: the interpreters run on one"), "{wrong}");
     let wrong = refused(&["build", "m.json", "--max-arena", "40K"], &folder);
     assert!(wrong.contains("no plan fits into 40960 bytes"), "{wrong}");
     assert!(wrong.contains("it is held by \"") && wrong.contains("bytes or more"), "{wrong}");
