@@ -1,5 +1,6 @@
 //! `rlx-aot bench`: its profile covers every step and holds it against the machine's peaks, and its
 //! trace is one that Chrome reads.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::Value;
 use std::path::PathBuf;

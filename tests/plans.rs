@@ -176,11 +176,15 @@ fn check(graph: &Graph, seed: u64) {
     for (alias, no_reuse, weights_in_arena) in
         [(false, false, false), (true, false, false), (true, true, true)]
     {
-        let (guard, uniform) = (if seed % 3 == 0 { 100 } else { 0 }, seed % 2 == 0);
+        let (guard, uniform) =
+            (if seed.is_multiple_of(3) { 100 } else { 0 }, seed.is_multiple_of(2));
         let bytes = [100, 1000, 10_000][seed as usize % 3];
-        let region =
-            (seed % 5 < 3).then(|| Region { name: "fast".to_owned(), bytes, keeps: seed % 2 == 0 });
-        let some = |n: u64| seed % n == 0;
+        let region = (seed % 5 < 3).then(|| Region {
+            name: "fast".to_owned(),
+            bytes,
+            keeps: seed.is_multiple_of(2),
+        });
+        let some = |n: u64| seed.is_multiple_of(n);
         let outside = Outside { inputs: some(2), outputs: some(3), parameters: some(5) };
         let overwrite_inputs = some(7) || some(4);
         let common =

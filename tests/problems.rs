@@ -1,4 +1,5 @@
 //! `rlx-aot plan` with placement problems in files.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use rlx_aot::placement::csv;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! Any number of threads computes the same bits: products, convolutions (direct, filtered minimally,
 //! of single channels), attention, softmax, reductions and pools.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

@@ -129,8 +129,8 @@ mod tests {
                 return 24;
             }
             let prepared = *arena.byte_add(128).cast::<[f32; 3]>();
-            for i in 0..3 {
-                (*y)[i] = (*x)[i] + prepared[i];
+            for (i, prepared) in prepared.iter().enumerate() {
+                (*y)[i] = (*x)[i] + prepared;
             }
         }
         0
@@ -212,7 +212,7 @@ mod tests {
             let mut binding = model.bind();
             binding.input(0, &x).unwrap().param(0, &p).unwrap().output(0, &mut y).unwrap();
             binding.run().unwrap();
-            core::mem::forget(binding);
+            let _ = core::mem::ManuallyDrop::new(binding);
         }
         assert_eq!(model.run(), Err(Error::NotBound));
         for place in [64, 72, 80] {

@@ -424,13 +424,15 @@ fn branches() {
         let y = checked.graph().outputs[0];
         Ok((checked.ty(y).to_string(), checked.graph().nodes.len()))
     };
-    let of = |holds: i64| result(&model(&[f32s("x", &[2, 3])], &[known(holds)], &[choice.clone()]));
+    let of = |holds: i64| {
+        result(&model(&[f32s("x", &[2, 3])], &[known(holds)], std::slice::from_ref(&choice)))
+    };
     assert_eq!(of(0).unwrap(), ("f32[3, 3]".to_owned(), 3));
     assert_eq!(of(1).unwrap(), ("f32[2, 3]".to_owned(), 3));
     // With a condition that only the run knows, both have to have one type.
     let condition = value("c", 9, &[]);
     let open = |dims: &[i64]| {
-        result(&model(&[f32s("x", dims), condition.clone()], &[], &[choice.clone()]))
+        result(&model(&[f32s("x", dims), condition.clone()], &[], std::slice::from_ref(&choice)))
     };
     assert_eq!(open(&[3, 3]).unwrap(), ("f32[3, 3]".to_owned(), 5));
     assert_eq!(open(&[2, 3]).unwrap_err().class(), Class::Unsupported);

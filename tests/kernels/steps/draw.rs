@@ -90,10 +90,10 @@ pub(super) fn layout(
         step *= dims[axis] as i64;
         step += if r.chance(20) { 3 } else { 0 };
     }
-    for axis in 0..dims.len() {
+    for (stride, &extent) in access.strides.iter_mut().zip(dims) {
         if r.chance(8) {
-            access.offset += access.strides[axis] * (dims[axis] as i64 - 1);
-            access.strides[axis] = -access.strides[axis];
+            access.offset += *stride * (extent as i64 - 1);
+            *stride = -*stride;
         }
     }
     access.offset += r.below(3) as i64;

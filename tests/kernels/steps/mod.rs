@@ -222,7 +222,8 @@ fn pick(r: &mut Random) -> Trial {
             false => r.below(extent) as u32,
         })
         .collect();
-    let places = if count % 2 == 0 && r.chance(20) { vec![2, count / 2] } else { vec![count] };
+    let places =
+        if count.is_multiple_of(2) && r.chance(20) { vec![2, count / 2] } else { vec![count] };
     let indices = known.iter().map(|&place| f64::from(place));
     let indices = Tensor::from_f64s(Type::new(DType::I64, places.clone()), indices);
     let data = tensor(r, ty, &[outer, extent]);
