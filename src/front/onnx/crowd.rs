@@ -37,7 +37,7 @@ impl Message {
             (Attribute, 6) => Graph,
             (Graph, 1) | (Function, 7) => Node,
             (Graph, 5) | (Attribute, 5) => Tensor,
-            (Graph, 11 | 12) => ValueInfo,
+            (Graph, 11..=13) => ValueInfo,
             (Function, 11) | (Node, 5) => Attribute,
             (ValueInfo, 2) => Type,
             (Type, 1) => TensorType,

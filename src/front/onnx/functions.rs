@@ -5,8 +5,10 @@
 
 use super::branches;
 use super::fused;
+use super::known::Known;
 use super::loops;
 use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
+use super::scans;
 use crate::error::{Error, ErrorKind, NodeContext};
 use crate::hir::Limits;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,12 +59,12 @@ pub(super) fn domain(name: &str) -> &str {
     if name == "ai.onnx" { "" } else { name }
 }
 
-/// The nodes of the graph, with calls replaced, and what is wrong with the functions. `known` are the single integers
-/// and booleans among the initializers.
+/// The nodes of the graph, with calls replaced, and what is wrong with the functions. `known` is what follows from
+/// inputs and initializers.
 pub(super) fn inline(
     model: &ModelProto,
     graph: &GraphProto,
-    known: BTreeMap<String, i64>,
+    known: Known,
 ) -> (Vec<FlatNode>, Vec<Error>) {
     let mut inliner = Inliner {
         functions: BTreeMap::new(),
@@ -89,7 +91,7 @@ pub(super) fn inline(
         let names = graph.node.iter().flat_map(|n| n.input.iter().chain(&n.output));
         inliner.taken.extend(names.map(String::as_str).map(str::to_owned));
         inliner.taken.extend(graph.input.iter().map(|i| i.name.clone()));
-        inliner.taken.extend(inliner.known.keys().cloned());
+        inliner.taken.extend(inliner.known.names().cloned());
     }
     for node in &graph.node {
         if let Err(kind) = inliner.node(node.clone(), None) {
@@ -106,7 +108,10 @@ pub(super) fn inline(
 
 /// Whether a node that is no call becomes several.
 fn makes_names(node: &NodeProto) -> bool {
-    branches::is_choice(node) || loops::is_loop(node) || domain(&node.domain) == fused::DOMAIN
+    branches::is_choice(node)
+        || loops::is_loop(node)
+        || scans::is_scan(node)
+        || domain(&node.domain) == fused::DOMAIN
 }
 
 /// Domain, name, overload.
@@ -118,8 +123,8 @@ pub(super) struct Inliner<'a> {
     taken: BTreeSet<String>,
     /// How often a name was wanted that is in use.
     counts: BTreeMap<String, usize>,
-    /// Single integers and booleans that are known.
-    known: BTreeMap<String, i64>,
+    /// What follows from constants and shapes of inputs.
+    pub(super) known: Known,
     /// The calls that are being inlined.
     stack: Vec<&'a FunctionProto>,
     /// The branches that are being inlined: the conditions under which they are taken.
@@ -149,6 +154,9 @@ impl<'a> Inliner<'a> {
         if loops::is_loop(&node) {
             return self.turns(node, function);
         }
+        if scans::is_scan(&node) {
+            return self.scan(&node, function);
+        }
         if let Some(parts) = fused::parts(self, &node)? {
             let first = self.nodes.len();
             parts.into_iter().try_for_each(|part| self.plain(part, None))?;
@@ -170,11 +178,8 @@ impl<'a> Inliner<'a> {
         }
         let imports = function.map_or(&[][..], |f| &f.opset_import);
         let domain = domain(&node.domain).to_owned();
-        if domain.is_empty()
-            && let [output] = &node.output[..]
-            && let Some(value) = loops::known(&node, |name| self.known(name))
-        {
-            self.known.insert(output.clone(), value);
+        if domain.is_empty() {
+            self.known.node(&node);
         }
         let import = imports.iter().find(|i| self::domain(&i.domain) == domain);
         self.nodes.push(FlatNode {
@@ -195,11 +200,6 @@ impl<'a> Inliner<'a> {
         self.plain(node, None)?;
         self.nodes.last_mut().into_iter().for_each(|node| node.opset = Some(opset));
         Ok(())
-    }
-
-    /// The value of a single integer or boolean, where it is known.
-    pub(super) fn known(&self, name: &str) -> Option<i64> {
-        self.known.get(name).copied()
     }
 
     fn call(&mut self, call: NodeProto, callee: &'a FunctionProto) -> Result<(), ErrorKind> {

@@ -4,49 +4,28 @@
 use super::branches::graph;
 use super::functions::{Inliner, domain, label};
 use super::fused::OPSET;
-use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto};
+use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 use super::tensor;
 use crate::error::ErrorKind;
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 
 /// The most turns that are written out.
-const MOST: i64 = 4096;
+pub(super) const MOST: i64 = 4096;
+
+/// The attribute that names an axis.
+pub(super) fn along(axis: i64) -> AttributeProto {
+    AttributeProto {
+        name: "axis".to_owned(),
+        i: Some(axis),
+        r#type: 2,
+        ..AttributeProto::default()
+    }
+}
 
 /// Whether a node is a loop.
 pub(super) fn is_loop(node: &NodeProto) -> bool {
     node.op_type == "Loop" && domain(&node.domain).is_empty()
-}
-
-/// The one integer or boolean that a tensor holds, where it is small and lies in the file.
-pub(super) fn single(tensor: &TensorProto) -> Option<i64> {
-    let ints = [DType::I64, DType::I32, DType::Bool];
-    let fits = ints.iter().any(|t| t.onnx() as i32 == tensor.data_type);
-    if !fits || tensor.dims.iter().any(|&d| d != 1) || tensor.data_location != 0 {
-        return None;
-    }
-    if let Some(raw) = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty()) {
-        return match raw[..] {
-            [byte] => Some(i64::from(byte)),
-            [a, b, c, d] => Some(i64::from(i32::from_le_bytes([a, b, c, d]))),
-            _ => Some(i64::from_le_bytes(raw[..].try_into().ok()?)),
-        };
-    }
-    let int = tensor.int32_data.first().copied().map(i64::from);
-    tensor.int64_data.first().copied().or(int)
-}
-
-/// What a node gives, where that is one integer or boolean that follows from nothing but constants.
-pub(super) fn known(node: &NodeProto, value: impl Fn(&str) -> Option<i64>) -> Option<i64> {
-    match node.op_type.as_str() {
-        "Constant" => node.attribute.iter().find_map(|a| match a.name.as_str() {
-            "value" => single(a.t.as_ref()?),
-            "value_int" => a.i,
-            _ => None,
-        }),
-        "Identity" => value(node.input.first()?),
-        _ => None,
-    }
 }
 
 impl<'a> Inliner<'a> {
@@ -73,11 +52,13 @@ impl<'a> Inliner<'a> {
         }
         let at_run_time = |what: &str| {
             ErrorKind::unsupported(format!("{what} is known only at run time"))
-                .help("loops are written out: both must follow from constants of the model")
+                .help("loops are written out: both must follow from constants of the model and shapes of its inputs")
         };
         let input = |i: usize| node.input.get(i).filter(|name| !name.is_empty()).cloned();
         let most = match input(0) {
-            Some(name) => self.known(&name).ok_or_else(|| at_run_time("the number of turns"))?,
+            Some(name) => {
+                self.known.single(&name).ok_or_else(|| at_run_time("the number of turns"))?
+            }
             None => i64::MAX,
         };
         let mut condition = input(1);
@@ -85,7 +66,7 @@ impl<'a> Inliner<'a> {
         let mut rows: Vec<Vec<String>> = vec![vec![]; stacked];
         let mut turn = 0;
         while turn < most {
-            match condition.as_ref().map(|name| self.known(name)) {
+            match condition.as_ref().map(|name| self.known.single(name)) {
                 None | Some(Some(1..)) => {}
                 Some(Some(_)) => break,
                 Some(None) => return Err(at_run_time("whether it goes on")),
@@ -101,7 +82,7 @@ impl<'a> Inliner<'a> {
         }
         for (value, output) in values.into_iter().zip(&node.output) {
             if !output.is_empty() {
-                self.add(&node, "Identity", vec![value], output.clone(), vec![])?;
+                self.add(&node, "Identity", vec![value], vec![output.clone()], vec![])?;
             }
         }
         for (row, output) in rows.into_iter().zip(node.output.iter().skip(carried)) {
@@ -111,21 +92,7 @@ impl<'a> Inliner<'a> {
             if row.is_empty() {
                 return Err(ErrorKind::unsupported("no turns, and a result of what they give"));
             }
-            let prefix = label(&node.name, &node.output).to_owned();
-            let first = self.constant(&node, Tensor::from_i64s([1], &[0]))?;
-            let mut parts = vec![];
-            for result in row {
-                let part = self.fresh(&prefix, "row")?;
-                self.add(&node, "Unsqueeze", vec![result, first.clone()], part.clone(), vec![])?;
-                parts.push(part);
-            }
-            let axis = AttributeProto {
-                name: "axis".to_owned(),
-                i: Some(0),
-                r#type: 2,
-                ..AttributeProto::default()
-            };
-            self.add(&node, "Concat", parts, output.clone(), vec![axis])?;
+            self.stack(&node, row, output, 0)?;
         }
         Ok(())
     }
@@ -152,7 +119,30 @@ impl<'a> Inliner<'a> {
         Ok((results, next))
     }
 
-    fn constant(&mut self, node: &NodeProto, tensor: Tensor) -> Result<String, ErrorKind> {
+    /// Adds the nodes that stack what the turns gave along a new axis.
+    pub(super) fn stack(
+        &mut self,
+        node: &NodeProto,
+        rows: Vec<String>,
+        output: &str,
+        axis: i64,
+    ) -> Result<(), ErrorKind> {
+        let prefix = label(&node.name, &node.output).to_owned();
+        let axes = self.constant(node, Tensor::from_i64s([1], &[axis]))?;
+        let mut parts = vec![];
+        for row in rows {
+            let part = self.fresh(&prefix, "row")?;
+            self.add(node, "Unsqueeze", vec![row, axes.clone()], vec![part.clone()], vec![])?;
+            parts.push(part);
+        }
+        self.add(node, "Concat", parts, vec![output.to_owned()], vec![along(axis)])
+    }
+
+    pub(super) fn constant(
+        &mut self,
+        node: &NodeProto,
+        tensor: Tensor,
+    ) -> Result<String, ErrorKind> {
         let name = self.fresh(label(&node.name, &node.output), "constant")?;
         let value = AttributeProto {
             name: "value".to_owned(),
@@ -160,24 +150,24 @@ impl<'a> Inliner<'a> {
             r#type: 4,
             ..AttributeProto::default()
         };
-        self.add(node, "Constant", vec![], name.clone(), vec![value])?;
+        self.add(node, "Constant", vec![], vec![name.clone()], vec![value])?;
         Ok(name)
     }
 
     /// Adds a node of ours.
-    fn add(
+    pub(super) fn add(
         &mut self,
         of: &NodeProto,
         op: &str,
         input: Vec<String>,
-        output: String,
+        output: Vec<String>,
         attribute: Vec<AttributeProto>,
     ) -> Result<(), ErrorKind> {
         let part = NodeProto {
             name: of.name.clone(),
             op_type: op.to_owned(),
             input,
-            output: vec![output],
+            output,
             attribute,
             ..NodeProto::default()
         };

@@ -2,7 +2,8 @@
 //!
 //! The order: the file is decoded (weights stay where they are, in the file's bytes), functions,
 //! branches and loops are inlined, every node's attributes are parsed by its operator, and [`Builder`] sorts and links what
-//! comes out. Not here: the types that a file declares for anything but inputs ([`check`] infers them).
+//! comes out. Not here: the types that a file declares for anything but inputs ([`check`] infers them; only how
+//! long a scan is may be taken from them, and is then checked).
 //! Other subgraphs, sparse tensors, and values that are no tensors are refused by name.
 //!
 //! [`check`]: crate::hir::check
@@ -11,9 +12,11 @@ mod branches;
 mod crowd;
 mod functions;
 mod fused;
+mod known;
 mod loops;
 #[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated")]
 mod proto;
+mod scans;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -72,15 +75,17 @@ pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph
         reader.refuse(ErrorKind::unsupported("sparse initializers"));
     }
     reader.opsets(&model.opset_import);
-    let mut known = BTreeMap::new();
+    let mut known = known::Known::default();
     for proto in std::mem::take(&mut graph.initializer) {
-        known.extend(loops::single(&proto).map(|value| (proto.name.clone(), value)));
+        known.initializer(&proto);
         let read = tensor::read(&proto, folder);
         reader.constant(proto.name, read, "initializer");
     }
     for info in &graph.input {
         reader.input(info);
+        known.input(info);
     }
+    graph.value_info.iter().for_each(|info| known.declaration(info));
     let (nodes, errors) = functions::inline(&model, &graph, known);
     if !errors.is_empty() {
         // What the calls would have defined is not known.

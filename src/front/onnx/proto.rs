@@ -31,6 +31,8 @@ pub struct GraphProto {
     pub input: ::prost::alloc::vec::Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
     pub output: ::prost::alloc::vec::Vec<ValueInfoProto>,
+    #[prost(message, repeated, tag = "13")]
+    pub value_info: ::prost::alloc::vec::Vec<ValueInfoProto>,
     #[prost(bytes = "bytes", repeated, tag = "15")]
     pub sparse_initializer: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }

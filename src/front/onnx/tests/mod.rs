@@ -1,5 +1,7 @@
 //! ONNX models made here, right and wrong.
 
+mod loops;
+
 use super::proto::*;
 use super::*;
 use crate::front::{ReadOptions, read_bytes};
@@ -447,48 +449,6 @@ fn branches() {
     let outer = outer.fold(node("If", &["c"], &["y"]), with);
     let nested = result(&model(&[f32s("x", &[2, 3])], &[known(1)], &[outer]));
     assert_eq!(nested.unwrap(), ("f32[2, 2]".to_owned(), 5));
-}
-
-#[test]
-fn loops() {
-    let known = |name: &str, value: i64| node_with("Constant", name, int("value_int", value));
-    fn node_with(op: &str, output: &str, attribute: AttributeProto) -> NodeProto {
-        NodeProto { attribute: vec![attribute], ..node(op, &[], &[output]) }
-    }
-    // Each turn doubles what is carried on, and gives it.
-    let body = |last: NodeProto| GraphProto {
-        node: vec![last, node("Add", &["v", "v"], &["w"]), node("Neg", &["w"], &["r"])],
-        input: ["i", "c", "v"].map(|name| f32s(name, &[])).to_vec(),
-        output: ["d", "w", "r"].map(|name| f32s(name, &[])).to_vec(),
-        ..GraphProto::default()
-    };
-    let of = |turns: NodeProto, last: NodeProto| {
-        let other = if turns.output[0] == "n" { "m" } else { "n" };
-        let graph = body(last).encode_to_vec();
-        let body = AttributeProto { g: Some(graph.into()), r#type: 5, ..int("body", 0) };
-        let node = NodeProto { attribute: vec![body], ..node("Loop", &["n", "", "x"], &["", "y"]) };
-        let source = read_model(&model(&[f32s("x", &[2]), f32s(other, &[])], &[], &[turns, node]))?;
-        let checked = check::check(source, &BTreeMap::new(), Limits::default())?;
-        Ok::<_, Errors>(checked.ty(checked.graph().outputs[0]).to_string())
-    };
-    let on = || node("Identity", &["c"], &["d"]);
-    assert_eq!(of(known("n", 3), on()).unwrap(), "f32[3, 2]");
-    assert_eq!(of(known("n", 1 << 40), known("d", 0)).unwrap(), "f32[1, 2]");
-    let class = |found: Result<String, Errors>| found.unwrap_err().class();
-    assert_eq!(class(of(known("n", 1 << 40), on())), Class::Limit);
-    assert_eq!(class(of(known("n", 0), on())), Class::Unsupported);
-    assert_eq!(class(of(known("m", 3), on())), Class::Unsupported);
-    assert_eq!(class(of(known("n", 3), node("Not", &["c"], &["d"]))), Class::Unsupported);
-    // A loop of one turn around the last one, and so on.
-    let around = |inner: NodeProto| {
-        let mut graph = body(on());
-        graph.node.push(inner);
-        let body = AttributeProto { g: Some(graph.encode_to_vec().into()), ..int("body", 0) };
-        NodeProto { attribute: vec![body], ..node("Loop", &["n", "", "x"], &["", "y"]) }
-    };
-    let inner = (0..1000).fold(node("Neg", &["v"], &["z"]), |inner, _| around(inner));
-    let deep = read_model(&model(&[f32s("x", &[2])], &[], &[known("n", 1), inner]));
-    assert_eq!(deep.unwrap_err().class(), Class::Limit);
 }
 
 #[test]
