@@ -15,8 +15,8 @@ pub struct Machine {
     pub broadcasts: bool,
     /// Whether `a * 2^n` is one instruction.
     pub scales: bool,
-    /// Whether lanes are looked up in a table by one instruction.
-    pub tables: bool,
+    /// Places of a table in which lanes are looked up by one instruction: 8 or 16, or 0 without one.
+    pub tables: u32,
     /// Whether multiply-add is one instruction. Without it kernels multiply and add.
     pub fuses: bool,
     /// Whether floats are rounded to integers by an instruction. (SSE4.1 on x86-64, and all others.)
@@ -45,7 +45,7 @@ impl Machine {
         registers: 12,
         broadcasts: false,
         scales: false,
-        tables: false,
+        tables: 0,
         fuses: false,
         rounds: false,
         half_floats: false,
@@ -61,7 +61,7 @@ impl Machine {
         name: "avx2",
         lanes: 8,
         registers: 16,
-        tables: true,
+        tables: 8,
         fuses: true,
         rounds: true,
         half_floats: true,
@@ -76,7 +76,7 @@ impl Machine {
         registers: 32,
         broadcasts: true,
         scales: true,
-        tables: true,
+        tables: 16,
         fuses: true,
         rounds: true,
         half_floats: true,
@@ -100,7 +100,7 @@ impl Machine {
             lanes,
             doubles: true,
             scales: false,
-            tables: false,
+            tables: 0,
             half_floats: false,
             dots: false,
             ..self
@@ -121,7 +121,7 @@ impl Machine {
             doubles: false,
             broadcasts: false,
             scales: false,
-            tables: false,
+            tables: 0,
             half_floats: false,
             dots: false,
             ..self

@@ -6,8 +6,8 @@
 //! projection or a cache has them, are brought into panels once for all queries of a matrix; for few
 //! queries they are read in place, in squares that are transposed in registers.
 //!
-//! Of a softmax, the quotient is taken in the second product's epilogue: there are fewer results than
-//! weights. A row with a NaN, or with nothing but negative infinities, has a NaN as its sum, and so
+//! Of a softmax, the sums divide the second product's results: there are fewer of them than weights, and the
+//! inverse of a row's sum is the same for all. A row with a NaN, or with nothing but negative infinities, has a NaN as its sum, and so
 //! becomes NaN as a whole.
 
 use super::contract::Block;
@@ -54,8 +54,8 @@ pub(super) fn kernel(
     let frames = [part(first, false), part(second, false), part(vec![row.clone(), row], true)];
     let identity = Expr::identity();
     let mut quotient = Expr::new();
-    let (sum, total) = (quotient.operand(0), quotient.operand(1));
-    quotient.binary(Binary::Div, sum, total);
+    let (sum, inverse) = (quotient.operand(0), quotient.operand(1));
+    quotient.binary(Binary::Mul, sum, inverse);
 
     let program = match softmax {
         Some(exp) => {
@@ -225,7 +225,7 @@ impl Layout {
 
 /// How scores become weights.
 enum Weights<'a> {
-    /// `exp` of them less the largest; their sum divides the results.
+    /// `exp` of them less the largest; the inverse of their sum scales the results.
     Softmax(Body<'a>),
     /// By a program over a row that lies as the frame says.
     Program(&'a Frame<'a>, Program<'a>),
@@ -388,12 +388,20 @@ impl Writer<'_> {
         let first: Vec<Value> = [p[0], keys].into_iter().chain(masks).chain([scores]).collect();
         queries.scores.write(b, &first);
         let row = Level::axis(queries.count, vec![self.layout.row, SIZE]);
-        nest(b, &[row], None, &[scores, totals], &mut |b, p, _| match &self.program {
+        match &self.program {
             Weights::Softmax(exp) => {
-                softmax(b, exp, queries.keys.end - queries.keys.start, p[0], p[1])
+                let rows = [row.in_pieces(SOFTMAX_ROWS)];
+                nest(b, &rows, None, &[scores, totals], &mut |b, p, sizes| {
+                    let keys = queries.keys.end - queries.keys.start;
+                    softmax(b, exp, [sizes[0], keys], self.layout.row, p[0], p[1]);
+                });
             }
-            Weights::Program(frame, program) => program.write(frame, b, &[p[0], p[0]]),
-        });
+            Weights::Program(frame, program) => {
+                nest(b, &[row], None, &[scores], &mut |b, p, _| {
+                    program.write(frame, b, &[p[0], p[0]]);
+                });
+            }
+        }
         let totals = matches!(self.program, Weights::Softmax(_)).then_some(totals);
         let second: Vec<Value> =
             [scores, values].into_iter().chain(totals).chain([p[last]]).collect();
@@ -401,46 +409,78 @@ impl Writer<'_> {
     }
 }
 
-/// The exponentials of a row of `keys`, less its largest, in place, and their sum.
-fn softmax(b: &mut Builder, exp: &Body<'_>, keys: i64, row: Value, total: Value) {
-    const MOST: usize = 4;
-    // Beside their sums.
-    let exponentials = (b.machine().registers as usize / 8).clamp(2, 4);
+/// So many rows become weights at a time: what a row waits for, its largest and its sum, the others do not.
+const SOFTMAX_ROWS: i64 = 4;
+
+/// The exponentials of rows of `keys`, less their largest, in place, and the inverses of their sums. From a row to the next are
+/// `step` bytes.
+fn softmax(
+    b: &mut Builder,
+    exp: &Body<'_>,
+    [rows, keys]: [i64; 2],
+    step: i64,
+    scores: Value,
+    totals: Value,
+) {
+    let one = b.f32(1.0);
+    let rows: Vec<i64> = (0..rows).map(|row| row * step).collect();
+    // Vectors of a row at a time: few, whose exponentials stand beside their sums, but of one row several.
+    let registers = b.machine().registers as usize;
+    let at_once = |most: usize| (most / rows.len()).max(1);
+    let (most, exponentials) = (at_once(4), at_once((registers / 8).clamp(2, 4)));
     let (lowest, zero) = (b.f32(f32::NEG_INFINITY), b.f32(0.0));
-    let load = |b: &mut Builder, p: &[Value], (at, lanes): nest::Part| {
-        expr::load(b, DType::F32, p[0], at * SIZE, lanes, false)
+    // The parts of all rows, row by row, with what each has carried so far.
+    let of_rows = |carried: &[Value], parts: &[nest::Part]| -> Vec<(Value, i64, nest::Part)> {
+        let carried = carried.chunks(carried.len() / rows.len());
+        let rows = rows.iter().zip(carried);
+        rows.flat_map(|(&row, of)| of.iter().zip(parts).map(move |(&v, &part)| (v, row, part)))
+            .collect()
     };
-    let start = [lowest; MOST];
+    // What a tail does not need stays as it is.
+    let all = |next: Vec<Value>, carried: &[Value], parts: usize| -> Vec<Value> {
+        let each = carried.len() / rows.len();
+        let of_row = next.chunks(parts).zip(carried.chunks(each));
+        of_row.flat_map(|(next, old)| next.iter().chain(&old[parts..]).copied()).collect()
+    };
+    let load = |b: &mut Builder, p: &[Value], row: i64, (at, lanes): nest::Part| {
+        expr::load(b, DType::F32, p[0], row + at * SIZE, lanes, false)
+    };
+    let start = vec![lowest; most * rows.len()];
     let largest =
-        strips(b, keys, MOST as i64, &[row], &[SIZE], &start, &mut |b, p, so_far, parts| {
-            let mut so_far = so_far.to_vec();
-            for (largest, &part) in so_far.iter_mut().zip(parts) {
-                let x = load(b, p, part);
+        strips(b, keys, most as i64, &[scores], &[SIZE], &start, &mut |b, p, now, parts| {
+            let next = of_rows(now, parts).into_iter().map(|(largest, row, part)| {
+                let x = load(b, p, row, part);
                 let x = b.first(x, lowest, part.1);
-                *largest = b.max(*largest, x);
-            }
-            so_far
+                b.max(largest, x)
+            });
+            all(next.collect(), now, parts.len())
         });
     // A NaN may be lost here: it comes back with its exponential.
-    let largest = largest.into_iter().reduce(|x, y| b.max(x, y)).unwrap_or(lowest);
-    let largest = b.reduce(kir::Reduction::Max, largest);
-    let known = exp.hoist(b, &|n| (n == 1).then_some(largest));
-    let start = vec![zero; exponentials];
+    let largest: Vec<Value> = (largest.chunks(most))
+        .map(|all| all.iter().copied().reduce(|x, y| b.max(x, y)).unwrap_or(lowest))
+        .collect();
+    let largest: Vec<Value> =
+        largest.into_iter().map(|all| b.reduce(kir::Reduction::Max, all)).collect();
+    let known: Vec<_> =
+        largest.iter().map(|&of| exp.hoist(b, &|n| (n == 1).then_some(of))).collect();
+    let start = vec![zero; exponentials * rows.len()];
     let unroll = exponentials as i64;
-    let sums = strips(b, keys, unroll, &[row], &[SIZE], &start, &mut |b, p, sums, parts| {
-        let pairs: Vec<_> = sums.iter().copied().zip(parts.iter().copied()).collect();
-        let mut next = b.in_turn(&pairs, |b, &(sum, part)| {
-            let x = load(b, p, part);
-            let e = exp.emit(b, &known, &mut |_, n| if n == 0 { x } else { largest });
-            expr::store(b, DType::F32, e, p[0], part.0 * SIZE, part.1);
+    let sums = strips(b, keys, unroll, &[scores], &[SIZE], &start, &mut |b, p, now, parts| {
+        let places: Vec<_> = of_rows(now, parts).into_iter().enumerate().collect();
+        let next = b.in_turn(&places, |b, &(i, (sum, row, part))| {
+            let of = i / parts.len();
+            let x = load(b, p, row, part);
+            let e = exp.emit(b, &known[of], &mut |_, n| if n == 0 { x } else { largest[of] });
+            expr::store(b, DType::F32, e, p[0], row + part.0 * SIZE, part.1);
             let e = b.first(e, zero, part.1);
             b.add(sum, e)
         });
-        // The sums that a tail does not need.
-        next.extend(&sums[next.len()..]);
-        next
+        all(next, now, parts.len())
     });
-    let sum = sums.into_iter().reduce(|x, y| b.add(x, y)).unwrap_or(zero);
-    let sum = b.reduce(kir::Reduction::Sum, sum);
-    expr::store(b, DType::F32, sum, total, 0, 1);
+    for (row, sums) in sums.chunks(exponentials).enumerate() {
+        let sum = sums.iter().copied().reduce(|x, y| b.add(x, y)).unwrap_or(zero);
+        let sum = b.reduce(kir::Reduction::Sum, sum);
+        let inverse = b.div(one, sum);
+        expr::store(b, DType::F32, inverse, totals, row as i64 * SIZE, 1);
+    }
 }

@@ -304,9 +304,10 @@ pub enum Op {
         /// Whether they have signs.
         signed: bool,
     },
-    /// `I32`: in each lane, of eight numbers the one at the place that the lowest three bits of the value's
-    /// lane say. Only where the machine has it.
-    Lookup([i32; 8], Value),
+    /// `I32`: in each lane, of sixteen numbers the one at the place that the lowest four bits of the value's
+    /// lane say. Only where the machine has tables; where they have eight places the numbers are those of
+    /// eight, twice.
+    Lookup([i32; 16], Value),
     /// Of floats (false when either is a NaN) or integers.
     Compare(Comparison, Value, Value),
     /// Lane by lane, the first value where the mask is set, else the second. (Masks are combined by

@@ -268,8 +268,10 @@ impl Verifier<'_> {
                 self.expect(of, Type::I32);
                 Type::I32
             }
-            Op::Lookup(_, a) => {
-                self.machine_has(tables, value, "Lookup");
+            Op::Lookup(table, a) => {
+                let places = tables as usize;
+                let repeats = || (places..table.len()).all(|i| table[i] == table[i - places]);
+                self.machine_has(tables > 0 && repeats(), value, "Lookup");
                 self.expect(a, Type::I32);
                 Type::I32
             }

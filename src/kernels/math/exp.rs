@@ -32,7 +32,7 @@ pub fn exp(b: &mut Builder, x: Value) -> Value {
     }
     let x = limited(b, x, low, high);
     let bias = 2 * exponent_bias(b, x);
-    if b.machine().tables {
+    if b.machine().tables > 0 {
         let (rest, digits) = exp_in_eighths(b, x, bias);
         // 2^n in two powers, as in `scale_by_digits`; the second one with the eighths.
         let half = b.shift(Shift::RightUnsigned, digits, 1 + EIGHTHS);
@@ -76,7 +76,7 @@ pub(super) fn exp_in_proportion(b: &mut Builder, x: Value) -> (Value, Option<f64
     // 2^(n + 64) is a normal number in both types.
     const MORE: i32 = 64;
     let bias = exponent_bias(b, x) + MORE;
-    if b.machine().tables {
+    if b.machine().tables > 0 {
         let (rest, digits) = exp_in_eighths(b, x, bias);
         let bits = power_of_eighths(b, digits);
         let power = b.unary(Unary::FromBits, bits);

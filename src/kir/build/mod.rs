@@ -494,7 +494,8 @@ impl Builder {
     }
 
     /// Of eight numbers the one at the place that the lowest three bits say; where the machine has tables.
-    pub fn lookup(&mut self, table: [i32; 8], place: Value) -> Value {
+    pub fn lookup<const N: usize>(&mut self, table: [i32; N], place: Value) -> Value {
+        let table = std::array::from_fn(|i| table[i % N]);
         self.define(Type::I32, Op::Lookup(table, place))
     }
 
