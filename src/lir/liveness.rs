@@ -1,11 +1,12 @@
 //! When every buffer holds something that is still needed.
 
-use super::{Buffer, BufferKind, Module, Step};
+use super::{Buffer, BufferKind, Module, Step, StepInfo};
 use crate::placement::Item;
 use cranelift_entity::{EntityRef, SecondaryMap};
 
-/// The times at which a buffer is alive, both ends included. Step `s` runs at time `s + 1`; before
-/// it, at time 0, the caller has written the inputs; after the last step, it reads the outputs.
+/// The times at which a buffer is alive, both ends included. Step `s` runs at time `s + 1`; one that rides on the next
+/// one ([`StepInfo::rides`]) runs at both times, and so does that one. Before them, at time 0, the caller has written the
+/// inputs; after the last step, it reads the outputs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Range {
     /// When it is written first.
@@ -35,11 +36,17 @@ pub fn ranges(module: &Module) -> SecondaryMap<Buffer, Option<Range>> {
     let overwritten = module.plan.options.overwrite_inputs;
     let mut ranges: SecondaryMap<Buffer, Option<Range>> = SecondaryMap::new();
     ranges.resize(module.buffers.len());
+    let rides = |index: usize| module.steps.get(Step::new(index)).is_some_and(StepInfo::rides);
     for (step, info) in &module.steps {
-        let now = time(step.index());
+        // What rides may run at the same time as what is behind it.
+        let before = step.index().saturating_sub(1);
+        let first = if rides(before) { before } else { step.index() };
+        let last =
+            step.index() + usize::from(info.rides() && step.index() + 1 < module.steps.len());
+        let now = Range { first: time(first), last: time(last) };
         for access in info.accesses() {
-            let range = ranges[access.buffer].get_or_insert(Range { first: now, last: now });
-            range.last = now;
+            let range = ranges[access.buffer].get_or_insert(now);
+            *range = Range { first: range.first.min(now.first), last: range.last.max(now.last) };
         }
     }
     for (buffer, info) in &module.buffers {

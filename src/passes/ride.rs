@@ -4,7 +4,8 @@
 //! the second-level cache (the carrier), while most multiply-adds are free. What the steps read besides are products of the
 //! inputs with another matrix, a band of some steps at a time. The band of the steps to come does not depend
 //! on the states: it is cut into strips of columns, each of which rides on a carrier of the band before
-//! ([`Contract::rides`]). Only the first band is made ahead.
+//! ([`Contract::rides`]). Only the first band is made ahead, unless another recurrence before it
+//! has carriers that are free: then it rides on the last of these, as early as what it reads is there.
 //!
 //! The bands are found by what they are: products with the same constant matrix, and products of one row between
 //! them that the later one does not depend on.
@@ -161,21 +162,33 @@ fn bands(graph: &Graph, machine: &Machine) -> BTreeMap<Value, Band> {
             free.extend((bytes >= STREAMED * machine.l1).then_some(value));
             continue;
         }
-        let Some(earlier) = last.insert(matrix, value) else { continue };
-        let carriers: Vec<Value> = free.iter().copied().filter(|&v| v > earlier).collect();
+        let ridden = rows * depth * columns;
+        let work = |v: &Value| graph.ty(graph.nodes[*v].operands[1]).elements();
+        let mut carriers: Vec<Value> = match last.insert(matrix, value) {
+            Some(earlier) => free.iter().copied().filter(|&v| v > earlier).collect(),
+            // The first band may ride on what there is before it, of another recurrence: on the last ones.
+            None => {
+                let mut carried = 0;
+                let last = free.iter().rev().take_while(|&v| {
+                    let more = carried < ridden && views_behind(graph, node, *v).is_some();
+                    carried += work(v);
+                    more
+                });
+                last.copied().collect()
+            }
+        };
+        carriers.sort_unstable();
         let Some(&first) = carriers.first() else { continue };
-        let carried: usize =
-            carriers.iter().map(|&v| graph.ty(graph.nodes[v].operands[1]).elements()).sum();
+        let carried: usize = carriers.iter().map(work).sum();
         // The rows stay in the first-level cache, their sums in registers; what would not be hidden is made
         // faster in wider tiles.
         let near = (rows * depth * DType::F32.bytes()) as u64 <= machine.l1 / 2;
-        let ridden = rows * depth * columns;
         let hidden = ridden <= 2 * carried && ridden * LEAST >= carried;
         if !near || !fits(rows, machine) || !hidden {
             continue;
         }
         if let Some(before) = views_behind(graph, node, first) {
-            free.retain(|v| *v < earlier);
+            free.retain(|v| *v < first);
             found.insert(value, Band { carriers, before });
         }
     }
@@ -261,6 +274,47 @@ mod tests {
         assert_eq!(riding(188, 24, 12, &Machine::AVX512), [[16; 11].as_slice(), &[12]].concat());
         // More steps than panels.
         assert_eq!(riding(188, 26, 13, &Machine::AVX512).iter().sum::<usize>(), 188);
+    }
+
+    /// The first band of a second layer rides on the last carriers of the first one.
+    #[test]
+    fn layers_follow_each_other() {
+        let (units, steps, band) = (192, 16, 8);
+        let mut b = Builder::new("layers");
+        let mut x = b.input("x", Role::Input, Type::new(DType::F32, [steps, units]));
+        let zeros = b.constant(Tensor::zeros(Type::new(DType::F32, [1, units])));
+        for layer in 0..2 {
+            let [w, u] = [0, 1].map(|i| b.constant(Tensor::noise(&[units, units], 2 * layer + i)));
+            let (mut h, mut all) = (zeros, vec![]);
+            for first in (0..steps).step_by(band) {
+                let rows: Vec<Value> = match layer {
+                    0 => vec![b.narrow(x, 0, first, band)],
+                    _ => (first..first + band).map(|row| b.narrow(x, 0, row, 1)).collect(),
+                };
+                let rows = if rows.len() > 1 { b.concat(&rows, 0) } else { rows[0] };
+                let rows = b.contract(rows, w);
+                for row in 0..band {
+                    let row = b.narrow(rows, 0, row, 1);
+                    let own = b.contract(h, u);
+                    let sum = b.binary(crate::mir::Binary::Add, own, row);
+                    h = b.unary(Unary::Tanh, sum);
+                    all.push(h);
+                }
+            }
+            x = b.concat(&all, 0);
+        }
+        let graph = b.finish(vec![Output { name: "y".to_owned(), value: x }]);
+        let graph = super::super::pieces::cut(graph);
+        let inputs = [Tensor::noise(&[steps, units], 3)];
+        let expected = eval::graph(&graph, &inputs);
+        let graph = cut(graph, &Machine::AVX512);
+        assert_eq!(crate::mir::verify::verify(&graph), Ok(()), "{graph}");
+        assert_eq!(eval::graph(&graph, &inputs), expected);
+        let ahead = graph.nodes.values().filter(|node| match &node.op {
+            Op::Contract(c) => !c.rides && node.ty.dims[0] == band,
+            _ => false,
+        });
+        assert_eq!(ahead.count(), 1, "{graph}");
     }
 
     #[test]
