@@ -186,12 +186,27 @@ impl Machine {
 
     /// The tallest tile of so many vectors whose tiles share the rows evenly.
     pub fn tile_of(&self, rows: usize, vectors: usize, distance: u64) -> Tile {
-        // A product takes a broadcast from memory where it has at most two uses.
-        let spare = usize::from(!self.broadcasts || vectors > 2);
-        let free = (self.registers as usize).saturating_sub(vectors + spare);
-        let most = (free / vectors).clamp(1, self.rows_at_once(distance));
+        let registers = self.registers as usize;
+        let free = registers.saturating_sub(vectors + self.for_an_element(vectors));
+        // Of a row more, the elements of A may fit where the vectors of B do not.
+        let more = Tile { rows: free / vectors + 1, vectors };
+        let fits = more.rows * (vectors + 1) + 1 <= registers;
+        let most = if self.holds_elements(more) && fits { more.rows } else { free / vectors };
+        let most = most.clamp(1, self.rows_at_once(distance));
         let tiles = rows.div_ceil(most).max(1);
         Tile { rows: rows.div_ceil(tiles).max(1), vectors }
+    }
+
+    /// A product takes a broadcast from memory where it has at most two uses; else it takes a register.
+    fn for_an_element(&self, vectors: usize) -> usize {
+        usize::from(!self.broadcasts || vectors > 2)
+    }
+
+    /// Whether a tile's products have the elements of A in registers and one vector of B after the other, because
+    /// the vectors do not fit beside the sums and are more.
+    pub fn holds_elements(&self, Tile { rows, vectors }: Tile) -> bool {
+        let held = rows * vectors + vectors + self.for_an_element(vectors);
+        self.keeps_order() && rows < vectors && held > self.registers as usize
     }
 
     /// How many rows that lie `distance` bytes apart can be read side by side from the first-level
@@ -269,7 +284,8 @@ impl Machine {
             sums.max(8.0) + 0.4 * vectors + 0.1 * rows
         } else {
             let sums = sums.max(8.0);
-            sums.max(loads) + 0.2 * (12.0 - sums).max(0.0) + 0.05 * loads
+            let waits = 0.2 * (12.0 - sums).max(0.0);
+            sums.max(loads) + waits + 0.07 * vectors + 0.04 * rows
         }
     }
 }
@@ -288,18 +304,21 @@ mod tests {
         // Rows of 3072 floats meet in the same lines.
         assert_eq!(Machine::AVX512.tile(128, 384, 4 * 3072), Tile { rows: 8, vectors: 3 });
         // In a panel of 32 or 48 columns for wider vectors.
-        assert_eq!(Machine::AVX2.tile_within(4, 128, 384, 1536).vectors, 2);
+        assert!(4 % Machine::AVX2.tile_within(4, 128, 384, 1536).vectors == 0);
         assert!(6 % Machine::AVX2.tile_within(6, 128, 384, 1536).vectors == 0);
         assert!(8 % Machine::CLIF.tile_within(8, 128, 384, 1536).vectors == 0);
         // One vector wide, it would wait for loads.
         assert_eq!(Machine::AVX2.tile(128, 1536, 1536), Tile { rows: 4, vectors: 3 });
+        // Where a row more fits because its elements are held instead of the vectors.
+        let tile = Machine::AVX2.tile(9, 64, 256);
+        assert_eq!(tile, Tile { rows: 3, vectors: 4 });
+        assert!(Machine::AVX2.holds_elements(tile));
+        assert!(!Machine::AVX2.holds_elements(Machine::AVX2.tile(128, 1536, 1536)));
         for machine in [Machine::CLIF, Machine::AVX2, Machine::AVX512] {
             for (rows, columns) in [(1, 1), (1, 4096), (3, 10), (7, 64), (49, 160), (3136, 64)] {
                 let tile = machine.tile(rows, columns, 256);
-                assert!(
-                    tile.rows * tile.vectors + tile.vectors <= machine.registers as usize,
-                    "{tile:?}"
-                );
+                let held = if machine.holds_elements(tile) { tile.rows } else { tile.vectors };
+                assert!(tile.rows * tile.vectors + held <= machine.registers as usize, "{tile:?}");
             }
         }
     }

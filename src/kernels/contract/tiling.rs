@@ -7,6 +7,7 @@ use crate::kernels::nest::{self, Level, Part, Shares, moved, nest};
 use crate::kernels::{KernelPlan, operations};
 use crate::kir::Value;
 use crate::kir::build::Builder;
+use crate::machine;
 use crate::types::DType;
 use std::ops::Range;
 
@@ -49,9 +50,31 @@ pub(super) struct Tiling<'a> {
     /// Rows of a tile along both, and its vectors.
     tile: [i64; 2],
     pub(super) vectors: i64,
-    /// Bytes of the next panel that are called for in each step of the depth. Levels and pointers
-    /// have one more then, for where that is.
-    ahead: Option<i64>,
+    /// What of the next panel is called for meanwhile. Levels and pointers have one more then, for where
+    /// that is.
+    ahead: Option<Ahead>,
+}
+
+/// So many bytes are called for in so many steps of the depth.
+#[derive(Clone, Copy)]
+struct Ahead {
+    bytes: i64,
+    steps: i64,
+}
+
+impl Ahead {
+    /// `bytes` in so many steps, or whole lines about as fast: who calls for a line while it is on its way keeps
+    /// others waiting.
+    fn new(bytes: i64, steps: i64) -> Ahead {
+        const LINE: i64 = self::LINE as i64;
+        let lines = (bytes - bytes / 16 + LINE - 1) / LINE;
+        Ahead { bytes: if bytes < LINE { bytes } else { lines * LINE }, steps }
+    }
+
+    /// Bytes that are called for in so many steps.
+    fn in_steps(self, steps: i64) -> i64 {
+        self.bytes * steps / self.steps
+    }
 }
 
 impl<'a> Tiling<'a> {
@@ -120,20 +143,22 @@ impl<'a> Tiling<'a> {
         let (tile, rows, inside) = (self.tile[0] * self.tile[1], rows[0] * rows[1], rows[1]);
         // A panel that was made for wider vectors is several tiles wide.
         let panel = width.min(self.vectors * self.problem.frame.lanes()) * expr::size(self.dtype);
+        let steps = self.at_once(&self.problem.frame.machine, (tile * self.vectors) as usize);
         let each = panel * tile / rows;
         let few = rows < FEW;
         if self.problem.frame.machine.lanes == 1 || self.empty || few || each == 0 {
             return;
         }
+        let ahead = Ahead::new(panel * tile * steps / rows, steps);
         let depth: i64 = self.problem.depth.iter().map(|l| l.extent).product();
         let right = self.problem.right();
         let [outer, inner] = &mut self.rows;
-        inner.steps.push(each * depth / tile);
-        outer.steps.push(each * depth / tile * inside);
+        inner.steps.push(ahead.in_steps(depth) / tile);
+        outer.steps.push(ahead.in_steps(depth) / tile * inside);
         for level in self.around.iter_mut().chain([&mut self.problem.columns]) {
             level.steps.push(level.steps[right]);
         }
-        self.ahead = Some(each);
+        self.ahead = Some(ahead);
     }
 
     pub(super) fn write(mut self) -> KernelPlan {
@@ -430,11 +455,11 @@ impl<'a> Tiling<'a> {
 
     /// Steps of the depth in an iteration. A tile of short vectors is done soon, and with fewer iterations
     /// the processor foresees the last one, so that the next tile begins in time.
-    fn at_once(&self, b: &Builder, sums: usize) -> i64 {
+    fn at_once(&self, machine: &machine::Machine, sums: usize) -> i64 {
         const PRODUCTS: i64 = 48;
         if self.right == Right::Squares {
-            b.lanes()
-        } else if b.machine().vector_bytes() == 32 {
+            i64::from(machine.lanes)
+        } else if machine.vector_bytes() == 32 {
             (PRODUCTS / sums as i64).clamp(1, 4)
         } else {
             1
@@ -458,7 +483,8 @@ impl<'a> Tiling<'a> {
         let within: i64 = inner.iter().map(|l| l.extent).product();
         let steps = (level.steps[self.problem.left], level.steps[self.problem.right()]);
         let moving = |times: i64| {
-            let ahead = streams.ahead.zip(self.ahead).map(|(p, step)| (p, step * within * times));
+            let ahead = streams.ahead.zip(self.ahead);
+            let ahead = ahead.map(|(p, ahead)| (p, ahead.in_steps(within * times)));
             [(streams.left, steps.0 * times), (streams.right, steps.1 * times)]
                 .into_iter()
                 .chain(ahead)
@@ -469,7 +495,7 @@ impl<'a> Tiling<'a> {
                 self.sum(b, inner, streams, sums, rows, parts)
             });
         }
-        let at_once = self.at_once(b, sums.len());
+        let at_once = self.at_once(b.machine(), sums.len());
         let (whole, rest) = match &self.problem.run {
             Some(run) => (run.whole() / at_once, run.fours() - run.whole() / at_once * at_once),
             None => (level.extent / at_once, level.extent % at_once),
@@ -507,9 +533,9 @@ impl<'a> Tiling<'a> {
         rows: &[(i64, i64)],
         parts: &[Part],
     ) -> Vec<Option<Value>> {
-        if let Some((ahead, bytes)) = ahead.zip(self.ahead) {
-            let lines = (depth.start * bytes..depth.end * bytes).step_by(LINE);
-            lines.for_each(|line| b.prefetch(ahead, line));
+        if let Some((pointer, ahead)) = ahead.zip(self.ahead) {
+            let lines = ahead.in_steps(depth.start)..ahead.in_steps(depth.end);
+            lines.step_by(LINE).for_each(|line| b.prefetch(pointer, line));
         }
         let [left_type, right_type] = [self.problem.left, self.problem.right()].map(|operand| {
             // Fours are numbers of `i32`.
@@ -527,49 +553,51 @@ impl<'a> Tiling<'a> {
                 .collect(),
             Right::Rows | Right::Same | Right::Dots => vec![],
         };
+        let vector = |b: &mut Builder, step: i64, i: usize| {
+            if let Some(square) = squares.get(i) {
+                return Factor::One(square[step as usize]);
+            }
+            let (at, lanes) = parts[i];
+            let offset = step * right_step + at * column_step;
+            // The filling of a panel may be read.
+            let lanes = if self.fills_panel(b, at) { b.machine().lanes } else { lanes };
+            let vector = expr::load(b, right_type, right, offset, lanes, self.right == Right::Same);
+            match self.problem.run {
+                Some(_) => Factor::Bytes(b.bytes(vector, true)),
+                None => Factor::One(vector),
+            }
+        };
+        let element = |b: &mut Builder, step: i64, row: (i64, i64)| {
+            let at = self.place(self.problem.left, row, (0, 0));
+            match &self.problem.run {
+                Some(run) => {
+                    let four = run.load(b, left, at, step);
+                    Factor::Bytes(b.bytes(four, false))
+                }
+                None => {
+                    let at = at + step * left_step;
+                    Factor::One(expr::load(b, left_type, left, at, 1, true))
+                }
+            }
+        };
+        let tile = machine::Tile { rows: rows.len(), vectors: parts.len() };
         for step in depth {
-            let vectors: Vec<Factor> = parts
-                .iter()
-                .enumerate()
-                .map(|(i, &(at, lanes))| {
-                    if let Some(square) = squares.get(i) {
-                        return Factor::One(square[step as usize]);
+            if b.machine().holds_elements(tile) {
+                let elements: Vec<Factor> = rows.iter().map(|&row| element(b, step, row)).collect();
+                for i in 0..parts.len() {
+                    let vector = vector(b, step, i);
+                    let sums = sums[i..].iter_mut().step_by(parts.len());
+                    for (sum, element) in sums.zip(&elements) {
+                        *sum = Some(product(b, element, &vector, *sum));
                     }
-                    let offset = step * right_step + at * column_step;
-                    // The filling of a panel may be read.
-                    let whole = self.fills_panel(b, at);
-                    let lanes = if whole { b.machine().lanes } else { lanes };
-                    let splat = self.right == Right::Same;
-                    let vector = expr::load(b, right_type, right, offset, lanes, splat);
-                    match self.problem.run {
-                        Some(_) => Factor::Bytes(b.bytes(vector, true)),
-                        None => Factor::One(vector),
-                    }
-                })
-                .collect();
+                }
+                continue;
+            }
+            let vectors: Vec<Factor> = (0..parts.len()).map(|i| vector(b, step, i)).collect();
             for (&row, sums) in rows.iter().zip(sums.chunks_mut(parts.len())) {
-                let at = self.place(self.problem.left, (row.0, row.1), (0, 0));
-                let element = match &self.problem.run {
-                    Some(run) => {
-                        let four = run.load(b, left, at, step);
-                        Factor::Bytes(b.bytes(four, false))
-                    }
-                    None => {
-                        let at = at + step * left_step;
-                        Factor::One(expr::load(b, left_type, left, at, 1, true))
-                    }
-                };
+                let element = element(b, step, row);
                 for (sum, vector) in sums.iter_mut().zip(&vectors) {
-                    *sum = Some(match (&element, vector) {
-                        (Factor::Bytes(left), Factor::Bytes(right)) => {
-                            let before = sum.unwrap_or_else(|| b.i32(0));
-                            b.dot(left, right, before)
-                        }
-                        (Factor::One(element), Factor::One(vector)) => {
-                            operations::add_product(b, *vector, *element, *sum)
-                        }
-                        _ => unreachable!("both factors are in fours, or none is"),
-                    });
+                    *sum = Some(product(b, &element, vector, *sum));
                 }
             }
         }
@@ -591,6 +619,20 @@ enum Factor {
     One(Value),
     /// Fours, as [`Builder::bytes`] has them.
     Bytes(Vec<Value>),
+}
+
+/// A sum with the product of an element of A and a vector of B.
+fn product(b: &mut Builder, element: &Factor, vector: &Factor, sum: Option<Value>) -> Value {
+    match (element, vector) {
+        (Factor::Bytes(left), Factor::Bytes(right)) => {
+            let before = sum.unwrap_or_else(|| b.i32(0));
+            b.dot(left, right, before)
+        }
+        (Factor::One(element), Factor::One(vector)) => {
+            operations::add_product(b, *vector, *element, sum)
+        }
+        _ => unreachable!("both factors are in fours, or none is"),
+    }
 }
 
 /// `count` vectors of columns from as many rows along the depth as there are columns.
