@@ -101,8 +101,19 @@ fn tile(frame: &Frame<'_>, taps: &[Level], columns: &Level) -> (i64, i64) {
             return (most, in_row);
         }
     }
-    // The weights of a row of taps, an element and a product.
-    ((registers - in_row - 2).clamp(2, MOST), WRITTEN_OUT)
+    // Besides the sums the weights, an element and a product.
+    let fits = |&most: &i64| most + weights_at_once(in_row, step, columns, most) + 2 <= registers;
+    ((2..=MOST).rev().find(fits).unwrap_or(2), WRITTEN_OUT)
+}
+
+/// How many weights of a row of taps, `step` bytes apart, are in registers while so many columns are summed: those that
+/// an element and its neighbours meet, which are not all in a long row that is gone through from left to right.
+fn weights_at_once(in_row: i64, step: i64, columns: &Level, most: i64) -> i64 {
+    let width = most * columns.steps[0];
+    if in_row > WRITTEN_OUT {
+        return 1;
+    }
+    if step > 0 && width > 0 { in_row.min((width + step - 1) / step) } else { in_row }
 }
 
 struct Depthwise<'a> {
@@ -267,7 +278,10 @@ impl Depthwise<'_> {
                 products.entry((tap / in_row, at)).or_default().push(Product { tap, column });
             }
         }
-        let order = match b.machine().keeps_order() {
+        // Where an element meets all columns, sums rest in any order, and weights come and go in this one.
+        let step = taps.last().map_or(0, |l| l.steps[0]);
+        let few = weights_at_once(in_row as i64, step, &self.columns, sums.len() as i64);
+        let order = match b.machine().keeps_order() && few == in_row as i64 {
             true => spread(&products, sums.len()),
             false => products.keys().copied().collect(),
         };

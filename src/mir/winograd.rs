@@ -4,7 +4,7 @@
 //! F(m, 3) computes m neighbouring results of a convolution with 3 taps `g` from m + 2 elements `d` as
 //! `A^T [(G g) * (B^T d)]` with m + 2 products; for both axes of an image the transformations are
 //! applied to rows and columns. Summed over channels, the products of all tiles are (m + 2)^2
-//! independent matrix products. F(m, 2) takes m + 1 products; an axis with 1 tap stays as it is.
+//! independent matrix products. F(m, r) of r taps takes m + r - 1 products; an axis with 1 tap stays as it is.
 //!
 //! The matrices come from polynomial multiplication (Toom and Cook), transposed: for the points `p` of
 //! evaluation, one of which is infinity, row p of G is `[1, p, p^2] / N` with `N` the product of
@@ -21,15 +21,19 @@
 //! | F(4, 3) | 3/4, 3/2 | 1.3e-6 |
 //! | F(4, 3), not used | 1, 2 | 2.6e-6 |
 //! | F(6, 3) | 1/2, 1, 2 | 5e-6 |
+//! | F(2, 5) | 3/4, 3/2 | 3e-6 |
+//! | F(4, 5), F(2, 7) | 1/2, 1, 2 | 7e-6 |
 //!
 //! A convolution with steps of 2 (in fact two interleaved ones of the even elements with 2 taps and of the
 //! odd ones with 1) takes F(m, 2) for the even elements, m + 1 products, and one product for each of the
-//! m odd ones: 2 m + 1 instead of 3 m. With 4 taps it takes F(m, 2) for both: 2 m + 2 instead of 4 m.
+//! m odd ones: 2 m + 1 instead of 3 m. With 4 taps it takes F(m, 2) for both: 2 m + 2 instead of 4 m; with 5
+//! F(m, 3) and F(m, 2): 2 m + 3 instead of 5 m.
 //!
-//! | 2 taps | points besides infinity | error |
+//! | an even number of taps | points besides infinity | error |
 //! | --- | --- | ---: |
 //! | F(2, 2) | 1 | 4.5e-7 |
-//! | F(4, 2) | 1/2, 5/4 | 6.3e-7 |
+//! | F(4, 2), F(2, 4) | 1/2, 5/4 | 6.3e-7, 9e-7 |
+//! | F(4, 4) | 1/4, 3/4, 2 | 4e-6 |
 //!
 //! Infinities in the input make NaN of all results of their tile.
 
@@ -80,8 +84,9 @@ impl Filter {
     pub fn is_known(self) -> bool {
         match (self.taps, self.stride) {
             (1, 1) => self.tile == 1,
-            (2, 1) | (3 | 4, 2) => matches!(self.tile, 2 | 4),
+            (2 | 4 | 5, 1) | (3..=5, 2) => matches!(self.tile, 2 | 4),
             (3, 1) => matches!(self.tile, 2 | 4 | 6),
+            (7, 1) => self.tile == 2,
             _ => false,
         }
     }
@@ -259,16 +264,18 @@ impl Matrices {
                 groups: (0..m).map(|at| at..at + 1).collect(),
             };
         }
-        let magnitudes: &[f64] = match (m, taps) {
-            (2, _) => &[1.0],
-            (4, 2) => &[0.5, 1.25],
-            (4, _) => &[0.75, 1.5],
+        let extent = m + taps - 1;
+        // But for infinity.
+        let magnitudes: &[f64] = match extent - 1 {
+            2 | 3 => &[1.0],
+            4 => &[0.5, 1.25],
+            5 => &[0.75, 1.5],
+            6 => &[0.75, 2.0, 0.25],
             _ => &[1.0, 2.0, 0.5],
         };
         let pairs = magnitudes.iter().flat_map(|&p| [p, -p]);
-        let zero = (taps == 3).then_some(0.0);
+        let zero = (extent % 2 == 0).then_some(0.0);
         let finite: Vec<f64> = zero.into_iter().chain(pairs).collect();
-        let extent = m + taps - 1;
         let others = |at: usize| {
             let all = finite.iter().enumerate();
             all.filter(move |&(i, _)| i != at).map(|(_, &q)| q).collect::<Vec<f64>>()
@@ -411,7 +418,7 @@ mod tests {
     #[test]
     fn tiles_are_convolutions() {
         let known = (1..7).flat_map(|tile| {
-            (1..5).flat_map(move |taps| (1..3).map(move |stride| Filter { tile, taps, stride }))
+            (1..9).flat_map(move |taps| (1..3).map(move |stride| Filter { tile, taps, stride }))
         });
         for axis in known.filter(|axis| axis.is_known()) {
             let Matrices { input, weights, output, groups } = Matrices::new(axis);

@@ -137,7 +137,11 @@ impl Plan {
 
     /// Cycles for a point of a tile: its share of the sums along both axes, a load, a store.
     fn each(&self) -> f64 {
-        self.axes.iter().map(|axis| axis.tile as f64 / 2.0).sum::<f64>() + 3.0
+        let sums = |axis: &Filter| match axis.stride {
+            1 => axis.tile.max(axis.points().saturating_sub(2)) as f64 / 2.0,
+            _ => axis.tile as f64 / 2.0,
+        };
+        self.axes.iter().map(sums).sum::<f64>() + 3.0
     }
 }
 
@@ -232,7 +236,7 @@ impl<'a> Case<'a> {
             && let Some([above, behind]) = both(&low[1..rank - 1], 0)
                 .zip(both(&high[1..rank - 1], 0))
                 .map(|(low, high)| [low, high])
-            && [above, behind].iter().all(|p| (0..2).all(|i| p[i] < taps[i].min(3)))
+            && [above, behind].iter().all(|p| (0..2).all(|i| p[i] < taps[i]))
         {
             (input, before) = (padded.operands[0], above);
             border = [low, high].map(|zeros| zeros[1..1 + outer].iter().sum());
@@ -329,7 +333,11 @@ impl<'a> Case<'a> {
     /// bytes, or, where threads share it better as one step, into `slack` bytes.
     fn plan(&self, machine: &Machine, room: u64, slack: u64) -> Option<Plan> {
         let mut best: Option<(f64, Plan)> = None;
-        for (tile, axes) in [4, 2, 6].into_iter().filter_map(|t| Some((t, self.axes(t)?))) {
+        // The more points, the more is lost by rounding.
+        let rough = |axes: &[Filter; 2]| axes.iter().any(|a| a.stride == 1 && a.points() >= 8);
+        let mut all: Vec<[Filter; 2]> = [4, 2, 6].iter().filter_map(|&t| self.axes(t)).collect();
+        all.sort_by_key(rough);
+        for axes in all {
             let [rows, columns] = self.tiles(axes);
             let bands = shares(rows).into_iter().flat_map(|rows| {
                 let block = [rows, columns];
@@ -351,8 +359,7 @@ impl<'a> Case<'a> {
                     // Much of what a thread reads then another has written.
                     false => Some(EXCHANGED * self.cost(machine, plan)),
                 };
-                // The larger the tile, the more is lost by rounding.
-                let worth = if tile == 6 { 0.85 } else { 1.0 };
+                let worth = if rough(&axes) { 0.85 } else { 1.0 };
                 if let Some(cost) = cost
                     && best.is_none_or(|(least, _)| cost < least * worth)
                 {

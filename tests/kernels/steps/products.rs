@@ -213,7 +213,10 @@ pub(super) fn attention(r: &mut Random) -> Trial {
 /// Windows and groups, without an epilogue; the extents of its input, and how many channels go into a group and come out.
 fn convolution(r: &mut Random, taps: &[usize]) -> (Conv, Vec<usize>, usize, usize) {
     let spatial = r.pick(&[1, 2, 2, 2, 3]);
-    let taps: Vec<usize> = (0..spatial).map(|_| r.pick(taps)).collect();
+    let mut taps: Vec<usize> = (0..spatial).map(|_| r.pick(taps)).collect();
+    if spatial == 1 && r.chance(30) {
+        taps[0] = r.pick(&[15, 31, 66]);
+    }
     let strides: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 2, 3])).collect();
     let dilations: Vec<usize> = (0..spatial).map(|_| r.pick(&[1, 1, 1, 2])).collect();
     let extents: Vec<usize> =
@@ -285,7 +288,8 @@ pub(super) fn winograd(r: &mut Random) -> Trial {
     let mut axis = || {
         let known = [(2, 3, 1), (4, 3, 1), (4, 3, 1), (6, 3, 1), (2, 3, 2), (4, 3, 2)];
         let others = [(1, 1, 1), (2, 2, 1), (4, 2, 1), (2, 4, 2), (4, 4, 2)];
-        let (tile, taps, stride) = r.pick(&[&known[..], &others].concat());
+        let long = [(4, 4, 1), (2, 5, 1), (4, 5, 1), (2, 7, 1), (2, 5, 2), (4, 5, 2)];
+        let (tile, taps, stride) = r.pick(&[&known[..], &others, &long].concat());
         Filter { tile, taps, stride }
     };
     let axes = [axis(), axis()];
