@@ -168,9 +168,15 @@ impl Op for GatherElements {
     }
 
     fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], outputs: &[Type]) -> Vec<mir::Value> {
-        let &[Some(x), Some(indices)] = inputs else { return vec![] };
+        let &[Some(mut x), Some(indices)] = inputs else { return vec![] };
+        let axis = tools::axis(self.axis, mir.ty(x).rank()).unwrap_or(0);
+        // What is expanded only to be indexed is read where it is.
+        for a in 0..axis {
+            if mir.dims(x)[a] > 1 && mir.repeats(x, a) {
+                x = mir.narrow(x, a, 0, 1);
+            }
+        }
         let ty = mir.ty(x).clone();
-        let axis = tools::axis(self.axis, ty.rank()).unwrap_or(0);
         let (flat, slice) = flat_places(mir, x, indices, axis, &outputs[0].dims[axis + 1..]);
         let (outer, inner) = ty.dims.split_at(ty.rank() - slice);
         let table = mir.reshape(x, [&[outer.iter().product()], inner].concat());
@@ -180,7 +186,8 @@ impl Op for GatherElements {
 
 /// For each index along `axis` of `x`, the number of the element at the index' own place but for that axis.
 /// Where all indices along the last axes are equal, and there are as many as `x` has elements (`behind` are the
-/// extents behind the axis), it is the number of a slice of the last so many axes.
+/// extents behind the axis), it is the number of a slice of the last so many axes. Where `x` has one element along
+/// another axis, all indices along it mean that one.
 pub(super) fn flat_places(
     mir: &mut mir::Builder,
     x: mir::Value,
@@ -205,7 +212,7 @@ pub(super) fn flat_places(
     let along = position(&mut f, index, ty.dims[axis]);
     let mut flat = f.scale(along, moves[axis] as f64);
     for (a, &extent) in dims.iter().enumerate() {
-        if a == axis || extent <= 1 {
+        if a == axis || extent <= 1 || ty.dims[a] == 1 {
             continue;
         }
         operands.push(ramp(mir, dims.len(), a, extent, moves[a]));
@@ -407,8 +414,12 @@ impl Op for OneHot {
 
 #[cfg(test)]
 mod tests {
+    use crate::mir;
+    use crate::ops::Op;
     use crate::ops::tests::{Known, infer_known, infer_with, int};
+    use crate::tensor::Tensor;
     use crate::types::DType::*;
+    use crate::types::Type;
 
     #[test]
     fn dims() {
@@ -435,5 +446,30 @@ mod tests {
         assert_eq!(elements(&[2, 3], &[7, 3]).expect("fits")[0].to_string(), "f32[7, 3]");
         assert!(elements(&[2, 3], &[2, 4]).is_err());
         assert!(elements(&[2, 3], &[2]).is_err());
+    }
+
+    #[test]
+    fn expanded_elements_are_read_where_they_are() {
+        let mut b = mir::Builder::new("expanded");
+        let x = Tensor::noise(&[2, 1, 6, 4], 1);
+        let places = Tensor::from_ints(Type::new(I64, [1, 5, 3, 1]), (0..15).map(|i| i * 7 % 13 - 6));
+        let value = b.input("x", mir::Role::Input, x.ty().clone());
+        let indices = b.constant(places.clone());
+        let (value, indices) = (b.broadcast(value, [2, 5, 6, 4]), b.broadcast(indices, [2, 5, 3, 4]));
+        let ty = Type::new(F32, [2, 5, 3, 4]);
+        let result = super::GatherElements { axis: 2 }.expand(&mut b, &[Some(value), Some(indices)], &[ty]);
+        let graph = b.finish(vec![mir::Output { name: "y".into(), value: result[0] }]);
+        let table = |node: &mir::Node| match node.op {
+            mir::Op::Gather { .. } => Some(graph.ty(node.operands[0]).dims.clone()),
+            _ => None,
+        };
+        assert_eq!(graph.nodes.values().find_map(table), Some(vec![12, 4]));
+        let (x, places) = (x.f64s(), places.ints());
+        let expected = (0..120).map(|i| {
+            let (image, group, at, column) = (i / 60, i / 12 % 5, i / 4 % 3, i % 4);
+            let row = super::place(places[group * 3 + at], 6);
+            x[(image * 6 + row) * 4 + column]
+        });
+        assert_eq!(mir::eval::graph(&graph, &[Tensor::noise(&[2, 1, 6, 4], 1)])[0].f64s(), Vec::from_iter(expected));
     }
 }
