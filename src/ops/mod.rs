@@ -254,6 +254,7 @@ ops! {
     fold::{AffineGrid, Col2Im, MaxUnpool},
     gather::{Gather, GatherElements, GatherND, OneHot},
     integer::{ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul},
+    loss::{NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss},
     matmul::{Gemm, MatMul},
     norm::{BatchNormalization, GroupNormalization, InstanceNormalization, LayerNormalization, MeanVarianceNormalization, RMSNormalization},
     order::{TopK},

@@ -122,20 +122,7 @@ softmax! {
     }, softmax;
 
     /// `x - max - log(sum of exp(x - max))`. NaN as for softmax.
-    LogSoftmax Tolerance::Relative(1e-5), |row| {
-        let max = largest(row);
-        let sum: f64 = row.iter().map(|v| (v - max).exp()).sum();
-        row.iter_mut().for_each(|v| *v = *v - max - sum.ln());
-    }, |mir, x, axis| {
-        let (max, powers) = powers(mir, x, axis);
-        let sum = mir.reduce(Reduction::Sum, powers, &[axis]);
-        let mut e = Expr::new();
-        let [x_, max_, sum_] = [0, 1, 2].map(|i| e.operand(i));
-        let shifted = e.binary(Binary::Sub, x_, max_);
-        let log = e.unary(Unary::Log, sum_);
-        let result = e.binary(Binary::Sub, shifted, log);
-        mir.map(e.returning(result), &[x, max, sum])
-    };
+    LogSoftmax Tolerance::Relative(1e-5), logarithms, log_softmax;
 
     /// 1 for the first of the largest elements (a NaN counts as larger than all others), 0 for the rest.
     Hardmax Tolerance::Exact, |row| {
@@ -162,6 +149,29 @@ pub(super) fn softmax(mir: &mut mir::Builder, x: mir::Value, axis: usize) -> mir
     let powers = powers(mir, x, axis).1;
     let sum = mir.reduce(Reduction::Sum, powers, &[axis]);
     mir.binary(Binary::Div, powers, sum)
+}
+
+/// The logarithm of softmax along `axis`, in MIR.
+pub(super) fn log_softmax(mir: &mut mir::Builder, x: mir::Value, axis: usize) -> mir::Value {
+    let (max, powers) = powers(mir, x, axis);
+    let sum = mir.reduce(Reduction::Sum, powers, &[axis]);
+    let mut e = Expr::new();
+    let [x_, max_, sum_] = [0, 1, 2].map(|i| e.operand(i));
+    let shifted = e.binary(Binary::Sub, x_, max_);
+    let log = e.unary(Unary::Log, sum_);
+    let result = e.binary(Binary::Sub, shifted, log);
+    mir.map(e.returning(result), &[x, max, sum])
+}
+
+/// The logarithm of softmax along `axis`, by the definition.
+pub(super) fn reference_log_softmax(x: &Tensor, axis: usize) -> Tensor {
+    Rows { axis: axis as i64, all: false }.reference(x, logarithms)
+}
+
+fn logarithms(row: &mut [f64]) {
+    let max = largest(row);
+    let sum: f64 = row.iter().map(|v| (v - max).exp()).sum();
+    row.iter_mut().for_each(|v| *v = *v - max - sum.ln());
 }
 
 fn largest(row: &[f64]) -> f64 {

@@ -37,6 +37,9 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(read(&node, &["f32[2,3,5,6]"]).results(2));
         cases.push(read(&node, &["i8[1,2,5,6]"]).results(2));
     }
+    cases.push(
+        read("SoftmaxCrossEntropyLoss", &["f32[2,3,4]", "i64[2,4]=0,1,2,0,1,2,0,1"]).results(2),
+    );
     let corners = "f32[1,1,8]=1,1,nan,nan,-inf,-inf,2,3";
     cases.push(read("MaxPool kernel_shape=[3] pads=[1,1]", &[corners]).results(2));
     cases.extend(recurrences());
@@ -61,6 +64,14 @@ const TABLE: &[(&str, &[&str])] = &[
     ("HammingWindow", &["const i32[]=5"]),
     ("BlackmanWindow", &["const i64[]=6"]),
     ("BlackmanWindow periodic=0", &["const i64[]=9"]),
+    ("NegativeLogLikelihoodLoss", &["f32[3,5]", "i64[3]=1,0,4"]),
+    ("NegativeLogLikelihoodLoss reduction=none", &["f64[2,3,2]", "i32[2,2]=2,0,-1,3", "f64[3]"]),
+    ("NegativeLogLikelihoodLoss ignore_index=1", &["f32[4,3]", "i64[4]=2,1,1,0", "f32[3]=1,2,3"]),
+    ("NegativeLogLikelihoodLoss ignore_index=1", &["f32[2,3]", "i64[2]=1,1"]),
+    ("NegativeLogLikelihoodLoss reduction=sum", &["f32[2,3]=-inf,nan,1,nan,2,3", "i64[2]=0,2"]),
+    ("SoftmaxCrossEntropyLoss", &["f32[3,5,2]", "i64[3,2]=1,0,4,3,2,2", "f32[5]=1,2,3,4,5"]),
+    ("SoftmaxCrossEntropyLoss reduction=none ignore_index=-7", &["f16[3,4]", "i32[3]=-7,1,0"]),
+    ("SoftmaxCrossEntropyLoss reduction=sum", &["f32[0,4]", "i64[0]"]),
     ("Conv", &["f32[1,3,5]", "f32[2,3,3]"]),
     ("Conv pads=[1,1,1,1]", &["f32[2,3,5,6]", "f32[4,3,3,3]", "f32[4]"]),
     (
