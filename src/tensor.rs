@@ -1,26 +1,38 @@
 //! Tensors with their values: constants of a model, inputs, and what the interpreters compute.
 
+mod later;
 mod strided;
+
+pub use later::Identity;
 
 use crate::types::{DType, Type};
 use bytes::Bytes;
+use later::Later;
 use std::fmt;
+use std::sync::Arc;
 
 /// A dense, row-major tensor. The bytes are little-endian and may be shared with a memory map, so
-/// that cloning is cheap and weights are never copied on the way in.
+/// that cloning is cheap and weights are never copied on the way in. Those of a constant that is made of others
+/// may be computed only when somebody asks for them ([`Tensor::later`]).
 ///
-/// Invariant: `data.len() == ty.bytes()`.
-#[derive(Clone, PartialEq)]
+/// Invariant: there are `ty.bytes()` of them.
+#[derive(Clone)]
 pub struct Tensor {
     ty: Type,
-    data: Bytes,
+    data: Data,
+}
+
+#[derive(Clone)]
+enum Data {
+    Known(Bytes),
+    Later(Arc<Later>),
 }
 
 impl Tensor {
     /// The tensor of this type with these little-endian bytes; `None` unless there are as many as the
     /// type asks for.
     pub fn from_bytes(ty: Type, data: Bytes) -> Option<Tensor> {
-        (data.len() == ty.bytes()).then_some(Tensor { ty, data })
+        (data.len() == ty.bytes()).then_some(Tensor { ty, data: Data::Known(data) })
     }
 
     /// A tensor of f32.
@@ -63,7 +75,7 @@ impl Tensor {
 
     /// A tensor of this type with all elements zero.
     pub fn zeros(ty: Type) -> Tensor {
-        let data = vec![0; ty.bytes()].into();
+        let data = Data::Known(vec![0; ty.bytes()].into());
         Tensor { ty, data }
     }
 
@@ -79,13 +91,16 @@ impl Tensor {
 
     /// Its bytes, little-endian.
     pub fn bytes(&self) -> &Bytes {
-        &self.data
+        match &self.data {
+            Data::Known(bytes) => bytes,
+            Data::Later(later) => later.bytes(),
+        }
     }
 
     /// The bytes of element `index`.
     pub fn element(&self, index: usize) -> &[u8] {
         let size = self.ty.dtype.bytes();
-        &self.data[index * size..][..size]
+        &self.bytes()[index * size..][..size]
     }
 
     /// Element `index` as a 64-bit float. Integers beyond 2^53 are rounded.
@@ -101,14 +116,14 @@ impl Tensor {
     /// All elements as 64-bit floats.
     pub fn f64s(&self) -> Vec<f64> {
         let dtype = self.ty.dtype;
-        self.data.chunks_exact(dtype.bytes()).map(|b| read_f64(dtype, b)).collect()
+        self.bytes().chunks_exact(dtype.bytes()).map(|b| read_f64(dtype, b)).collect()
     }
 
     /// All elements as f32 (rounded where they are wider).
     pub fn f32s(&self) -> Vec<f32> {
         match self.ty.dtype {
             DType::F32 => self
-                .data
+                .bytes()
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect(),
@@ -119,19 +134,21 @@ impl Tensor {
     /// All elements as 64-bit integers.
     pub fn ints(&self) -> Vec<i64> {
         let dtype = self.ty.dtype;
-        self.data.chunks_exact(dtype.bytes()).map(|b| read_int(dtype, b)).collect()
+        self.bytes().chunks_exact(dtype.bytes()).map(|b| read_int(dtype, b)).collect()
     }
 
     /// The same elements in another shape of as many.
     pub fn reshaped(&self, dims: impl Into<Vec<usize>>) -> Option<Tensor> {
-        Tensor::from_bytes(self.ty.with_dims(dims), self.data.clone())
+        let ty = self.ty.with_dims(dims);
+        (ty.bytes() == self.ty.bytes()).then(|| Tensor { ty, data: self.data.clone() })
     }
 
     /// The value of all elements when they are bit for bit the same, as element 0's bytes.
     pub fn splat(&self) -> Option<&[u8]> {
         let size = self.ty.dtype.bytes();
-        let first = self.data.get(..size)?;
-        self.data.chunks_exact(size).all(|e| e == first).then_some(first)
+        let data = self.bytes();
+        let first = data.get(..size)?;
+        data.chunks_exact(size).all(|e| e == first).then_some(first)
     }
 }
 
@@ -207,6 +224,13 @@ pub fn for_each_index(dims: &[usize], mut visit: impl FnMut(&[usize])) {
         let Some(axis) = (0..dims.len()).rev().find(|&a| index[a] + 1 < dims[a]) else { return };
         index[axis] += 1;
         index[axis + 1..].fill(0);
+    }
+}
+
+impl PartialEq for Tensor {
+    fn eq(&self, other: &Tensor) -> bool {
+        self.ty == other.ty
+            && (self.identity() == other.identity() || self.bytes() == other.bytes())
     }
 }
 

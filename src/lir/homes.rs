@@ -14,9 +14,8 @@ use super::views::{has_interior, is_block, shows_once, unslice, unview, view, wi
 use super::{Access, Buffer, BufferInfo, BufferKind, Op, Options};
 use crate::mir::winograd::Side;
 use crate::mir::{self, Graph, Role, Value};
-use crate::tensor::Tensor;
+use crate::tensor::{Identity, Tensor};
 use crate::types::DType;
-use bytes::Bytes;
 use cranelift_entity::{PrimaryMap, SecondaryMap};
 use std::collections::BTreeMap;
 
@@ -53,7 +52,7 @@ pub(super) struct Homes<'a> {
     /// Who reads each value.
     users: SecondaryMap<Value, Vec<User>>,
     position: SecondaryMap<Value, usize>,
-    constants: BTreeMap<(usize, DType, Bytes), Buffer>,
+    constants: BTreeMap<(usize, DType, Identity), Buffer>,
 }
 
 /// Where one value lies.
@@ -165,25 +164,23 @@ impl<'a> Homes<'a> {
 
     /// A buffer with this constant, as one access.
     pub(super) fn constant(&mut self, name: String, tensor: &Tensor) -> Access {
-        let key = (tensor.bytes().len(), tensor.ty().dtype, tensor.bytes().clone());
+        let key = (tensor.ty().bytes(), tensor.ty().dtype, tensor.identity());
         let buffers = &mut self.buffers;
         let buffer = *self.constants.entry(key).or_insert_with(|| {
-            let bytes = tensor.bytes().len() as u64;
+            let bytes = tensor.ty().bytes() as u64;
             buffers.push(BufferInfo { name, bytes, kind: BufferKind::Constant(tensor.clone()) })
         });
         Access::dense(buffer, tensor.ty())
     }
 
-    /// A dense copy of a constant's elements, made now; `None` when it is no constant or too large.
+    /// A dense copy of a constant's elements, which is a constant; `None` when it is no constant or too large.
     pub(super) fn constant_copy(&mut self, name: String, access: &Access) -> Option<Access> {
         let BufferKind::Constant(tensor) = &self.buffers[access.buffer].kind else { return None };
         let ty = access.ty();
-        if ty.bytes() > CONSTANT_COPY.max(tensor.bytes().len()) {
+        if ty.bytes() > CONSTANT_COPY.max(tensor.ty().bytes()) {
             return None;
         }
-        let mut data = Vec::with_capacity(ty.bytes());
-        access.for_each(|at| data.extend_from_slice(tensor.element(at as usize)));
-        let tensor = Tensor::from_bytes(ty, data.into())?;
+        let tensor = tensor.strided(ty.dims, access.offset, &access.strides);
         Some(self.constant(name, &tensor))
     }
 

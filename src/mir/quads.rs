@@ -23,9 +23,14 @@ pub fn element(run: usize, four: usize, byte: usize) -> Option<usize> {
     (element >= 4 * four && element < run).then_some(element)
 }
 
+/// The dimensions of panels in fours.
+pub fn packed_dims(dims: &[usize], run: usize) -> Vec<usize> {
+    converted(dims, run, true)
+}
+
 /// From panels `[.., panels, depth, width]` to fours `[.., panels, runs * fours, width, 4]`.
 pub fn packed(panels: &Tensor, run: usize) -> Tensor {
-    let (from, to) = (panels.dims(), converted(panels.dims(), run, true));
+    let (from, to) = (panels.dims(), packed_dims(panels.dims(), run));
     let [depth, width] = [from[from.len() - 2], from[from.len() - 1]];
     let bytes = panels.bytes();
     let mut data = Vec::with_capacity(to.iter().product());

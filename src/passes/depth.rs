@@ -11,7 +11,6 @@ use crate::mir::expr::Ref;
 use crate::mir::{Binary, Contract, Conv, Expr, Graph, Node, Op, Scalar, Value, Weights};
 use crate::tensor::Tensor;
 use crate::types::DType;
-use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -188,8 +187,10 @@ fn part(weights: &Tensor, rows: Range<usize>) -> Tensor {
     let (rank, mut ty) = (weights.dims().len(), weights.ty().clone());
     let row = ty.dims[rank - 1] * ty.dtype.bytes();
     ty.dims[rank - 2] = rows.len();
-    let bytes = &weights.bytes()[rows.start * row..rows.end * row];
-    Tensor::from_bytes(ty, Bytes::copy_from_slice(bytes)).expect("rows have their bytes")
+    Tensor::moved(ty.clone(), &format!("rows {rows:?}"), &[weights], move |of| {
+        let bytes = of[0].bytes().slice(rows.start * row..rows.end * row);
+        Tensor::from_bytes(ty, bytes).expect("rows have their bytes")
+    })
 }
 
 #[cfg(test)]

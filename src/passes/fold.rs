@@ -1,4 +1,4 @@
-//! Evaluates what is known: nodes over constants, constant operands of element-wise expressions,
+//! Makes constants of what is known: nodes over constants (large ones are evaluated when their bytes are asked for), constant operands of element-wise expressions,
 //! scalar operations on literals; makes equal nodes one.
 //!
 //! Broadcasts of constants are not evaluated (they are free), and nothing is that becomes much larger
@@ -51,7 +51,7 @@ fn evaluated(graph: &Graph, op: &Op, operands: &[Value], ty: &Type) -> Option<Te
     let tensors: Vec<&Tensor> =
         operands.iter().map(|&v| graph.constant(v)).collect::<Option<_>>()?;
     let from: usize = tensors.iter().map(|t| t.ty().bytes()).sum();
-    (ty.bytes() <= from.max(SMALL)).then(|| eval::op(op, &tensors, ty))
+    (ty.bytes() <= from.max(SMALL)).then(|| eval::later(op, &tensors, ty))
 }
 
 /// The expression with operands that are one value everywhere as literals, and simplified; and the

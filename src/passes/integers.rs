@@ -17,7 +17,7 @@ use crate::mir::expr::Ref;
 use crate::mir::{
     Binary, Contract, Conv, Expr, Graph, Literal, Node, Op, Scalar, Unary, Value, Weights, eval,
 };
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, read_int};
 use crate::types::{DType, Type};
 use cranelift_entity::SecondaryMap;
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ fn dequantized_now(graph: &Graph, node: &Node) -> Option<Tensor> {
     shifted(graph, node, expr).filter(|_| node.ty.bytes() <= LARGEST)?;
     let operands: Vec<Tensor> =
         node.operands.iter().map(|&v| value_of(graph, v)).collect::<Option<_>>()?;
-    Some(eval::op(&node.op, &operands.iter().collect::<Vec<_>>(), &node.ty))
+    Some(eval::later(&node.op, &operands.iter().collect::<Vec<_>>(), &node.ty))
 }
 
 /// The products that are found.
@@ -215,10 +215,11 @@ enum Zero {
     Given(Value, i64),
 }
 
-/// The second one: `numbers * scale`, the numbers being differences of bytes, in `i32`. The scale has their
-/// dimensions, or is a single one.
+/// The second one: `(numbers - zero) * scale`, the numbers being bytes, or differences of them in `i32`. The scale has
+/// their dimensions, or is a single one.
 struct Right {
     numbers: Tensor,
+    zero: i64,
     scale: Option<Tensor>,
 }
 
@@ -464,8 +465,8 @@ impl Finder<'_> {
         }
         let columns = Type::new(DType::I32, plan.dims.clone());
         let known = |by: i64| {
-            let values = plan.totals.iter().map(|total| total.wrapping_mul(by));
-            Tensor::from_ints(columns.clone(), values)
+            let totals = columns_of(&right, &plan.shape).totals;
+            Tensor::from_ints(columns.clone(), totals.iter().map(|total| total.wrapping_mul(by)))
         };
         match left.zero {
             Zero::Known(0) => {}
@@ -585,22 +586,20 @@ fn right(graph: &Graph, value: Value) -> Option<Right> {
     match &node.op {
         Op::Map(expr) => {
             let found = shifted(graph, node, expr)?;
-            let i32s = node.ty.with_dtype(DType::I32);
             let operand = |n: usize| value_of(graph, node.operands[n]);
             let literal = |l: Literal| Tensor::from_f64s(Type::scalar(l.dtype), [l.f64()]);
             let number = |number: Number| match number {
                 Number::Operand(n) => operand(n),
                 Number::Literal(l) => Some(literal(l)),
             };
-            let zero = match found.zero {
-                Some(zero) => number(zero)?,
-                None => Tensor::zeros(Type::scalar(DType::I32)),
+            let bytes = operand(found.bytes)?;
+            let (numbers, zero) = match found.zero.map(number) {
+                None => (bytes, 0),
+                Some(zero) => match zero? {
+                    zero if zero.splat().is_some() => (bytes, zero.int_at(0)),
+                    zero => (differences(&bytes, &zero), 0),
+                },
             };
-            let mut e = Expr::new();
-            let [bytes, zero_of] = [0, 1].map(|n| e.operand(n));
-            let [bytes, zero_of] = [bytes, zero_of].map(|a| e.cast(DType::I32, a));
-            e.binary(Binary::Sub, bytes, zero_of);
-            let numbers = eval::op(&Op::Map(e), &[&operand(found.bytes)?, &zero], &i32s);
             let scale = match found.scale {
                 None => None,
                 Some(scale) => {
@@ -611,17 +610,110 @@ fn right(graph: &Graph, value: Value) -> Option<Right> {
                     })
                 }
             };
-            Some(Right { numbers, scale })
+            Some(Right { numbers, zero, scale })
         }
         op if op.is_view() => {
-            let Right { numbers, scale } = right(graph, node.operands[0])?;
+            let Right { numbers, zero, scale } = right(graph, node.operands[0])?;
             let view =
                 |tensor: &Tensor| eval::op(op, &[tensor], &node.ty.with_dtype(tensor.ty().dtype));
             let scale = scale.map(|s| if s.ty().rank() == 0 { s } else { view(&s) });
-            Some(Right { numbers: view(&numbers), scale })
+            Some(Right { numbers: view(&numbers), zero, scale })
         }
         _ => None,
     }
+}
+
+/// Bytes less zero points that are not all the same, in `i32`.
+fn differences(bytes: &Tensor, zeros: &Tensor) -> Tensor {
+    let mut e = Expr::new();
+    let [byte, zero] = [0, 1].map(|n| e.operand(n)).map(|a| e.cast(DType::I32, a));
+    e.binary(Binary::Sub, byte, zero);
+    eval::op(&Op::Map(e), &[bytes, zeros], &bytes.ty().with_dtype(DType::I32))
+}
+
+/// The second operand as so many matrices of columns of so many elements.
+#[derive(Clone, Copy)]
+struct Shape {
+    matrices: usize,
+    depth: usize,
+    columns: usize,
+}
+
+/// What each column has.
+struct Columns {
+    lowest: Vec<i64>,
+    highest: Vec<i64>,
+    totals: Vec<i64>,
+}
+
+/// Of all columns, matrix by matrix.
+fn columns_of(right: &Right, shape: &Shape) -> Columns {
+    let Shape { matrices, depth, columns } = *shape;
+    let all = matrices * columns;
+    let (mut lowest, mut highest, mut totals) =
+        (vec![i64::MAX; all], vec![i64::MIN; all], vec![0; all]);
+    let dtype = right.numbers.ty().dtype;
+    let mut numbers: Vec<i64> = Vec::with_capacity(columns);
+    for (i, row) in right.numbers.bytes().chunks_exact(columns * dtype.bytes()).enumerate() {
+        numbers.clear();
+        match dtype {
+            DType::U8 => numbers.extend(row.iter().map(|&b| i64::from(b) - right.zero)),
+            DType::I8 => numbers.extend(row.iter().map(|&b| i64::from(b as i8) - right.zero)),
+            _ => numbers
+                .extend(row.chunks_exact(dtype.bytes()).map(|b| read_int(dtype, b) - right.zero)),
+        }
+        let of = i / depth * columns..(i / depth + 1) * columns;
+        let each = lowest[of.clone()].iter_mut().zip(&mut highest[of.clone()]);
+        for ((low, high), &v) in each.zip(&numbers) {
+            (*low, *high) = ((*low).min(v), (*high).max(v));
+        }
+        totals[of].iter_mut().zip(&numbers).for_each(|(total, v)| *total += v);
+    }
+    Columns { lowest, highest, totals }
+}
+
+/// What is taken from each column, so that it has room in `i8`, besides the zero point; `None` if that is not
+/// possible.
+fn offsets_of(right: &Right, shape: &Shape) -> Option<Vec<i64>> {
+    let range = match right.numbers.ty().dtype {
+        DType::U8 => Some((0, 255)),
+        DType::I8 => Some((-128, 127)),
+        _ => None,
+    };
+    let has_room = |(low, high): (i64, i64)| low - right.zero >= -128 && high - right.zero <= 127;
+    if range.is_some_and(has_room) {
+        return Some(vec![0; shape.matrices * shape.columns]);
+    }
+    let Columns { lowest, highest, .. } = columns_of(right, shape);
+    let offset = |(&low, &high): (&i64, &i64)| match () {
+        () if high - low > 255 => None,
+        () if high > 127 => Some(high - 127),
+        () => Some((low + 128).min(0)),
+    };
+    lowest.iter().zip(&highest).map(offset).collect()
+}
+
+/// The second operand in `i8`, less its zero point and an offset for each column, with which it has room there.
+fn fitting(right: &Right, shape: &Shape, offsets: &[i64]) -> Tensor {
+    let Right { numbers, zero, .. } = right;
+    let (ty, zero, Shape { depth, columns, .. }) = (numbers.ty(), *zero, *shape);
+    if ty.dtype == DType::I8 && zero == 0 && offsets.iter().all(|&o| o == 0) {
+        return numbers.clone();
+    }
+    let all = Type::new(DType::I64, [offsets.len()]);
+    let offsets = Tensor::from_ints(all, offsets.iter().copied());
+    let how = format!("columns of {depth} less {zero} and");
+    Tensor::later(ty.with_dtype(DType::I8), &how, &[numbers, &offsets], move |of| {
+        let (size, offsets) = (of[0].ty().dtype.bytes(), of[1].ints());
+        let mut data = Vec::with_capacity(of[0].ty().elements());
+        for (i, row) in of[0].bytes().chunks_exact(columns * size).enumerate() {
+            // The last eight bits are those of the difference.
+            let less = offsets[i / depth * columns..].iter().map(|o| (zero + o) as u8);
+            data.extend(row.iter().step_by(size).zip(less).map(|(b, less)| b.wrapping_sub(less)));
+        }
+        Tensor::from_bytes(of[0].ty().with_dtype(DType::I8), data.into())
+            .expect("a byte for each number")
+    })
 }
 
 /// What a product needs of its second operand.
@@ -630,8 +722,7 @@ struct Plan {
     weights: Tensor,
     /// Weights of ones, and for each column what its elements are more than those of the weights.
     offsets: Option<(Tensor, Tensor)>,
-    /// Of each column, the sum of the elements.
-    totals: Vec<i64>,
+    shape: Shape,
     /// Dimensions of columns, which broadcast to the result.
     dims: Vec<usize>,
 }
@@ -653,25 +744,10 @@ impl Plan {
         if depth * columns == 0 || right.scale.is_some() && !room {
             return None;
         }
-        let numbers = right.numbers.ints();
-        let all = matrices * columns;
-        let (mut low, mut high, mut totals) =
-            (vec![i64::MAX; all], vec![i64::MIN; all], vec![0; all]);
-        let column = |i: usize| i / (depth * columns) * columns + i % columns;
-        for (i, &v) in numbers.iter().enumerate() {
-            let at = column(i);
-            (low[at], high[at]) = (low[at].min(v), high[at].max(v));
-            totals[at] += v;
-        }
-        let offset = |(&low, &high): (&i64, &i64)| match () {
-            () if high - low > 255 => None,
-            () if high > 127 => Some(high - 127),
-            () => Some((low + 128).min(0)),
-        };
-        let offsets: Vec<i64> = low.iter().zip(&high).map(offset).collect::<Option<_>>()?;
+        let shape = Shape { matrices, depth, columns };
+        let offsets = offsets_of(right, &shape)?;
         let ty = right.numbers.ty().with_dtype(DType::I8);
-        let fitting = numbers.iter().enumerate().map(|(i, v)| v - offsets[column(i)]);
-        let weights = Tensor::from_ints(ty.clone(), fitting);
+        let weights = fitting(right, &shape, &offsets);
         let some = offsets.iter().any(|&o| o != 0);
         let offsets = match (some, &node.op) {
             (false, _) => None,
@@ -698,7 +774,7 @@ impl Plan {
             let ones = Tensor::from_ints(ty, std::iter::repeat_n(1, count));
             (ones, Tensor::from_ints(Type::new(DType::I32, column_dims.clone()), offsets))
         });
-        Some(Plan { weights, offsets, totals, dims: column_dims })
+        Some(Plan { weights, offsets, shape, dims: column_dims })
     }
 }
 

@@ -34,10 +34,7 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
             continue;
         }
         let constant = *packed.entry((weights, shape)).or_insert_with(|| {
-            let mut tensor = panels(tensor, &shape);
-            if let Some(run) = shape.run {
-                tensor = quads::packed(&tensor, run);
-            }
+            let mut tensor = packed_later(tensor, shape);
             if let Op::Contract(_) = node.op {
                 let dims =
                     [&graph.ty(weights).dims[..graph.ty(weights).rank() - 2], &tensor.dims()[1..]]
@@ -67,7 +64,7 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
 
 /// Weights as `groups` matrices of `depth` by `columns`: element (g, k, n) of the constant is at
 /// `g * group + k * row + n`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Shape {
     groups: usize,
     depth: usize,
@@ -77,6 +74,19 @@ struct Shape {
     width: usize,
     /// Of bytes, which stand in fours.
     run: Option<usize>,
+}
+
+impl Shape {
+    /// Of matrices one behind the other.
+    fn of([groups, depth, columns]: [usize; 3], width: usize) -> Shape {
+        Shape { groups, depth, columns, group: depth * columns, row: columns, width, run: None }
+    }
+
+    /// The type of the panels.
+    fn panels(&self, dtype: DType) -> Type {
+        let count = self.columns.div_ceil(self.width);
+        Type::new(dtype, [self.groups, count, self.depth, self.width])
+    }
 }
 
 /// Whether a product is one of bytes in fours.
@@ -142,17 +152,32 @@ fn convolution(
 
 /// Matrices `[groups, depth, columns]` in panels: `[groups, panels, depth, width]`.
 pub(super) fn panels_of(matrices: &Tensor, width: usize) -> Tensor {
-    let [groups, depth, columns] = [0, 1, 2].map(|axis| matrices.dims()[axis]);
-    let (group, row, run) = (depth * columns, columns, None);
-    panels(matrices, &Shape { groups, depth, columns, group, row, width, run })
+    panels(matrices, &Shape::of([0, 1, 2].map(|axis| matrices.dims()[axis]), width))
+}
+
+/// The dimensions of what [`panels_of`] gives.
+pub(super) fn panels_of_dims(matrices: [usize; 3], width: usize) -> Vec<usize> {
+    Shape::of(matrices, width).panels(DType::F32).dims
+}
+
+/// The panels, in fours where they are of bytes.
+fn packed_later(weights: &Tensor, shape: Shape) -> Tensor {
+    let ty = shape.panels(weights.ty().dtype);
+    let ty = match shape.run {
+        Some(run) => ty.with_dims(quads::packed_dims(&ty.dims, run)),
+        None => ty,
+    };
+    Tensor::later(ty, &format!("panels {shape:?}"), &[weights], move |of| {
+        let panels = panels(of[0], &shape);
+        shape.run.map_or_else(|| panels.clone(), |run| quads::packed(&panels, run))
+    })
 }
 
 /// `[groups, panels, depth, width]`, the last panel of each group filled with zeros.
 fn panels(weights: &Tensor, s: &Shape) -> Tensor {
-    let count = s.columns.div_ceil(s.width);
-    let dtype = weights.ty().dtype;
-    let ty = Type::new(dtype, [s.groups, count, s.depth, s.width]);
-    let (from, size) = (weights.bytes(), dtype.bytes());
+    let ty = s.panels(weights.ty().dtype);
+    let count = ty.dims[1];
+    let (from, size) = (weights.bytes(), ty.dtype.bytes());
     let mut data = Vec::with_capacity(ty.bytes());
     for group in 0..s.groups {
         for panel in 0..count {

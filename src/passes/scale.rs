@@ -83,17 +83,33 @@ fn folded(graph: &Graph, node: &Node) -> Option<Folded> {
     if factor.iter().all(|&f| f == 1.0) || needs_sum(epilogue, sum) {
         return None;
     }
-    let scaled: Vec<f32> =
-        (tensor.f64s().iter().enumerate()).map(|(i, w)| (w * factor[i % columns]) as f32).collect();
     let bias: Vec<f32> = summand.iter().map(|&b| b as f32).collect();
-    if !scaled.iter().chain(&bias).all(|x| x.is_finite()) {
+    let weights = times(tensor, factor);
+    // What is certain without computing the weights comes first.
+    let largest = factor.iter().fold(1.0, |most: f64, f| most.max(f.abs()));
+    let known = factor.iter().all(|f| f.is_finite())
+        && tensor.is_within((f64::from(f32::MAX) / 2.0 / largest) as f32);
+    let finite = bias.iter().all(|b| b.is_finite()) && (known || weights.is_within(f32::MAX));
+    if !finite {
         return None;
     }
-    let weights = Tensor::from_f32s(tensor.dims(), &scaled);
     let some = bias.iter().any(|&b| b != 0.0);
     let bias = some.then(|| Tensor::from_f32s([columns], &bias));
     let (weights, integers) = (Some(weights), None);
     Some(Folded { weights, integers, bias, epilogue: epilogue.clone(), sum })
+}
+
+/// Weights with each column multiplied in 64 bits.
+fn times(weights: &Tensor, factor: &[f64]) -> Tensor {
+    let ty = Type::new(DType::F64, [factor.len()]);
+    let factor = Tensor::from_f64s(ty, factor.iter().copied());
+    Tensor::later(weights.ty().clone(), "columns multiplied", &[weights, &factor], |of| {
+        let (mut values, factor) = (of[0].f32s(), of[1].f64s());
+        for row in values.chunks_mut(factor.len()) {
+            row.iter_mut().zip(&factor).for_each(|(w, f)| *w = (f64::from(*w) * f) as f32);
+        }
+        Tensor::from_f32s(of[0].dims(), &values)
+    })
 }
 
 /// The same for sums of integers that become floats.

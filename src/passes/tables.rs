@@ -10,7 +10,7 @@ use crate::tensor::Tensor;
 pub fn share(graph: Graph, machine: &Machine) -> Graph {
     let tables: Vec<(Value, &Tensor)> = tables(&graph)
         .filter_map(|table| Some((table, graph.constant(table)?)))
-        .filter(|(_, tensor)| tensor.bytes().len() as u64 > machine.l2)
+        .filter(|(_, tensor)| tensor.ty().bytes() as u64 > machine.l2)
         .collect();
     let mut r = Rewriter::new(&graph);
     for (old, node) in &graph.nodes {
@@ -49,6 +49,10 @@ fn is_transpose(a: &Tensor, b: &Tensor) -> bool {
     let ([depth, columns], [rows, width]) = (a.dims(), b.dims()) else { return false };
     if (depth, columns, a.ty().dtype) != (width, rows, b.ty().dtype) {
         return false;
+    }
+    // It may have been made of that table.
+    if a.identity() == b.strided(a.dims(), 0, &[1, *width as i64]).identity() {
+        return true;
     }
     match a.ty().dtype.bytes() {
         1 => are_transposed::<1>(a.bytes(), b.bytes(), *width),

@@ -16,7 +16,7 @@
 //! Which tiles and bands, and whether any, is decided by what the steps cost on the machine
 //! ([`Case::cost`]): fewer products and more of everything else, weights above all.
 
-use super::pack::panels_of;
+use super::pack::{panels_of, panels_of_dims};
 use super::rewrite::Rewriter;
 use crate::machine::Machine;
 use crate::mir::winograd::{Blocks, Filter, Matrices, Side, Winograd};
@@ -49,7 +49,7 @@ pub fn filter(graph: Graph, machine: &Machine) -> Graph {
         let constant = match (transformed.get(&key), graph.constant(weights)) {
             (Some(&known), _) => known,
             (None, Some(tensor)) => {
-                let tensor = panels_of(&transform(tensor, plan.axes), width);
+                let tensor = transformed_panels(tensor, plan.axes, width);
                 let (ty, origins) = (tensor.ty().clone(), graph.nodes[weights].origins.clone());
                 let new = r.push(Op::Constant(tensor), vec![], ty, origins);
                 transformed.insert(key, new);
@@ -75,6 +75,25 @@ fn stream(graph: &Graph, machine: &Machine) -> f64 {
     if all <= machine.l2 / 2 { 4.0 * machine.stream() } else { machine.stream() }
 }
 
+/// The weights at all points ([`transform`]), in panels.
+fn transformed_panels(weights: &Tensor, axes: [Filter; 2], width: usize) -> Tensor {
+    let ty = weights.ty().with_dims(panels_of_dims(transform_dims(weights, axes), width));
+    Tensor::later(
+        ty,
+        &format!("filtered by {axes:?} in panels of {width}"),
+        &[weights],
+        move |of| panels_of(&transform(of[0], axes), width),
+    )
+}
+
+/// The dimensions of what [`transform`] gives.
+fn transform_dims(weights: &Tensor, axes: [Filter; 2]) -> [usize; 3] {
+    let points = axes[0].points() * axes[1].points();
+    let taps = axes[0].taps * axes[1].taps;
+    let outputs = weights.dims().last().copied().unwrap_or(1);
+    [points, weights.ty().elements() / (taps * outputs).max(1), outputs]
+}
+
 /// The weights `[planes.., taps.., C, K]`, with taps along two axes, at all points: `[points, planes * C, K]`.
 fn transform(weights: &Tensor, axes: [Filter; 2]) -> Tensor {
     let matrices = axes.map(|axis| Matrices::new(axis).weights);
@@ -83,7 +102,8 @@ fn transform(weights: &Tensor, axes: [Filter; 2]) -> Tensor {
     let taps = axes.map(|axis| axis.taps);
     let plane = taps[0] * taps[1];
     let values = weights.f32s();
-    let inputs = values.len() / (plane * outputs).max(1);
+    let dims = transform_dims(weights, axes);
+    let inputs = dims[1];
     let mut out = vec![0f32; first.len() * second.len() * inputs * outputs];
     let sum = |to: &mut [f64], from: &[f64], factor: f64| {
         if factor != 0.0 {
@@ -112,7 +132,7 @@ fn transform(weights: &Tensor, axes: [Filter; 2]) -> Tensor {
             }
         }
     }
-    Tensor::from_f32s([first.len() * second.len(), inputs, outputs], &out)
+    Tensor::from_f32s(dims, &out)
 }
 
 /// How much longer steps may take on one thread than one step that threads share better.

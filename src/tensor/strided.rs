@@ -14,25 +14,28 @@ const STRIP: usize = 16;
 impl Tensor {
     /// The tensor of these dimensions whose element at an index is element `first` + the sum of index
     /// times `by` of this one: what everything that only moves elements comes down to. Strides are
-    /// in elements, one for each axis.
+    /// in elements, one for each axis. Large ones are made when somebody asks for them ([`Tensor::moved`]).
     ///
     /// # Panics
     ///
-    /// When that element is not there.
+    /// When that element is not there, as soon as it is asked for.
     pub fn strided(&self, dims: impl Into<Vec<usize>>, first: i64, by: &[i64]) -> Tensor {
         let ty = self.ty.with_dims(dims);
         if ty.elements() == 0 {
             return Tensor::zeros(ty);
         }
         let (dims, by) = joined(&ty.dims, by);
-        let data = match ty.dtype.bytes() {
-            1 => elements::<1>(&self.data, first, &by, &dims),
-            2 => elements::<2>(&self.data, first, &by, &dims),
-            4 => elements::<4>(&self.data, first, &by, &dims),
-            8 => elements::<8>(&self.data, first, &by, &dims),
-            size => unreachable!("elements of {size} bytes"),
-        };
-        Tensor { ty, data: data.into() }
+        let (how, own) = (format!("elements of {dims:?} from {first} by {by:?}"), ty.clone());
+        Tensor::moved(ty, &how, &[self], move |of| {
+            let data = match own.dtype.bytes() {
+                1 => elements::<1>(of[0].bytes(), first, &by, &dims),
+                2 => elements::<2>(of[0].bytes(), first, &by, &dims),
+                4 => elements::<4>(of[0].bytes(), first, &by, &dims),
+                8 => elements::<8>(of[0].bytes(), first, &by, &dims),
+                size => unreachable!("elements of {size} bytes"),
+            };
+            Tensor::from_bytes(own, data.into()).expect("a copy has as many bytes")
+        })
     }
 }
 

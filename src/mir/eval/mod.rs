@@ -95,6 +95,19 @@ pub fn op(op: &Op, operands: &[&Tensor], ty: &Type) -> Tensor {
     }
 }
 
+/// The same; a large result is computed when somebody asks for its bytes ([`Tensor::later`]).
+pub fn later(kind: &Op, operands: &[&Tensor], ty: &Type) -> Tensor {
+    if kind.is_view() {
+        return op(kind, operands, ty);
+    }
+    let (how, own, of) = (format!("{kind:?}"), kind.clone(), ty.clone());
+    let make = move |operands: &[&Tensor]| op(&own, operands, &of);
+    match matches!(kind, Op::Concat { .. }) {
+        true => Tensor::moved(ty.clone(), &how, operands, make),
+        false => Tensor::later(ty.clone(), &how, operands, make),
+    }
+}
+
 /// Strides by which a tensor of `dims` is read as one of `to`: 0 along axes that are repeated.
 fn broadcast_strides(dims: &[usize], to: &[usize]) -> Vec<i64> {
     let (own, new) = (strides(dims), to.len() - dims.len());
