@@ -15,6 +15,7 @@ use crate::{lir, lower, mir};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// All that may be chosen.
 #[derive(Clone, Debug)]
@@ -79,6 +80,15 @@ impl Default for Options {
     }
 }
 
+/// How long it took, for people: nothing else depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Times {
+    /// To find all types and to make the graph better.
+    pub passes: Duration,
+    /// To put its steps in order, some of them in bands, and to place what they need.
+    pub planning: Duration,
+}
+
 /// A model at every stage of its way.
 #[derive(Debug)]
 pub struct Compiled {
@@ -98,6 +108,8 @@ pub struct Compiled {
     pub object: Object,
     /// All files that the model was read from.
     pub files: Vec<PathBuf>,
+    /// How long it took to come to the plan.
+    pub times: Times,
 }
 
 /// Compiles a model.
@@ -119,6 +131,7 @@ pub struct Placed {
     pub module: lir::Module,
     price: Option<Price>,
     files: Vec<PathBuf>,
+    times: Times,
 }
 
 impl Placed {
@@ -130,10 +143,11 @@ impl Placed {
     pub fn new(source: Source, options: &Options) -> Result<Placed, Errors> {
         let Source { graph, files, plan } = source;
         let target = target(options)?;
+        let start = Instant::now();
         let checked = checked(graph, options)?;
-        let fitted = lowered(&checked, plan.as_ref(), options, &target.machine)?;
+        let (fitted, times) = lowered(&checked, plan.as_ref(), options, &target.machine, start)?;
         let Fitted { graph: mir, module, price } = fitted;
-        Ok(Placed { target, checked, mir, module, price, files })
+        Ok(Placed { target, checked, mir, module, price, files, times })
     }
 
     /// With its code; `options` are those that it was placed with.
@@ -142,9 +156,9 @@ impl Placed {
     ///
     /// As [`emit`].
     pub fn compile(self, options: &Options) -> Result<Compiled, Errors> {
-        let Placed { target, checked, mir, module, price, files } = self;
+        let Placed { target, checked, mir, module, price, files, times } = self;
         let (program, object) = emit(&module, options, &target)?;
-        Ok(Compiled { target, checked, mir, module, price, program, object, files })
+        Ok(Compiled { target, checked, mir, module, price, program, object, files, times })
     }
 }
 
@@ -181,10 +195,11 @@ pub fn emit(
 /// # Errors
 ///
 /// As [`compile`].
-pub fn plan(source: Source, options: &Options) -> Result<Fitted, Errors> {
+pub fn plan(source: Source, options: &Options) -> Result<(Fitted, Times), Errors> {
     let machine = target(options)?.machine;
+    let start = Instant::now();
     let checked = checked(source.graph, options)?;
-    Ok(lowered(&checked, source.plan.as_ref(), options, &machine)?)
+    Ok(lowered(&checked, source.plan.as_ref(), options, &machine, start)?)
 }
 
 /// The graph with its types, outputs that are windows cut.
@@ -212,19 +227,34 @@ pub fn offer(fitted: &Fitted, options: &Options) -> Result<Option<Offer>, Errors
     Ok(fit::offer(fitted, &options.plan(), &machine, goal)?)
 }
 
-/// To a placed module; with the file's plan, every operator by itself, since the plan is of those.
+/// To a placed module; with the file's plan, every operator by itself, since the plan is of those. The passes began at
+/// `start`.
 fn lowered(
     checked: &Checked,
     plan: Option<&Plan>,
     options: &Options,
     machine: &Machine,
-) -> Result<Fitted, ErrorKind> {
+    start: Instant,
+) -> Result<(Fitted, Times), ErrorKind> {
     let level = if plan.is_some() { Level::None } else { options.level };
     let mut mir = lower::expand(checked);
     if level != Level::None {
         mir = integers::find(mir, options.dequantized, machine);
     }
     let mir = passes::run(mir, level, options.filtering, machine);
+    let passes = start.elapsed();
+    let fitted = planned(mir, plan, level, options, machine)?;
+    Ok((fitted, Times { passes, planning: start.elapsed() - passes }))
+}
+
+/// To a placed module, of what the passes have made.
+fn planned(
+    mir: mir::Graph,
+    plan: Option<&Plan>,
+    level: Level,
+    options: &Options,
+    machine: &Machine,
+) -> Result<Fitted, ErrorKind> {
     // Of the arena as the program sees it.
     let limit = options.max_arena.map(|bytes| bytes.saturating_sub(lir::SLACK_BYTES));
     let module = match plan {

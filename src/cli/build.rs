@@ -129,7 +129,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         listing: wanted.values().any(|&k| k == Kind::Assembler),
         ..args.model.options(&stem)?
     };
+    let reading = Instant::now();
     let source = args.model.read(&progress)?;
+    let reading = reading.elapsed();
     let compiled = args.model.compiled(source, &options, &progress)?;
     progress.phase("writing");
     match &args.bundle {
@@ -157,7 +159,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         let plan = &compiled.module.plan;
         let to = args.bundle.as_ref().unwrap_or(&main).display();
         eprintln!(
-            "{to}: arena {} ({}), weights {}, code {}, in {}",
+            "{to}: arena {} ({}), weights {}, code {}, in {} ({})",
             bytes(compiled.object.contract.arena_size),
             if plan.arena_size <= plan.bound {
                 "optimal".to_owned()
@@ -167,6 +169,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
             bytes(compiled.object.contract.weights_size),
             bytes(compiled.object.code_bytes),
             duration(start.elapsed().as_secs_f64()),
+            output::times(reading, &compiled.times),
         );
         if let Some(price) = &compiled.price {
             eprintln!("{to}: {}", output::price(price));

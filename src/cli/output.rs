@@ -1,6 +1,7 @@
 //! Writing results: to standard output, and to files that are there whole or not at all.
 
 use super::{Failure, Outcome};
+use rlx_aot::compile::Times;
 use rlx_aot::error::ErrorKind;
 use rlx_aot::fit::Price;
 use rlx_aot::lir::SLACK_BYTES;
@@ -9,6 +10,7 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// Prints a line (or several) to standard output. That nobody reads it is no error.
 pub(crate) fn print(text: impl Display) -> Outcome {
@@ -89,6 +91,13 @@ pub(crate) fn price(price: &Price) -> String {
         bytes(plain + SLACK_BYTES),
         (time - 1.0).max(0.0) * 100.0,
     )
+}
+
+/// How long it took to read a model and to plan it.
+pub(crate) fn times(reading: Duration, times: &Times) -> String {
+    let [reading, passes, planning] =
+        [reading, times.passes, times.planning].map(|time| duration(time.as_secs_f64()));
+    format!("read in {reading}, passes {passes}, planned in {planning}")
 }
 
 /// A time for people.

@@ -185,7 +185,7 @@ impl Access {
     #[must_use]
     pub fn reshaped(&self, dims: &[usize]) -> Option<Access> {
         if self.is_empty() {
-            return Some(Access { dims: dims.to_vec(), strides: strides(dims), ..self.clone() });
+            return Some(Access { dims: dims.to_vec(), strides: strides(dims), ..*self });
         }
         // Axes of extent 1 do not count; neighbours that continue each other are one.
         let mut runs: Vec<(usize, i64)> = vec![];
@@ -214,7 +214,7 @@ impl Access {
                 rest => Some((rest, stride * dims[axis] as i64)),
             };
         }
-        Some(Access { dims: dims.to_vec(), strides: new, ..self.clone() })
+        Some(Access { dims: dims.to_vec(), strides: new, ..*self })
     }
 
     /// Axis `i` of the result is axis `perm[i]`.
@@ -222,7 +222,7 @@ impl Access {
     pub fn permuted(&self, perm: &[usize]) -> Access {
         let dims = perm.iter().map(|&p| self.dims[p]).collect();
         let strides = perm.iter().map(|&p| self.strides[p]).collect();
-        Access { dims, strides, ..self.clone() }
+        Access { dims, strides, ..*self }
     }
 
     /// Elements `starts + i * steps` of every axis, `dims` of them.
@@ -232,7 +232,7 @@ impl Access {
             starts.iter().zip(&self.strides).map(|(&start, s)| start as i64 * s).sum::<i64>();
         let offset = if dims.contains(&0) { self.offset } else { self.offset + offset };
         let strides = self.strides.iter().zip(steps).map(|(s, step)| s * step).collect();
-        Access { dims: dims.to_vec(), strides, offset, ..self.clone() }
+        Access { dims: dims.to_vec(), strides, offset, ..*self }
     }
 
     /// Repeated to `dims` by NumPy's rule.
@@ -243,11 +243,7 @@ impl Access {
             Some(old) if self.dims[old] == dims[axis] => self.strides[old],
             _ => 0,
         };
-        Access {
-            dims: dims.to_vec(),
-            strides: (0..dims.len()).map(stride).collect(),
-            ..self.clone()
-        }
+        Access { dims: dims.to_vec(), strides: (0..dims.len()).map(stride).collect(), ..*self }
     }
 }
 

@@ -9,7 +9,7 @@
 use super::accepts::{accepts, accepts_result, accepts_window};
 use super::orders::{in_order_of, is_whole, outermost, unit_axis};
 use super::state::{Link, Reader, readers};
-use super::storage::{Windows, operand_dims, step_op};
+use super::storage::{Asked, Windows, operand_dims, step_op};
 use super::views::{has_interior, is_block, shows_once, unslice, unview, view, window};
 use super::{Access, Buffer, BufferInfo, BufferKind, Op, Options};
 use crate::mir::winograd::Side;
@@ -17,6 +17,7 @@ use crate::mir::{self, Graph, Role, Value};
 use crate::tensor::{Identity, Tensor};
 use crate::types::DType;
 use cranelift_entity::{PrimaryMap, SecondaryMap};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// So many places are weighed for one root, at most.
@@ -53,6 +54,8 @@ pub(super) struct Homes<'a> {
     users: SecondaryMap<Value, Vec<User>>,
     position: SecondaryMap<Value, usize>,
     constants: BTreeMap<(usize, DType, Identity), Buffer>,
+    /// What of the windows mattered.
+    asked: Cell<Asked>,
 }
 
 /// Where one value lies.
@@ -84,7 +87,16 @@ struct Candidate {
     /// That user reads only a slice of it: others take the place of the rest, by and by.
     spread: bool,
     /// What the buffer is to hold, if it is to be made.
-    fresh: Option<(BufferKind, String)>,
+    fresh: Option<Fresh>,
+}
+
+/// What a buffer is made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fresh {
+    /// A result of the model, by its index.
+    Output(usize),
+    /// A root that nobody sees.
+    Temporary,
 }
 
 impl<'a> Homes<'a> {
@@ -113,6 +125,7 @@ impl<'a> Homes<'a> {
             users: SecondaryMap::with_capacity(graph.nodes.len()),
             position: SecondaryMap::with_capacity(graph.nodes.len()),
             constants: BTreeMap::new(),
+            asked: Cell::default(),
         };
         let mut needed: SecondaryMap<Value, bool> = SecondaryMap::new();
         for (index, output) in graph.outputs.iter().enumerate() {
@@ -150,6 +163,11 @@ impl<'a> Homes<'a> {
     /// Where a value lies; `None` when nothing needs it.
     pub(super) fn access(&self, value: Value) -> Option<&Access> {
         self.places[value].as_ref().map(|p| &p.access)
+    }
+
+    /// What of the windows has made a difference so far, or could have.
+    pub(super) fn asked(&self) -> Asked {
+        self.asked.get()
     }
 
     /// The buffers of the states.
@@ -300,7 +318,13 @@ impl<'a> Homes<'a> {
         if best.spread {
             self.is_spread[access.buffer] = true;
         }
-        if let Some((kind, name)) = best.fresh {
+        if let Some(fresh) = best.fresh {
+            let (kind, name) = match fresh {
+                Fresh::Output(index) => {
+                    (BufferKind::Output, self.graph.outputs[index].name.clone())
+                }
+                Fresh::Temporary => (BufferKind::Temporary, self.name(root)),
+            };
             let end = access.span().map_or(0, |(_, high)| high as usize + 1);
             let bytes = (end * access.dtype.bytes()).max(self.graph.ty(root).bytes()) as u64;
             access.buffer = self.buffers.push(BufferInfo { name, bytes, kind });
@@ -309,8 +333,8 @@ impl<'a> Homes<'a> {
     }
 
     /// A buffer that does not exist yet.
-    fn fresh(&self, access: Access, kind: BufferKind, name: String) -> Candidate {
-        let fresh = Some((kind, name));
+    fn fresh(access: Access, fresh: Fresh) -> Candidate {
+        let fresh = Some(fresh);
         Candidate { access, until: usize::MAX, in_place: None, spread: false, fresh }
     }
 
@@ -320,7 +344,7 @@ impl<'a> Homes<'a> {
         if self.is_in_planes(root) {
             access = access.with_planes_apart();
         }
-        self.fresh(access, BufferKind::Temporary, self.name(root))
+        Homes::fresh(access, Fresh::Temporary)
     }
 
     /// Whether elements of all planes of a root, its outermost axis, are read or written side by side.
@@ -348,7 +372,6 @@ impl<'a> Homes<'a> {
     fn candidates(&self, root: Value) -> Vec<Candidate> {
         let next = self.buffers.next_key();
         let dense = |value: Value| Access::dense(next, self.graph.ty(value));
-        let output = |index: usize| self.graph.outputs[index].name.clone();
         let (mut outputs, mut windows, mut in_place, mut orders) = (vec![], vec![], vec![], vec![]);
         // To copy what costs nothing to compute would be all that it costs.
         let rides = self.graph.nodes[root].rides();
@@ -362,9 +385,7 @@ impl<'a> Homes<'a> {
                     User::Output(_) | User::State(_) if is_slice => continue,
                     User::Output(index) => {
                         let access = self.pull_back(root, value, dense(value));
-                        outputs.extend(
-                            access.map(|a| self.fresh(a, BufferKind::Output, output(index))),
-                        );
+                        outputs.extend(access.map(|a| Homes::fresh(a, Fresh::Output(index))));
                         continue;
                     }
                     User::State(state) => {
@@ -394,7 +415,7 @@ impl<'a> Homes<'a> {
                         order
                             .flatten()
                             .filter(|order| !order.is_dense())
-                            .map(|order| self.fresh(order, BufferKind::Temporary, self.name(root))),
+                            .map(|order| Homes::fresh(order, Fresh::Temporary)),
                     );
                     open.push((user, is_slice));
                     continue;
@@ -414,11 +435,7 @@ impl<'a> Homes<'a> {
                     None if self.graph.nodes[root].is_copy() => continue,
                     None if !rides && self.windows.apart.contains(&(user, index)) => continue,
                     // It would keep room for all of its neighbours meanwhile.
-                    None if !rides
-                        && self.position[user] - self.position[root] > self.windows.reach =>
-                    {
-                        continue;
-                    }
+                    None if !rides && !self.is_reached(root, user) => continue,
                     None => (window(self.graph, user, index, &place.access), place.until, None),
                 };
                 let Some(access) = access.and_then(|a| self.pull_back(root, value, a)) else {
@@ -439,14 +456,14 @@ impl<'a> Homes<'a> {
             if let mir::Op::Concat { axis } = self.graph.nodes[root].op {
                 let access = outermost(axis, dense(root));
                 if !access.is_dense() {
-                    orders.push(self.fresh(access, BufferKind::Temporary, self.name(root)));
+                    orders.push(Homes::fresh(access, Fresh::Temporary));
                 }
             }
             let given = self.graph.nodes[root].operands.iter().filter(|_| self.is_composed(root));
             let given = given.filter_map(|&operand| self.given(operand)).next();
             orders.extend(given.filter(|given| !given.is_dense()).map(|given| {
                 let access = in_order_of(&given, dense(root));
-                self.fresh(access, BufferKind::Temporary, self.name(root))
+                Homes::fresh(access, Fresh::Temporary)
             }));
         }
         let own = std::iter::once(self.own(root));
@@ -508,9 +525,21 @@ impl<'a> Homes<'a> {
     fn has_room(&self, root: Value, user: Value, op: &Op, index: usize, access: &Access) -> bool {
         let bytes = self.graph.ty(root).bytes() as u64;
         let all = self.buffers[access.buffer].bytes;
-        let most = if self.windows.wait { bytes / 2 } else { 0 };
-        let fits = all.checked_sub(bytes).is_some_and(|beside| beside <= most);
-        fits && op.in_place(index) && !self.taken[user]
+        let Some(beside) = all.checked_sub(bytes) else { return false };
+        if beside > bytes / 2 || !op.in_place(index) || self.taken[user] {
+            return false;
+        }
+        if beside > 0 {
+            self.asked.update(|asked| Asked { wait: true, ..asked });
+        }
+        beside == 0 || self.windows.wait
+    }
+
+    /// Whether a root may be written into the window of a user so far behind it.
+    fn is_reached(&self, root: Value, user: Value) -> bool {
+        let behind = self.position[user] - self.position[root];
+        self.asked.update(|asked| Asked { reach: asked.reach.max(behind), ..asked });
+        behind <= self.windows.reach
     }
 
     /// Whether what computes a root may write there.
@@ -606,7 +635,8 @@ impl<'a> Homes<'a> {
     fn cost(&self, root: Value, candidate: &Candidate) -> Option<u64> {
         let bytes = |value: Value| self.graph.ty(value).bytes() as u64;
         let is_port = |access: &Access| match &candidate.fresh {
-            Some((kind, _)) => *kind == BufferKind::Output && is_whole(access, bytes(root)),
+            Some(Fresh::Output(_)) => is_whole(access, bytes(root)),
+            Some(Fresh::Temporary) => false,
             // Who works in place takes it away again.
             None => candidate.until == usize::MAX && self.is_port(access),
         };

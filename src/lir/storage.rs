@@ -17,7 +17,7 @@ use crate::mir::Stage;
 use crate::mir::{self, Graph, Role, Value};
 use crate::types::{DType, Type};
 use cranelift_entity::{PrimaryMap, SecondaryMap};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Which windows of concatenations and borders are written before their time: from then on there is room for all
 /// of the whole.
@@ -34,6 +34,16 @@ pub struct Windows {
 impl Windows {
     /// All of them.
     pub const ALL: Windows = Windows { reach: usize::MAX, wait: true, apart: BTreeSet::new() };
+}
+
+/// What of the windows made a difference, or could have: with others that are the same as far as this goes, all is
+/// stored alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Asked {
+    /// Whether somebody could have waited for another's place.
+    pub wait: bool,
+    /// How far a window was behind, at most.
+    pub reach: usize,
 }
 
 /// Steps over buffers for the values in this order, without places for the buffers.
@@ -54,6 +64,8 @@ pub struct Traces {
     pub buffers: SecondaryMap<Value, Option<Buffer>>,
     /// For which value each step is.
     pub steps: PrimaryMap<Step, Value>,
+    /// What it depends on.
+    pub asked: Asked,
 }
 
 /// As [`assign`], with what has become of all values.
@@ -246,7 +258,7 @@ impl Writer<'_> {
         let graph = self.graph;
         let node = &graph.nodes[value];
         let result = self.access(value);
-        if let Some(op) = self.homes.ops[value].clone() {
+        if let Some(op) = self.homes.ops[value].take() {
             if result.is_empty() {
                 return;
             }
@@ -381,7 +393,7 @@ impl Writer<'_> {
 
     /// The module, its buffers numbered in the order in which they are met.
     fn finish(self, options: &Options) -> (Module, Traces) {
-        let Writer { graph, links, homes, mut steps, mut values, outputs, .. } = self;
+        let Writer { graph, links, mut homes, mut steps, mut values, outputs, .. } = self;
         let mut io = Io::default();
         for &input in &graph.inputs {
             let (mir::Op::Input { name, role }, Some(access)) =
@@ -405,12 +417,17 @@ impl Writer<'_> {
             let ty = graph.ty(output.value).clone();
             io.outputs.extend(buffer.map(|buffer| Port { name: output.name.clone(), ty, buffer }));
         }
-        let mut renamed: BTreeMap<Buffer, Buffer> = BTreeMap::new();
+        let mut old: SecondaryMap<Buffer, Option<BufferInfo>> = SecondaryMap::new();
+        std::mem::take(&mut homes.buffers)
+            .into_iter()
+            .for_each(|(key, info)| old[key] = Some(info));
+        let mut renamed: SecondaryMap<Buffer, Option<Buffer>> = SecondaryMap::new();
         let mut buffers = PrimaryMap::new();
         let mut rename = |buffer: &mut Buffer| {
-            let old = *buffer;
-            *buffer =
-                *renamed.entry(old).or_insert_with(|| buffers.push(homes.buffers[old].clone()));
+            let met = old[*buffer].take();
+            let new = &mut renamed[*buffer];
+            *new = met.map(|info| buffers.push(info)).or(*new);
+            *buffer = new.expect("every access is to a buffer");
         };
         let Io { inputs, parameters, outputs, states: _ } = &mut io;
         inputs.iter_mut().chain(parameters).for_each(|port| rename(&mut port.buffer));
@@ -425,9 +442,9 @@ impl Writer<'_> {
         let mut traces = SecondaryMap::with_capacity(graph.nodes.len());
         for value in graph.nodes.keys() {
             let access = homes.access(value);
-            traces[value] = access.and_then(|access| renamed.get(&access.buffer)).copied();
+            traces[value] = access.and_then(|access| renamed[access.buffer]);
         }
-        let traces = Traces { buffers: traces, steps: values };
+        let traces = Traces { buffers: traces, steps: values, asked: homes.asked() };
         (Module { name: graph.name.clone(), buffers, steps, io, plan }, traces)
     }
 }

@@ -1,6 +1,6 @@
 //! The order and the windows with which a graph needs least.
 
-use super::storage::{self, Windows};
+use super::storage::{self, Asked, Windows};
 use super::{Buffer, Module, Options, liveness, place, state};
 use crate::error::ErrorKind;
 use crate::mir;
@@ -26,23 +26,32 @@ pub(super) fn stored(
         let (windows, bound) = (windows.clone(), place::bound(&module));
         Stored { order, windows, bound, module, traces }
     };
+    let mut asked = vec![];
+    let first = (0..orders.len()).map(|order| {
+        let stored = stored(order, &Windows::ALL);
+        asked.push(stored.traces.asked);
+        stored
+    });
     // The first of the lowest, so that the model's own order wins where it is as good.
-    let lowest = |windows: Windows| {
-        let all = (0..orders.len()).map(|order| stored(order, &windows));
-        let no_order = || ErrorKind::bug("no schedule");
-        all.min_by_key(|stored| stored.bound).ok_or_else(no_order)
+    let lowest = |all: &mut dyn Iterator<Item = Stored>| all.min_by_key(|stored| stored.bound);
+    let no_order = || ErrorKind::bug("no schedule");
+    let mut best = lowest(&mut { first }).ok_or_else(no_order)?;
+    // With other windows those orders are not the same for which they matter.
+    let others = |windows: Windows, matters: fn(&Asked) -> bool| {
+        let others = (0..orders.len()).filter(|&order| matters(&asked[order]));
+        lowest(&mut others.map(|order| stored(order, &windows)))
     };
-    let mut best = lowest(Windows::ALL)?;
     let has_windows =
         |node: &mir::Node| matches!(node.op, mir::Op::Concat { .. } | mir::Op::Pad { .. });
     if options.alias && graph.nodes.values().any(has_windows) {
-        let late = lowest(Windows { wait: false, ..Windows::ALL })?;
-        if late.bound < best.bound {
+        let late = others(Windows { wait: false, ..Windows::ALL }, |asked| asked.wait);
+        if let Some(late) = late.filter(|late| late.bound < best.bound) {
             best = late;
         }
         // Copies into windows that wait for long are paid for by a good deal of memory only.
-        let near = lowest(Windows { reach: NEAR, ..Windows::ALL })?;
-        if near.bound < best.bound - best.bound / 16 {
+        let near = others(Windows { reach: NEAR, ..Windows::ALL }, |asked| asked.reach > NEAR);
+        let most = best.bound - best.bound / 16;
+        if let Some(near) = near.filter(|near| near.bound < most) {
             best = near;
         }
         // One by one where most is alive: more and more copies, that must be worth it all together.
@@ -90,7 +99,7 @@ impl Stored {
         let time = lives.times[0];
         let alive = lives.at(time).alive;
         let alive: BTreeMap<Buffer, u64> = alive.into_iter().collect();
-        let storage::Traces { buffers, steps } = &self.traces;
+        let storage::Traces { buffers, steps, .. } = &self.traces;
         // Until when the steps of a value have written it.
         let mut until: SecondaryMap<mir::Value, usize> = SecondaryMap::new();
         steps.iter().for_each(|(step, &value)| until[value] = step.index() + 1);

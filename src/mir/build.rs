@@ -23,7 +23,7 @@ impl Builder {
 
     /// From here on, nodes come from the model's node with this name.
     pub fn set_origin(&mut self, name: &str) {
-        self.origin = Some(self.graph.origins.push(name.to_owned()));
+        self.origin = Some(Arc::make_mut(&mut self.graph.origins).push(name.to_owned()));
     }
 
     /// The finished graph.

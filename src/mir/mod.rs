@@ -31,6 +31,7 @@ use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use cranelift_entity::{PrimaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A node and its result.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,8 +54,8 @@ pub struct Graph {
     pub inputs: Vec<Value>,
     /// The results, in the model's order.
     pub outputs: Vec<Output>,
-    /// Names of the model's nodes.
-    pub origins: PrimaryMap<Origin, String>,
+    /// Names of the model's nodes, shared with the graphs that are made of this one.
+    pub origins: Arc<PrimaryMap<Origin, String>>,
 }
 
 /// A result of the model.

@@ -16,7 +16,9 @@ pub(super) struct Rewriter<'a> {
 impl<'a> Rewriter<'a> {
     pub(super) fn new(old: &'a Graph) -> Rewriter<'a> {
         let values = SecondaryMap::with_capacity(old.nodes.len());
-        Rewriter { old, new: old.skeleton(), values }
+        let mut new = old.skeleton();
+        new.nodes.reserve(old.nodes.len());
+        Rewriter { old, new, values }
     }
 
     /// What has become of an old value.

@@ -17,6 +17,7 @@ use rlx_aot::placement::csv;
 use rlx_aot::report::{Compiled, Report};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// What the file of a problem looks like.
 const FORMAT: &str = "\
@@ -104,13 +105,15 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         return problem::run(args, printed == 0, quiet);
     }
     let progress = Progress::new(quiet);
+    let start = Instant::now();
     let source = args.model.read(&progress)?;
+    let reading = start.elapsed();
     progress.phase("planning");
     let options = args.model.options(&args.model.stem())?;
     let in_file = |e: Errors| e.in_file(&args.model.model.display().to_string());
     let kept = source.plan.is_some();
     let compared = args.compare.then(|| source.clone());
-    let fitted = compile::plan(source, &options).map_err(in_file)?;
+    let (fitted, times) = compile::plan(source, &options).map_err(in_file)?;
     let offer = if kept { None } else { compile::offer(&fitted, &options).map_err(in_file)? };
     let Fitted { module, price, .. } = fitted;
     let comparison = compared.map(|source| compare(source, &module, &options).map_err(in_file));
@@ -137,6 +140,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Outcome {
         output::write(path, |to| to.write_all(text.as_bytes()))?;
     }
     drop(progress);
+    if !quiet {
+        eprintln!("{}", output::times(reading, &times));
+    }
     if let Some(price) = price.filter(|_| !quiet) {
         eprintln!("{}", output::price(&price));
     }
@@ -166,7 +172,7 @@ fn compare(source: Source, module: &Module, options: &Options) -> Result<Compari
         options.plan.overwrite_inputs = !options.plan.overwrite_inputs;
         // A limit that holds for one of them may be out of reach for the other, which is still a plan.
         options.max_arena = None;
-        Some(compile::plan(source, &options)?.module)
+        Some(compile::plan(source, &options)?.0.module)
     };
     Ok(Comparison::new(&checked, module, other.as_ref()))
 }

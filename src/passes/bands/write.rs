@@ -220,8 +220,8 @@ impl Writer<'_, '_> {
         let mut operands = vec![];
         // Of the first operand.
         let mut read = 0..0;
-        for (index, source) in self.sources[&value].clone().into_iter().enumerate() {
-            let operand = node.operands[index];
+        for (index, &operand) in node.operands.iter().enumerate() {
+            let Some(&source) = self.sources[&value].get(index) else { continue };
             let Source::Rows(at, window) = source else {
                 operands.push(self.r.get(operand));
                 continue;
