@@ -178,6 +178,7 @@ pub fn emit(
         let KernelPlan { kernel, grain, work } = kernels::build(steps, machine, name)?;
         Ok(KernelInfo { kernel, grain, work })
     };
+    codegen::weights::make(module);
     let program = codegen::select(module, &machines, kernels::abreast, kernels::key, build)?;
     let emit = EmitOptions {
         prefix: options.prefix.clone(),

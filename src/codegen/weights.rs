@@ -1,6 +1,7 @@
 //! The weights' bytes: as they are embedded, and as a file beside the object.
 
 use super::contract::Contract;
+use super::parallel_map;
 use crate::lir::{Buffer, BufferKind, Module};
 use crate::tensor::Tensor;
 use crate::types::DType;
@@ -47,6 +48,21 @@ impl Image {
         }
         zeros(&mut to, self.size - written)
     }
+}
+
+/// Makes the bytes of constants that are computed when they are asked for, several at a time.
+pub fn make(module: &Module) {
+    let all = module.plan.weights.keys().map(|&buffer| &module.buffers[buffer].kind);
+    let constants = all.filter_map(|kind| match kind {
+        BufferKind::Constant(tensor) => Some(tensor),
+        BufferKind::Input
+        | BufferKind::Parameter
+        | BufferKind::Output
+        | BufferKind::State
+        | BufferKind::Temporary => None,
+    });
+    let constants: Vec<&Tensor> = constants.collect();
+    parallel_map(&constants, |tensor| _ = tensor.bytes());
 }
 
 /// Writes the file of weights: safetensors with one `U8` tensor "weights", in whose metadata is the

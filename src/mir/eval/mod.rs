@@ -149,6 +149,34 @@ fn made(ty: &Type, data: Vec<u8>) -> Tensor {
 }
 
 fn map(expr: &Expr, operands: &[&Tensor], ty: &Type) -> Tensor {
+    match map_of_bytes(expr, operands, ty) {
+        Some(tensor) => tensor,
+        None => map_by_elements(expr, operands, ty),
+    }
+}
+
+/// A map of many bytes and of nothing else that is not the same everywhere has few results, which are looked up.
+fn map_of_bytes(expr: &Expr, operands: &[&Tensor], ty: &Type) -> Option<Tensor> {
+    const BYTES: usize = 256;
+    let many = |&i: &usize| operands[i].ty().elements() > 1;
+    let mut all = (0..operands.len()).filter(many);
+    let bytes = all.next().filter(|&i| all.next().is_none() && operands[i].dims() == ty.dims)?;
+    if operands[bytes].ty().dtype.bytes() != 1 || ty.elements() <= BYTES {
+        return None;
+    }
+    let each = (0..=u8::MAX).collect::<Vec<u8>>();
+    let each = Tensor::from_bytes(operands[bytes].ty().with_dims([BYTES]), each.into())?;
+    let single = |i: usize| operands[i].reshaped([1]);
+    let of = |i: usize| if i == bytes { Some(each.clone()) } else { single(i) };
+    let table: Vec<Tensor> = (0..operands.len()).map(of).collect::<Option<_>>()?;
+    let table = map_by_elements(expr, &table.iter().collect::<Vec<_>>(), &ty.with_dims([BYTES]));
+    let mut data = Vec::with_capacity(ty.bytes());
+    let found = operands[bytes].bytes().iter().map(|&byte| table.element(byte.into()));
+    found.for_each(|element| data.extend_from_slice(element));
+    Some(made(ty, data))
+}
+
+fn map_by_elements(expr: &Expr, operands: &[&Tensor], ty: &Type) -> Tensor {
     let dtypes: Vec<_> = operands.iter().map(|t| t.ty().dtype).collect();
     let mut evaluator = Evaluator::new(expr, &dtypes);
     let by: Vec<_> = operands.iter().map(|t| broadcast_strides(t.dims(), &ty.dims)).collect();
@@ -376,6 +404,22 @@ fn concat(axis: usize, operands: &[&Tensor], ty: &Type) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_of_bytes_are_looked_up() {
+        let numbers = (0..600).map(|i| i * 7 - 300);
+        let x = Tensor::from_ints(Type::new(DType::I8, [2, 300]), numbers);
+        let scale = Tensor::from_f32s([1], &[0.37]);
+        let mut e = Expr::new();
+        let (byte, by) = (e.operand(0), e.operand(1));
+        let number = e.cast(DType::F32, byte);
+        e.binary(Binary::Mul, number, by);
+        let ty = Type::new(DType::F32, [2, 300]);
+        let found = map_of_bytes(&e, &[&x, &scale], &ty).expect("bytes and one number");
+        assert_eq!(found, map_by_elements(&e, &[&x, &scale], &ty));
+        let scales = Tensor::noise(&[300], 1);
+        assert!(map_of_bytes(&e, &[&x, &scales], &ty).is_none());
+    }
 
     #[test]
     fn error_function() {
