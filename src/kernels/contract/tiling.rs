@@ -17,6 +17,9 @@ const LINE: usize = 64;
 /// Fewer rows are multiplied sooner than memory brings what they are multiplied by.
 const FEW: i64 = 6;
 
+/// Sums over this depth or more last while a line comes from memory.
+const LONG: i64 = 128;
+
 /// Depths up to this are written out instead of looped over.
 const WRITTEN_OUT: i64 = 4;
 
@@ -371,7 +374,8 @@ impl<'a> Tiling<'a> {
         }
     }
 
-    /// What the epilogue reads of each row is on its way while the products are summed.
+    /// What the epilogue reads of each row is on its way while the products are summed, and where results go if
+    /// that is far: a store that waits for its line holds up those behind it.
     fn call_for_operands(&self, b: &mut Builder, p: &[Value], rows: &[(i64, i64)], parts: &[Part]) {
         let moves = |n: usize| self.rows.iter().any(|level| level.steps[n] != 0);
         for pointer in (2..self.last()).filter(|&n| moves(n)) {
@@ -384,6 +388,35 @@ impl<'a> Tiling<'a> {
                 b.prefetch(pointer, at);
             }
         }
+        let (last, Some(&end)) = (self.last(), parts.last()) else { return };
+        if !self.writes_far() {
+            return;
+        }
+        let size = expr::size(self.problem.frame.result().dtype);
+        let aligned = self.rows.iter().all(|level| level.steps[last] % LINE as i64 == 0);
+        for &row in rows {
+            let from = self.place(last, row, (0, 0));
+            let to = self.place(last, row, end) + i64::from(end.1) * size - 1;
+            for at in (from..=to).step_by(LINE).chain((!aligned).then_some(to)) {
+                let (pointer, at) = expr::reach(b, p[last], at);
+                b.prefetch(pointer, at);
+            }
+        }
+    }
+
+    /// Whether results go to rows of a tensor that is hardly in the first-level cache, nothing else that is read
+    /// lies there, and the sums take long enough for it to come nearer.
+    fn writes_far(&self) -> bool {
+        let Problem { frame, depth, columns, .. } = &self.problem;
+        let result = frame.result();
+        let size = expr::size(result.dtype);
+        let bytes = result.dims.iter().fold(size, |all, &dim| all.saturating_mul(dim));
+        let depth: i64 = depth.iter().map(|level| level.extent).product();
+        columns.steps[self.last()] == size
+            && frame.machine.lanes > 1
+            && bytes > frame.machine.l1 as i64
+            && depth >= LONG
+            && !(2..frame.inputs().len()).any(|n| frame.in_place(n))
     }
 
     /// Bytes from the tile's corner to a row's part.
