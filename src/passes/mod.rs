@@ -18,6 +18,7 @@ pub mod layout;
 pub mod map;
 pub mod margins;
 pub mod neighbours;
+pub mod outward;
 pub mod pack;
 pub mod parts;
 pub mod phases;
@@ -74,7 +75,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Auto => winograd::filter(graph, machine),
     };
     let share = |graph| tables::share(graph, machine);
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 28] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 29] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
@@ -92,6 +93,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("rows", &rows::fuse),
         ("map", &map::fuse),
         ("epilogue", &epilogue::fuse),
+        ("outward", &outward::split),
         ("phases", &split),
         ("attention", &attention::fuse),
         ("winograd", &filter),

@@ -627,6 +627,27 @@ fn channels_go_where_they_lie() {
     assert_eq!(count(&graph, last), 1, "at the input\n{graph}");
 }
 
+/// Pixels become larger images without a copy: each row is written where it belongs.
+#[test]
+fn larger_images_are_written_where_they_lie() {
+    for (channels, parts, convs) in [(32, 2, 3), (16, 4, 5), (5, 2, 2)] {
+        let mut b = Builder::new("larger");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [2, 6, 5, 3]));
+        let w = b.constant(Tensor::noise(&[1, 1, 3, channels * parts * parts], 3));
+        let bias = b.constant(Tensor::noise(&[channels * parts * parts], 4));
+        let y = b.conv(x, w, &[1, 1], &[1, 1], 1);
+        let y = b.binary(Binary::Add, y, bias);
+        let apart = b.reshape(y, [2, 6, 5, parts, parts, channels]);
+        let apart = b.permute(apart, &[0, 1, 3, 2, 4, 5]);
+        let y = b.reshape(apart, [2, 6 * parts, 5 * parts, channels]);
+        let w = b.constant(Tensor::noise(&[1, 1, channels, 4], 5));
+        let y = b.conv(y, w, &[1, 1], &[1, 1], 1);
+        let graph = optimized(b, &[y]);
+        let is = |op: &Op| matches!(op, Op::Conv(_) | Op::Contract(_));
+        assert_eq!(count(&graph, is), convs, "{graph}");
+    }
+}
+
 /// What was split and is concatenated again is whole.
 #[test]
 fn split_and_joined() {
