@@ -30,6 +30,7 @@ pub mod ride;
 pub mod rows;
 pub mod scale;
 pub mod simplify;
+pub mod single;
 pub mod stacks;
 pub mod tables;
 pub mod turns;
@@ -75,7 +76,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Auto => winograd::filter(graph, machine),
     };
     let share = |graph| tables::share(graph, machine);
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 29] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 30] = [
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),
@@ -94,6 +95,7 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         ("map", &map::fuse),
         ("epilogue", &epilogue::fuse),
         ("outward", &outward::split),
+        ("single", &single::flatten),
         ("phases", &split),
         ("attention", &attention::fuse),
         ("winograd", &filter),

@@ -648,6 +648,24 @@ fn larger_images_are_written_where_they_lie() {
     }
 }
 
+/// A head of one class is a product of a matrix with a vector.
+#[test]
+fn one_channel_of_results() {
+    let mut b = Builder::new("head");
+    let x = b.input("x", Role::Input, Type::new(DType::F32, [2, 7, 5, 12]));
+    let other = b.input("other", Role::Input, Type::new(DType::F32, [2, 7, 5, 1]));
+    let w = b.constant(Tensor::noise(&[1, 1, 12, 1], 3));
+    let bias = b.constant(Tensor::noise(&[1], 4));
+    let y = b.conv(x, w, &[1, 1], &[1, 1], 1);
+    let y = b.binary(Binary::Add, y, bias);
+    let y = b.binary(Binary::Mul, y, other);
+    let y = b.channels_first(y);
+    let graph = optimized(b, &[y]);
+    let is = |op: &Op| matches!(op, Op::Contract(c) if c.epilogue.is_some());
+    let others = |op: &Op| matches!(op, Op::Conv(_) | Op::Map(_));
+    assert_eq!((count(&graph, is), count(&graph, others)), (1, 0), "{graph}");
+}
+
 /// What was split and is concatenated again is whole.
 #[test]
 fn split_and_joined() {
