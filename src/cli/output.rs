@@ -75,16 +75,17 @@ fn temporary() -> tempfile::Builder<'static, 'static> {
 
 /// What it cost to fit into an arena, in one line.
 pub(crate) fn price(price: &Price) -> String {
-    let Price { plain, regions, shares, again, steps: [before, after], time } = price;
+    let Price { plain, regions, working, again, steps: [before, after], time } = price;
     let count = |n: usize, one: &str, more: &str| match n {
         0 => None,
         1 => Some(format!("1 {one}")),
         _ => Some(format!("{n} {more}")),
     };
     let chains = count(*regions, "chain of steps in bands", "chains of steps in bands");
-    let shared = count(*shares, "step for fewer threads", "steps for fewer threads");
+    let working =
+        count(*working, "step with less working memory", "steps with less working memory");
     let again = count(*again, "step computed again", "steps computed again");
-    let what: Vec<String> = chains.into_iter().chain(shared).chain(again).collect();
+    let what: Vec<String> = chains.into_iter().chain(working).chain(again).collect();
     format!(
         "{}, for an arena of less than {}: {after} steps instead of {before}, some {:.0} % more work",
         what.join(", "),

@@ -1,12 +1,13 @@
 //! Regions around the peak, and what each would need and cost.
 
-use super::change::{self, Change};
+use super::change::{Change, limit};
 use super::cost::{self, ENOUGH_SHARES};
 use super::sketch::Sketcher;
 use super::{Aim, Search, Turn};
 use crate::lir::liveness::{Lives, Peak};
 use crate::lir::{Buffer, Step};
 use crate::machine::Machine;
+use crate::mir::winograd::Working;
 use crate::mir::{Graph, Op, Role, Value};
 use crate::passes::bands::{Axis, Cut, Overlap, Region, Sites};
 use cranelift_entity::{EntityRef, SecondaryMap};
@@ -201,7 +202,7 @@ impl<'a> Scene<'a> {
     fn is_taken(&self, value: &Value) -> bool {
         self.taken.iter().any(|change| match change {
             Change::Cut(cut) => cut.region.nodes.contains_key(value),
-            Change::Shares(other, _) => other == value,
+            Change::Working(other, _) => other == value,
             Change::Again(all) => all.iter().any(|again| again.nodes.contains(value)),
         })
     }
@@ -210,7 +211,7 @@ impl<'a> Scene<'a> {
     pub(super) fn will_be_cut(&self, value: Value) -> bool {
         self.taken.iter().any(|change| match change {
             Change::Cut(cut) => cut.region.nodes.contains_key(&value),
-            Change::Shares(..) | Change::Again(_) => false,
+            Change::Working(..) | Change::Again(_) => false,
         })
     }
 
@@ -297,7 +298,7 @@ impl Around<'_> {
             let (a, b) = (rank(a), rank(b));
             a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
         };
-        let single = self.shares().into_iter().chain(self.again());
+        let single = self.working().into_iter().chain(self.again());
         let single = single.filter(|found| !tried.contains(&found.change));
         let mut best: Option<Candidate> = single.min_by(&lower);
         let mut fitting = usize::from(best.as_ref().is_some_and(|best| best.bytes <= goal));
@@ -326,29 +327,50 @@ impl Around<'_> {
         best
     }
 
-    /// Fewer shares for the step, where working memory of each is a part of the peak.
-    fn shares(&self) -> Vec<Candidate> {
-        let Scene { graph, now, machine, .. } = self.scene;
-        let step = self.step.and_then(|step| Some((now.module.steps.get(step)?, step)));
-        let old = step.and_then(|(_, step)| now.from[now.traces.steps[step]]);
-        let scratch = step.and_then(|(info, _)| info.scratch.as_ref());
-        let (Some(old), Some(scratch)) = (old, scratch) else { return vec![] };
-        let (Some(&count), Some(&all)) = (scratch.dims.first(), self.alive.get(&scratch.buffer))
-        else {
-            return vec![];
-        };
-        if !change::has_shares(&graph.nodes[old].op) {
-            return vec![];
-        }
-        let work = cost::work(graph, &graph.nodes[old], machine);
-        let least = if self.aim.free { ENOUGH_SHARES } else { 1 };
-        let halves = std::iter::successors(Some(count), |&n| (n > 1).then(|| n.div_ceil(2)));
-        let fewer = halves.skip(1).filter(|&n| n >= least).map(|fewer| Candidate {
-            change: Change::Shares(old, fewer),
-            bytes: self.total - all + (all * fewer as u64).div_ceil(count as u64),
-            cycles: work * (cost::waited(fewer) - cost::waited(count)),
+    /// Less working memory for the step: fewer shares of it, or smaller blocks.
+    fn working(&self) -> Vec<Candidate> {
+        let Scene { now, machine, .. } = self.scene;
+        let found = self.step.and_then(|step| {
+            let value = *now.traces.steps.get(step)?;
+            let scratch = now.module.steps.get(step)?.scratch.as_ref()?;
+            Some((value, now.from[value]?, *self.alive.get(&scratch.buffer)?))
         });
-        fewer.collect()
+        let Some((value, old, all)) = found else { return vec![] };
+        let node = &now.graph.nodes[value];
+        let Some(blocks) = cost::blocks(&now.graph, node) else { return vec![] };
+        let before = cost::shared_work(&now.graph, node, machine);
+        let least = if self.aim.free { ENOUGH_SHARES } else { 1 };
+        let halves =
+            std::iter::successors(Some(blocks.shares), |&n| (n > 1).then(|| n.div_ceil(2)));
+        let halves: Vec<usize> = halves.filter(|&n| n == blocks.shares || n >= least).collect();
+        let all_tiles = blocks.block[0] * blocks.block[1];
+        let fewest = if self.aim.bold { 1 } else { all_tiles };
+        let mut sizes: Vec<usize> = (fewest..=all_tiles).rev().collect();
+        let of = |most: Working| {
+            let mut node = node.clone();
+            limit(&mut node, most);
+            node
+        };
+        let block = |tiles: usize| {
+            let node = of(Working { tiles, ..Working::ALL });
+            cost::blocks(&now.graph, &node).map(|blocks| blocks.block)
+        };
+        sizes.dedup_by_key(|tiles| block(*tiles));
+        let all_limits = sizes
+            .iter()
+            .flat_map(|&tiles| halves.iter().map(move |&shares| Working { shares, tiles }));
+        let candidate = |most: Working| {
+            let node = of(most);
+            let blocks = cost::blocks(&now.graph, &node)?;
+            let bytes = blocks.shares as u64 * blocks.elements() as u64 * 4;
+            let cycles = cost::shared_work(&now.graph, &node, machine) - before;
+            (bytes < all && cycles <= self.aim.most).then(|| Candidate {
+                change: Change::Working(old, most),
+                bytes: self.total - all + bytes,
+                cycles,
+            })
+        };
+        all_limits.filter_map(candidate).collect()
     }
 
     /// Regions with nodes of the peak inside, and what each needs at least, since it is there whole. Of
@@ -394,12 +416,12 @@ impl Around<'_> {
         let mut border = Border::new(self, all.sink);
         for &start in all.nodes.keys().rev().take(self.aim.effort.reach.nodes) {
             border.include(start);
-            near |= start < all.sink && self.peak.contains(&start);
+            // One node alone may give back what it reads.
+            near |= self.peak.contains(&start) && (start < all.sink || border.dying().is_some());
             let least = border.bytes();
             if !near || least >= lowest {
                 continue;
             }
-            lowest = least;
             let region = all.from(start);
             let inside = |value: &Value| region.nodes.contains_key(value);
             // Cuts that there are already are replaced as a whole, or stay.
@@ -408,6 +430,7 @@ impl Around<'_> {
                 count == 0 || count == cut.region.nodes.len()
             };
             if self.scene.now.changes.cuts.iter().all(fits) {
+                lowest = least;
                 found.push((least, region));
             }
         }
@@ -419,7 +442,9 @@ impl Around<'_> {
         let Scene { graph, machine, .. } = self.scene;
         let mut border = Border::new(self, region.sink);
         region.nodes.keys().rev().for_each(|&value| border.include(value));
-        let sketcher = Sketcher::new(graph, region, overlap, machine, self.aim.threads());
+        let (whole, dying) = (border.whole(), border.dying());
+        let changes = &self.scene.now.changes;
+        let sketcher = Sketcher::new(graph, region, overlap, changes, machine, self.aim.threads());
         let rows = region.rows(graph);
         let height = |&bands: &usize| match self.aim.free {
             false => rows.div_ceil(bands),
@@ -435,7 +460,9 @@ impl Around<'_> {
             let cut = Cut { region: region.clone(), height, overlap };
             let sketch = sketcher.sketch(height);
             self.scene.written.update(|written| written + sketch.written);
-            let (bytes, cycles) = (border.bytes() + sketch.inside, sketch.cycles);
+            let over = dying.and_then(|leaf| border.over(leaf, cut.ahead(graph, leaf)?));
+            let bytes = whole + sketch.inside - over.unwrap_or(0);
+            let cycles = sketch.cycles;
             let found = Candidate { change: Change::Cut(cut), bytes, cycles };
             let cheap = found.cycles <= self.aim.most;
             let enough = match self.aim.free {
@@ -464,6 +491,8 @@ struct Border<'a> {
     /// How many nodes outside lie in those of which some are inside.
     shares: BTreeMap<Buffer, usize>,
     sink: Value,
+    /// See [`Aim::bold`].
+    bold: bool,
 }
 
 impl<'a> Border<'a> {
@@ -475,7 +504,7 @@ impl<'a> Border<'a> {
         let step = around.step.and_then(|step| scene.now.module.steps.get(step));
         let scratch = step.and_then(|info| info.scratch.as_ref());
         scratch.and_then(|access| alive.remove(&access.buffer));
-        Border { scene, inside, leaves, alive, shares, sink }
+        Border { scene, inside, leaves, alive, shares, sink, bold: around.aim.bold }
     }
 
     fn include(&mut self, value: Value) {
@@ -498,7 +527,51 @@ impl<'a> Border<'a> {
         }
     }
 
+    /// The least that may be needed.
     fn bytes(&self) -> u64 {
+        self.whole() - self.dying().and_then(|leaf| self.over(leaf, 0)).unwrap_or(0)
+    }
+
+    /// Bytes that are gained where the sink is written over a leaf, behind so many bytes; `None` where that is too
+    /// little.
+    fn over(&self, leaf: Value, ahead: u64) -> Option<u64> {
+        let [leaf, sink] = [leaf, self.sink].map(|value| self.scene.graph.ty(value).bytes() as u64);
+        (leaf + sink).checked_sub(sink.max(ahead + leaf)).filter(|&won| won >= leaf.min(sink) / 4)
+    }
+
+    /// The last leaf that nothing reads behind the region, if the sink may lie there.
+    fn dying(&self) -> Option<Value> {
+        let Scene { graph, buffers, users, .. } = self.scene;
+        if !self.bold {
+            return None;
+        }
+        let is_joined =
+            |&user: &Value| matches!(graph.nodes[user].op, Op::Concat { .. } | Op::Pad { .. });
+        if buffers[self.sink].iter().any(|buffer| self.alive.contains_key(buffer))
+            || users[self.sink].is_empty()
+            || users[self.sink].iter().any(is_joined)
+        {
+            return None;
+        }
+        let size = |value: Value| graph.ty(value).dtype.bytes();
+        let fits = |&leaf: &Value| {
+            buffers[leaf].len() == 1 && size(leaf) == size(self.sink) && self.dies(leaf)
+        };
+        self.leaves.iter().copied().rev().find(fits)
+    }
+
+    /// Whether nothing behind the region reads a value or a view of it.
+    fn dies(&self, value: Value) -> bool {
+        let Scene { graph, users, .. } = self.scene;
+        let is_over = |&user: &Value| match graph.nodes[user].op.is_view() {
+            true => self.inside.contains(&user) || self.dies(user),
+            false => user < self.sink || self.inside.contains(&user),
+        };
+        users[value].iter().all(is_over) && graph.outputs.iter().all(|o| o.value != value)
+    }
+
+    /// With room for the leaves and the sink.
+    fn whole(&self) -> u64 {
         let Scene { graph, buffers, now, .. } = self.scene;
         let mut bytes = self.alive.values().sum::<u64>();
         // Unless others lie there too.

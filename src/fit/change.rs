@@ -1,18 +1,19 @@
 //! What is changed about a graph so that its plan is smaller.
 
-use crate::mir::winograd::{Side, Winograd};
-use crate::mir::{Graph, Op, Value};
-use crate::passes::bands::{Again, Cut, split};
+use super::cost::ENOUGH_SHARES;
+use crate::mir::winograd::{Side, Winograd, Working};
+use crate::mir::{Graph, Node, Op, Value};
+use crate::passes::bands::{Again, Cut, Sites, split};
 use cranelift_entity::SecondaryMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One change, in the values of the model's graph.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Change {
     /// A chain of nodes is computed in bands.
     Cut(Cut),
-    /// A node has working memory for so many shares of its work at most.
-    Shares(Value, usize),
+    /// A node has at most so much working memory.
+    Working(Value, Working),
     /// Nodes are computed again where they are read late, each time they are.
     Again(Vec<Again>),
 }
@@ -21,7 +22,7 @@ pub(super) enum Change {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Changes {
     pub(super) cuts: Vec<Cut>,
-    pub(super) shares: BTreeMap<Value, usize>,
+    pub(super) working: BTreeMap<Value, Working>,
     /// No two before the same reader; none of their nodes is in a cut.
     pub(super) again: Vec<Again>,
 }
@@ -53,9 +54,33 @@ impl Changes {
                         }
                     }
                 }
-                Change::Shares(value, count) => {
-                    changes.shares.insert(*value, *count);
+                Change::Working(value, most) => {
+                    changes.working.insert(*value, *most);
                 }
+            }
+        }
+        changes
+    }
+
+    /// All of them, one by one; and little working memory of what is in bands.
+    pub(super) fn all(&self, graph: &Graph) -> Vec<Change> {
+        let cuts = self.cuts.iter().cloned().map(Change::Cut);
+        let again = self.again.iter().map(|again| Change::Again(vec![again.clone()]));
+        let inside = self.cuts.iter().flat_map(|cut| cut.region.nodes.keys());
+        let inside = inside.filter(|&&value| is_filtered(&graph.nodes[value].op));
+        let limited = self.working.keys().chain(inside).collect::<BTreeSet<_>>().into_iter();
+        let working = limited.map(|&value| Change::Working(value, self.most(value, true)));
+        cuts.chain(again).chain(working).collect()
+    }
+
+    /// These without one of them.
+    pub(super) fn without(&self, change: &Change) -> Changes {
+        let mut changes = self.clone();
+        match change {
+            Change::Cut(cut) => changes.cuts.retain(|other| other != cut),
+            Change::Again(all) => changes.again.retain(|other| !all.contains(other)),
+            Change::Working(value, _) => {
+                changes.working.insert(*value, Working::ALL);
             }
         }
         changes
@@ -67,28 +92,47 @@ impl Changes {
         all.filter(|&&value| !graph.nodes[value].op.is_view()).count()
     }
 
+    /// How much working memory a node has at most. In bands it takes little where nothing else is said, since that is
+    /// what they are for.
+    pub(super) fn most(&self, value: Value, in_bands: bool) -> Working {
+        let shares = if in_bands { ENOUGH_SHARES } else { usize::MAX };
+        self.working.get(&value).copied().unwrap_or(Working { shares, ..Working::ALL })
+    }
+
+    /// How many nodes have less working memory than they would take.
+    pub(super) fn lowered(&self, graph: &Graph) -> usize {
+        let sites = Sites::new(&self.cuts);
+        let is_lower = |&(value, node): &(Value, &Node)| {
+            let mut limited = node.clone();
+            limit(&mut limited, self.most(value, sites.is_cut(value)));
+            limited != *node
+        };
+        graph.nodes.iter().filter(is_lower).count()
+    }
+
     /// The changed graph, and for each of its nodes the one that it comes from.
     pub(super) fn apply(&self, graph: &Graph) -> (Graph, SecondaryMap<Value, Option<Value>>) {
         let (mut graph, from) = split(graph, &self.cuts, &self.again);
+        let sites = Sites::new(&self.cuts);
         for (new, node) in &mut graph.nodes {
-            let count = from[new].and_then(|old| self.shares.get(&old));
-            if let (Some(&count), Some(shares)) = (count, shares(&mut node.op)) {
-                *shares = count;
+            if let Some(old) = from[new] {
+                limit(node, self.most(old, sites.is_cut(old)));
             }
         }
         (graph, from)
     }
 }
 
-/// Whether it can be chosen how many shares of a node's work have working memory.
-pub(super) fn has_shares(op: &Op) -> bool {
+/// Whether it can be chosen how much working memory a node has.
+fn is_filtered(op: &Op) -> bool {
     matches!(op, Op::Winograd(Winograd { side: Side::Both { .. }, .. }))
 }
 
-/// Of how many shares a node has working memory at most, if that can be chosen.
-fn shares(op: &mut Op) -> Option<&mut usize> {
-    let Op::Winograd(Winograd { side: Side::Both { shares, .. }, .. }) = op else { return None };
-    Some(shares)
+/// Gives a node no more working memory than that, if it can be chosen.
+pub(super) fn limit(node: &mut Node, most: Working) {
+    if let Op::Winograd(winograd) = &mut node.op {
+        winograd.limit(most, &node.ty.dims);
+    }
 }
 
 #[cfg(test)]
@@ -97,12 +141,12 @@ mod tests {
     use crate::interp;
     use crate::lir::{Options, lower};
     use crate::mir::winograd::Filter;
-    use crate::mir::{Builder, Node, Output, Role, eval};
+    use crate::mir::{Builder, Output, Role, eval};
     use crate::tensor::Tensor;
     use crate::types::{DType, Type};
 
     #[test]
-    fn fewer_shares_have_less_working_memory() {
+    fn fewer_shares_and_tiles_have_less_working_memory() {
         let mut b = Builder::new("filtered");
         let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 34, 30, 32]));
         let w = b.constant(Tensor::noise(&[16, 2, 32, 16], 3));
@@ -116,8 +160,10 @@ mod tests {
         graph.outputs.push(Output { name: "y".into(), value: filtered });
         let input = [Tensor::noise(&[1, 34, 30, 32], 5)];
         let expected = eval::graph(&graph, &input)[0].f64s();
-        let sizes = [8, 3, 1].map(|count| {
-            let changes = Changes::default().with(&[Change::Shares(filtered, count)]);
+        let limits = [(8, 6), (3, 6), (3, 4), (1, 3), (1, 2), (1, 1)];
+        let sizes = limits.map(|(shares, tiles)| {
+            let most = Working { shares, tiles };
+            let changes = Changes::default().with(&[Change::Working(filtered, most)]);
             let (changed, _) = changes.apply(&graph);
             let module = lower(&changed, Options::default()).expect("it is small");
             let found = interp::arena::run(&module, &input, &[]).expect("the plan holds");
@@ -126,6 +172,6 @@ mod tests {
             }
             module.plan.arena_size
         });
-        assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2], "{sizes:?}");
+        assert!(sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
     }
 }

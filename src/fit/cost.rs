@@ -1,6 +1,7 @@
 //! What a graph costs in time, roughly: enough to choose between ways of computing the same.
 
 use crate::machine::Machine;
+use crate::mir::winograd::Blocks;
 use crate::mir::{Filter, Graph, Node, Op, Side, Value, Weights};
 use cranelift_entity::SecondaryMap;
 
@@ -27,17 +28,33 @@ pub(super) enum Threads {
 pub(super) const ENOUGH_SHARES: usize = 4;
 
 /// What it costs that a step has so few shares, as a part of its work: a quarter of what more threads wait.
-pub(super) fn waited(shares: usize) -> f64 {
+fn waited(shares: usize) -> f64 {
     let shares = shares.clamp(1, ENOUGH_SHARES) as f64;
     (ENOUGH_SHARES as f64 / shares - 1.0) / 4.0
 }
 
-/// Into how many shares the work of a node can be cut at most; `None` where that is no matter.
-fn shares(graph: &Graph, node: &Node) -> Option<usize> {
+/// Channels of all parts of the input that is filtered.
+fn channels(graph: &Graph, node: &Node) -> Option<usize> {
     let Op::Winograd(w) = &node.op else { return None };
     let parts = node.operands.get(..w.first_extra() - 1)?;
-    let channels = parts.iter().filter_map(|&x| graph.ty(x).dims.last()).sum();
-    w.blocks(channels, &node.ty.dims).map(|blocks| blocks.shares)
+    Some(parts.iter().filter_map(|&x| graph.ty(x).dims.last()).sum())
+}
+
+/// The blocks that a node is computed in, each in working memory of a share; `None` where it has none.
+pub(super) fn blocks(graph: &Graph, node: &Node) -> Option<Blocks> {
+    let Op::Winograd(w) = &node.op else { return None };
+    w.blocks(channels(graph, node)?, &node.ty.dims)
+}
+
+/// Into how many shares the work of a node can be cut at most; `None` where that is no matter.
+fn shares(graph: &Graph, node: &Node) -> Option<usize> {
+    blocks(graph, node).map(|blocks| blocks.shares)
+}
+
+/// Cycles of a node's own work, with what threads wait that find too few shares of it.
+pub(super) fn shared_work(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
+    let work = work(graph, node, machine);
+    work * (1.0 + shares(graph, node).map_or(0.0, waited))
 }
 
 /// Cycles for each byte that has left the second-level cache before it is read: most of the way is hidden behind
@@ -207,12 +224,9 @@ fn multiply_adds(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
                 Side::Input { .. } | Side::Output { .. } => sides(read(0)),
                 Side::Both { parts, .. } => {
                     let inputs: f64 = (0..parts).map(read).sum();
-                    let outputs = *node.ty.dims.last().unwrap_or(&1);
-                    // Of a result, and of an element of the input.
+                    // Of a result.
                     let points = all(&|axis| axis.points()) / all(&|axis| axis.tile);
-                    let of_input = points / all(&|axis| axis.stride);
-                    let products = inputs * of_input * outputs as f64 / lanes;
-                    sides(inputs) * points + products + moved(read(parts))
+                    sides(inputs) * points + products(graph, node, machine) + moved(read(parts))
                 }
             }
         }
@@ -229,4 +243,20 @@ fn multiply_adds(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
         Op::Pad { .. } | Op::Concat { .. } => 0.0,
         Op::Reshape | Op::Permute(_) | Op::Slice { .. } | Op::Broadcast => 0.0,
     }
+}
+
+/// Multiply-adds of the products of a convolution by minimal filtering, block by block.
+fn products(graph: &Graph, node: &Node, machine: &Machine) -> f64 {
+    /// To begin with a block.
+    const BLOCK: f64 = 100.0;
+    let (Some(blocks), Some(channels)) = (blocks(graph, node), channels(graph, node)) else {
+        return 0.0;
+    };
+    let [images, .., outputs] = node.ty.dims[..] else { return 0.0 };
+    let depth = (blocks.all * channels) as f64;
+    let each = |(count, tiles)| {
+        let product = machine.product(tiles, outputs, 4 * channels as u64);
+        count as f64 * (depth * product + BLOCK)
+    };
+    images as f64 * blocks.sizes().map(each).sum::<f64>()
 }

@@ -37,7 +37,7 @@ const TURNS: usize = 32;
 const FREE_TURNS: usize = 10;
 
 /// Each turn that must cost no time is to lower what is needed by one of so many parts.
-const FREE_PART: u64 = 8;
+const FREE_PARTS: [u64; 2] = [8, 32];
 
 /// Bands that nobody asked for make the arena lower by at least one of so many parts.
 const WORTH: u64 = 32;
@@ -65,8 +65,8 @@ pub struct Price {
     pub plain: u64,
     /// Chains of nodes that are computed in bands.
     pub regions: usize,
-    /// Steps that fewer threads can share, since they have less working memory.
-    pub shares: usize,
+    /// Steps that have less working memory than they would take: fewer shares of it, or smaller blocks.
+    pub working: usize,
     /// Nodes that are computed again where they are read late, each as often as it is.
     pub again: usize,
     /// Steps before and after.
@@ -127,7 +127,7 @@ pub fn fit(
     let search = Search::new(&ordered, options, machine);
     let mut now = Turn::draft(&ordered, Changes::default(), options)?;
     if bands == Bands::Auto {
-        now = search.free(now)?;
+        now = search.free(&now.changes)?;
     }
     let free = match now.changes == Changes::default() {
         true => None,
@@ -146,7 +146,7 @@ pub fn fit(
     let price = Price {
         plain: plain.plan.arena_size,
         regions: now.changes.cuts.len(),
-        shares: now.changes.shares.len(),
+        working: now.changes.lowered(&ordered),
         again: now.changes.repeated(&ordered),
         steps: [plain.steps.len(), module.steps.len()],
         time: search.cycles(&now.graph, Threads::One)
@@ -164,6 +164,8 @@ struct Aim {
     most: f64,
     /// Nobody asked for it: it may cost no one any time.
     free: bool,
+    /// Also nodes in bands that may lie where an operand of theirs does, and smaller blocks.
+    bold: bool,
     effort: Effort,
 }
 
@@ -184,7 +186,9 @@ impl Effort {
     /// For an arena that is asked for.
     const FULL: Effort = Effort { looks: 24, tried: 200, written: 4_000_000, reach: &Reach::FAR };
     /// For what nobody waits for.
-    const SMALL: Effort = Effort { looks: 6, tried: 30, written: 60_000, reach: &Reach::NEAR };
+    const SMALL: Effort = Effort { looks: 6, tried: 30, written: 100_000, reach: &Reach::NEAR };
+    /// For advice.
+    const LEAST: Effort = Effort { written: 40_000, ..Effort::SMALL };
 }
 
 impl Aim {
@@ -212,24 +216,56 @@ impl<'a> Search<'a> {
         cost::cycles(graph, self.machine, threads)
     }
 
-    /// Lowers what is needed as far as that costs no time, by a part at each turn.
-    fn free(&self, now: Turn) -> Result<Turn, ErrorKind> {
-        let plain = self.cycles(self.graph, Threads::Two);
-        let (mut turns, mut tried) = (vec![now], vec![]);
-        // Where many times need the same, it takes some turns before less is needed.
-        for _ in 0..FREE_TURNS {
-            let Some(now) = turns.last() else { break };
-            let spent = self.cycles(&now.graph, Threads::Two) - plain;
-            let goal = now.module.plan.bound - now.module.plan.bound / FREE_PART;
-            let most = (plain * FREE - spent).max(0.0);
-            let aim = Aim { goal, most, free: true, effort: Effort::SMALL };
-            match self.turn(now, aim, &mut tried)? {
-                Some(next) => turns.push(next),
-                None => break,
+    /// Lowers what is needed as far as that costs no time, timidly and boldly: either may lead further.
+    fn free(&self, plain: &Changes) -> Result<Turn, ErrorKind> {
+        let mut lowest: Option<Turn> = None;
+        for bold in [false, true] {
+            self.written.set(0);
+            let found = self.freely(Turn::draft(self.graph, plain.clone(), self.options)?, bold)?;
+            let rank = |turn: &Turn| turn.module.plan.bound;
+            if lowest.as_ref().is_none_or(|lowest| rank(&found) < rank(lowest)) {
+                lowest = Some(found);
             }
         }
-        let lowest = turns.into_iter().min_by_key(|turn| turn.module.plan.bound);
         lowest.ok_or_else(|| ErrorKind::bug("no turn"))
+    }
+
+    /// Lowers what is needed by a part at each turn, and by smaller ones where that is too much at once.
+    fn freely(&self, now: Turn, bold: bool) -> Result<Turn, ErrorKind> {
+        let plain = self.cycles(self.graph, Threads::Two);
+        let (mut lowest, mut tried) = (now, vec![]);
+        for part in FREE_PARTS {
+            tried.clear();
+            // Where many times need the same, it takes some turns before less is needed.
+            let mut on_the_way: Option<Turn> = None;
+            for _ in 0..FREE_TURNS {
+                let now = on_the_way.as_ref().unwrap_or(&lowest);
+                let spent = self.cycles(&now.graph, Threads::Two) - plain;
+                let goal = now.module.plan.bound - now.module.plan.bound / part;
+                let most = (plain * FREE - spent).max(0.0);
+                let aim = Aim { goal, most, free: true, bold, effort: Effort::SMALL };
+                let Some(next) = self.turn(now, aim, &mut tried)? else { break };
+                match next.module.plan.bound < lowest.module.plan.bound {
+                    true => (lowest, on_the_way) = (next, None),
+                    false => on_the_way = Some(next),
+                }
+            }
+            lowest = self.needed(lowest)?;
+        }
+        Ok(lowest)
+    }
+
+    /// The same without the changes that are of no use, now that there are others.
+    fn needed(&self, mut now: Turn) -> Result<Turn, ErrorKind> {
+        for change in now.changes.all(self.graph) {
+            let next = Turn::draft(self.graph, now.changes.without(&change), self.options)?;
+            self.written.update(|written| written + DRAFTED * next.graph.nodes.len());
+            let cycles = |turn: &Turn| self.cycles(&turn.graph, Threads::Two);
+            if next.module.plan.bound <= now.module.plan.bound && cycles(&next) <= cycles(&now) {
+                now = next;
+            }
+        }
+        Ok(now)
     }
 
     /// Lowers what is needed until a plan fits.
@@ -268,7 +304,8 @@ impl<'a> Search<'a> {
                 // Gaps between slots are paid for by what is alive.
                 goal = goal.min(plan.bound).saturating_sub(plan.arena_size - limit);
             }
-            let aim = Aim { goal, most: f64::INFINITY, free: false, effort: Effort::FULL };
+            let aim =
+                Aim { goal, most: f64::INFINITY, free: false, bold: true, effort: Effort::FULL };
             match self.turn(&now, aim, &mut tried)? {
                 Some(next) => now = next,
                 None => break,

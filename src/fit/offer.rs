@@ -40,7 +40,7 @@ pub fn offer(
     let mut now = Turn::draft(&graph, Changes::default(), options)?;
     let mut tried = vec![];
     let most = DEAR * search.cycles(&graph, Threads::Any);
-    let aim = Aim { goal, most, free: false, effort: Effort::SMALL };
+    let aim = Aim { goal, most, free: false, bold: true, effort: Effort::LEAST };
     for _ in 0..OFFERED {
         if now.module.plan.bound <= goal {
             break;

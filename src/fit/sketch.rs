@@ -1,5 +1,6 @@
 //! What a region in bands would need and cost, from its first bands.
 
+use super::change::{Changes, limit};
 use super::cost::{self, Threads};
 use crate::lir::schedule;
 use crate::machine::Machine;
@@ -35,12 +36,16 @@ impl Sketcher<'_> {
         graph: &Graph,
         region: &Region,
         overlap: Overlap,
+        changes: &Changes,
         machine: &'a Machine,
         threads: Threads,
     ) -> Sketcher<'a> {
-        let (part, region) = alone(graph, region);
+        let (mut part, alone) = alone(graph, region);
         let plain = cost::cycles(&part, machine, threads);
-        Sketcher { part, region, overlap, machine, threads, plain }
+        for (&old, &new) in region.nodes.keys().zip(alone.nodes.keys()) {
+            limit(&mut part.nodes[new], changes.most(old, true));
+        }
+        Sketcher { part, region: alone, overlap, machine, threads, plain }
     }
 
     /// With bands of so many rows.

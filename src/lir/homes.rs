@@ -50,6 +50,10 @@ pub(super) struct Homes<'a> {
     written: SecondaryMap<Buffer, Vec<Value>>,
     /// A value lies there in more than the room of the user that works in its place.
     is_spread: SecondaryMap<Buffer, bool>,
+    /// Concatenations in buffers of their own, the last one first.
+    joined: Vec<Value>,
+    /// What else might have lain where a concatenation does.
+    pub(super) over: Vec<Over>,
     /// Who reads each value.
     users: SecondaryMap<Value, Vec<User>>,
     position: SecondaryMap<Value, usize>,
@@ -78,6 +82,17 @@ enum User {
     State(usize),
 }
 
+/// A value that may lie where a later concatenation does, which takes its room part by part.
+#[derive(Clone, Debug)]
+pub struct Over {
+    /// The value.
+    pub value: Value,
+    /// The concatenation.
+    pub joined: Value,
+    /// Bytes of it that are needed before the value.
+    pub ahead: u64,
+}
+
 /// A place that a root might take.
 struct Candidate {
     access: Access,
@@ -88,6 +103,8 @@ struct Candidate {
     spread: bool,
     /// What the buffer is to hold, if it is to be made.
     fresh: Option<Fresh>,
+    /// Bytes that the buffer must have, if it is there.
+    room: u64,
 }
 
 /// What a buffer is made for.
@@ -122,6 +139,8 @@ impl<'a> Homes<'a> {
             taken: SecondaryMap::with_capacity(graph.nodes.len()),
             written: SecondaryMap::new(),
             is_spread: SecondaryMap::new(),
+            joined: vec![],
+            over: vec![],
             users: SecondaryMap::with_capacity(graph.nodes.len()),
             position: SecondaryMap::with_capacity(graph.nodes.len()),
             constants: BTreeMap::new(),
@@ -309,14 +328,27 @@ impl<'a> Homes<'a> {
             .filter(|c| self.fits(root, &c.access) && self.leaves_states(root, &c.access));
         let weighed = fitting.filter_map(|c| Some((self.cost(root, &c)?, c)));
         // The first of the cheapest. The last candidate, a buffer of its own, is always possible.
-        let best = weighed.min_by_key(|(cost, _)| *cost).map(|(_, candidate)| candidate);
-        let best = best.unwrap_or_else(|| self.own(root));
+        let best = weighed.min_by_key(|(cost, _)| *cost);
+        let (cost, best) = best.unwrap_or_else(|| (u64::MAX, self.own(root)));
+        if best.fresh == Some(Fresh::Temporary)
+            && let Some((joined, other)) = self.turned_into(root)
+            && self.fits(root, &other.access)
+            && self.cost(root, &other).is_some_and(|other| other <= cost)
+        {
+            let size = self.graph.ty(root).dtype.bytes() as i64;
+            let ahead = u64::try_from(other.access.offset * size).unwrap_or(u64::MAX);
+            self.over.push(Over { value: root, joined, ahead });
+        }
         if let Some(user) = best.in_place {
             self.taken[user] = true;
         }
         let mut access = best.access;
+        let is_joined = matches!(self.graph.nodes[root].op, mir::Op::Concat { .. });
         if best.spread {
+            self.joined.extend((is_joined && best.room > 0).then_some(root));
             self.is_spread[access.buffer] = true;
+            let bytes = &mut self.buffers[access.buffer].bytes;
+            *bytes = best.room.max(*bytes);
         }
         if let Some(fresh) = best.fresh {
             let (kind, name) = match fresh {
@@ -327,6 +359,7 @@ impl<'a> Homes<'a> {
             };
             let end = access.span().map_or(0, |(_, high)| high as usize + 1);
             let bytes = (end * access.dtype.bytes()).max(self.graph.ty(root).bytes()) as u64;
+            self.joined.extend((is_joined && kind == BufferKind::Temporary).then_some(root));
             access.buffer = self.buffers.push(BufferInfo { name, bytes, kind });
         }
         Place { access, until: best.until, copied }
@@ -335,7 +368,7 @@ impl<'a> Homes<'a> {
     /// A buffer that does not exist yet.
     fn fresh(access: Access, fresh: Fresh) -> Candidate {
         let fresh = Some(fresh);
-        Candidate { access, until: usize::MAX, in_place: None, spread: false, fresh }
+        Candidate { access, until: usize::MAX, in_place: None, spread: false, fresh, room: 0 }
     }
 
     /// A buffer for this root alone: dense, but for planes that would meet in the same lines of a cache.
@@ -393,7 +426,8 @@ impl<'a> Homes<'a> {
                         let access = self.pull_back(root, value, whole);
                         outputs.extend(access.filter(|_| self.options.alias).map(|access| {
                             let until = usize::MAX;
-                            Candidate { access, until, in_place: None, spread: false, fresh: None }
+                            let (in_place, fresh) = (None, None);
+                            Candidate { access, until, in_place, spread: false, fresh, room: 0 }
                         }));
                         continue;
                     }
@@ -448,6 +482,7 @@ impl<'a> Homes<'a> {
                     in_place: user,
                     spread: is_slice,
                     fresh: None,
+                    room: 0,
                 });
             }
         }
@@ -466,8 +501,77 @@ impl<'a> Homes<'a> {
                 Homes::fresh(access, Fresh::Temporary)
             }));
         }
-        let own = std::iter::once(self.own(root));
-        outputs.into_iter().chain(windows).chain(in_place).chain(own).chain(orders).collect()
+        let over = self.windows.over.contains(&root).then(|| self.turned_into(root));
+        let over = over.flatten().map(|(_, candidate)| candidate);
+        let all = outputs.into_iter().chain(windows).chain(in_place).chain(over);
+        all.chain([self.own(root)]).chain(orders).collect()
+    }
+
+    /// The place of a later concatenation, part after part of which takes the room of a root while the rest of that
+    /// is still read: behind as many elements as there are of parts that are written too early.
+    fn turned_into(&self, root: Value) -> Option<(Value, Candidate)> {
+        if !self.options.alias || self.joined.is_empty() || self.invariant[root] {
+            return None;
+        }
+        /// Where a slot begins, so does a line of the cache.
+        const LINE: usize = 64;
+        let (reads, ty) = (self.reads(root)?, self.graph.ty(root));
+        let last = reads.iter().map(|&(at, _)| at).max()?;
+        let (bytes, size) = (ty.bytes() as u64, ty.dtype.bytes());
+        let place = |&joined: &Value| {
+            let access = &self.places[joined].as_ref()?.access;
+            if access.dtype.bytes() != size {
+                return None;
+            }
+            let written = self.written[access.buffer].iter();
+            let written = written.filter_map(|&value| {
+                let (_, high) = self.access(value)?.span()?;
+                Some((self.position[value], high + 1))
+            });
+            let written: Vec<(usize, i64)> = written.collect();
+            let first = written.iter().map(|&(at, _)| at).min()?;
+            // Where both are not needed at one time, one buffer would be kept in between.
+            if first <= self.position[root] || last <= first {
+                return None;
+            }
+            let before = reads.iter().flat_map(|&(at, low)| {
+                let early = written.iter().filter(move |&&(then, _)| then <= at);
+                early.map(move |&(_, end)| end - low)
+            });
+            let before = usize::try_from(before.max()?.max(0)).ok()?;
+            let before = before.next_multiple_of(LINE / size);
+            let all = self.buffers[access.buffer].bytes;
+            let room = all.max((before * size) as u64 + bytes);
+            let won = (all + bytes).checked_sub(room)?;
+            let access = Access { offset: before as i64, ..Access::dense(access.buffer, ty) };
+            let candidate =
+                Candidate { access, until: first, in_place: None, spread: true, fresh: None, room };
+            (won >= all.min(bytes) / 4).then_some((won, joined, candidate))
+        };
+        let near = self.joined.iter().rev().take(CANDIDATES);
+        let best = near.filter_map(place).max_by_key(|(won, ..)| *won);
+        best.map(|(_, joined, candidate)| (joined, candidate))
+    }
+
+    /// When a root or a view of it is read, and from which of its elements on; `None` where results are made of it.
+    fn reads(&self, root: Value) -> Option<Vec<(usize, i64)>> {
+        let whole = Access::dense(self.buffers.next_key(), self.graph.ty(root));
+        let (mut reads, mut open) = (vec![], vec![(root, whole)]);
+        while let Some((value, access)) = open.pop() {
+            for user in &self.users[value] {
+                let User::Node(user, _) = *user else { return None };
+                let node = &self.graph.nodes[user];
+                if node.op.is_view()
+                    && let Some(seen) = view(node, &access)
+                {
+                    open.push((user, seen));
+                } else if let Some((low, _)) = access.span() {
+                    // What rides on the next step is done when that is.
+                    reads.push((self.position[user] + usize::from(node.rides()), low));
+                }
+            }
+        }
+        Some(reads)
     }
 
     /// Whether a root is a concatenation or a border.
@@ -581,7 +685,7 @@ impl<'a> Homes<'a> {
         let access = &candidate.access;
         let Some((low, high)) = access.span() else { return true };
         let end = (high + 1) as u64 * access.dtype.bytes() as u64;
-        if low < 0 || end > self.buffers[access.buffer].bytes {
+        if low < 0 || end > self.buffers[access.buffer].bytes.max(candidate.room) {
             return false;
         }
         if self.is_spread[access.buffer] && self.graph.nodes[root].op.is_view() {

@@ -7,7 +7,7 @@
 
 use super::accepts::accepts;
 use super::collapse::{collapse, sort_axes};
-use super::homes::Homes;
+use super::homes::{Homes, Over};
 use super::phase;
 use super::state::{Link, State};
 use super::views::{borders, view, window};
@@ -29,11 +29,14 @@ pub struct Windows {
     pub wait: bool,
     /// Operands of concatenations, by their index, that are copied there when all others are.
     pub apart: BTreeSet<(Value, usize)>,
+    /// Values that lie where a later concatenation does, which takes their room part by part while they are read.
+    pub over: BTreeSet<Value>,
 }
 
 impl Windows {
     /// All of them.
-    pub const ALL: Windows = Windows { reach: usize::MAX, wait: true, apart: BTreeSet::new() };
+    pub const ALL: Windows =
+        Windows { reach: usize::MAX, wait: true, apart: BTreeSet::new(), over: BTreeSet::new() };
 }
 
 /// What of the windows made a difference, or could have: with others that are the same as far as this goes, all is
@@ -66,6 +69,8 @@ pub struct Traces {
     pub steps: PrimaryMap<Step, Value>,
     /// What it depends on.
     pub asked: Asked,
+    /// Values that may lie where others do ([`Windows::over`]), but do not.
+    pub over: Vec<Over>,
 }
 
 /// As [`assign`], with what has become of all values.
@@ -444,7 +449,8 @@ impl Writer<'_> {
             let access = homes.access(value);
             traces[value] = access.and_then(|access| renamed[access.buffer]);
         }
-        let traces = Traces { buffers: traces, steps: values, asked: homes.asked() };
+        let asked = homes.asked();
+        let traces = Traces { buffers: traces, steps: values, asked, over: homes.over };
         (Module { name: graph.name.clone(), buffers, steps, io, plan }, traces)
     }
 }

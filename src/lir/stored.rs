@@ -1,15 +1,19 @@
 //! The order and the windows with which a graph needs least.
 
+use super::homes::Over;
 use super::storage::{self, Asked, Windows};
 use super::{Buffer, Module, Options, liveness, place, state};
 use crate::error::ErrorKind;
 use crate::mir;
 use cranelift_entity::{EntityRef, SecondaryMap};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many times more windows are given up, those that wait when most is alive.
 const APART: usize = 8;
+
+/// So many values are looked at that may lie where later ones do.
+const OFFERS: usize = 32;
 
 /// A window that is written more than so many values before its user is a long-lived one.
 pub(super) const NEAR: usize = 24;
@@ -76,6 +80,13 @@ pub(super) fn stored(
             now = Cow::Owned(next);
         }
         best = found.unwrap_or(best);
+        let over = best.over();
+        if !over.is_empty() {
+            let all = stored(best.order, &Windows { over, ..best.windows.clone() });
+            if all.bound <= best.bound {
+                best = all;
+            }
+        }
     }
     Ok((best.module, best.traces))
 }
@@ -92,6 +103,30 @@ struct Stored {
 }
 
 impl Stored {
+    /// The values for which less is alive where they lie in the place of a later concatenation, no two in that of the
+    /// same one: one by one, or two of which one lies where the other does.
+    fn over(&self) -> BTreeSet<mir::Value> {
+        let offers: Vec<&Over> = self.traces.over.iter().take(OFFERS).collect();
+        let together = Together::new(self);
+        let (mut chosen, mut lowest) = (BTreeSet::new(), together.sums(&[]));
+        for (index, offer) in offers.iter().enumerate() {
+            let behind = offers[index + 1..].iter().filter(|other| other.joined == offer.value);
+            let more = std::iter::once(None).chain(behind.map(|other| Some(other.value)));
+            for more in more {
+                let with = |o: &&&Over| {
+                    chosen.contains(&o.value) || o.value == offer.value || Some(o.value) == more
+                };
+                let all: Vec<&Over> = offers.iter().filter(with).copied().collect();
+                let sums = together.sums(&all);
+                if sums < lowest {
+                    lowest = sums;
+                    chosen = all.iter().map(|offer| offer.value).collect();
+                }
+            }
+        }
+        chosen
+    }
+
     /// The operands of concatenations that are written when most is alive, or before, where that makes room for
     /// more that comes later.
     fn waiting(&self, graph: &mir::Graph) -> Vec<(mir::Value, usize)> {
@@ -126,5 +161,61 @@ impl Stored {
             }
         }
         waiting
+    }
+}
+
+/// What is alive if values lie in the place of others.
+struct Together<'a> {
+    stored: &'a Stored,
+    /// What is alive at each time as it is.
+    sums: Vec<u64>,
+    ranges: SecondaryMap<Buffer, Option<liveness::Range>>,
+}
+
+impl Together<'_> {
+    fn new(stored: &Stored) -> Together<'_> {
+        let sums = liveness::Lives::new(&stored.module).sums;
+        Together { stored, sums, ranges: liveness::ranges(&stored.module) }
+    }
+
+    /// The bytes that are alive at all times, the most first, if these lie in the place of others: each behind those in
+    /// whose place it lies.
+    fn sums(&self, over: &[&Over]) -> Vec<u64> {
+        let Together { stored: Stored { module, traces, .. }, .. } = *self;
+        let mut sums = self.sums.clone();
+        // What lies in the place of each, from when to when, and where in it.
+        let mut groups: BTreeMap<Buffer, (liveness::Range, u64)> = BTreeMap::new();
+        let mut places: BTreeMap<Buffer, (Buffer, u64)> = BTreeMap::new();
+        let mut taken = BTreeSet::new();
+        for Over { value, joined, ahead } in over {
+            let [one, other] = [*value, *joined].map(|value| {
+                let buffer = traces.buffers[value]?;
+                Some((buffer, self.ranges[buffer]?, module.buffers[buffer].bytes))
+            });
+            let (Some((one, mine, bytes)), Some((other, theirs, all))) = (one, other) else {
+                continue;
+            };
+            let (root, begin) = places.get(&other).copied().unwrap_or((other, 0));
+            if !taken.insert(other) || root == one {
+                continue;
+            }
+            let (range, room) = groups.entry(root).or_insert((theirs, all));
+            let mut add = |range: &liveness::Range, bytes: u64, alive: bool| {
+                let sums = &mut sums[range.first as usize..=range.last as usize];
+                sums.iter_mut().for_each(|sum| match alive {
+                    true => *sum += bytes,
+                    false => *sum = sum.saturating_sub(bytes),
+                });
+            };
+            add(range, *room, false);
+            add(&mine, bytes, false);
+            range.first = range.first.min(mine.first);
+            range.last = range.last.max(mine.last);
+            *room = (*room).max(begin + ahead + bytes);
+            add(range, *room, true);
+            places.insert(one, (root, begin + ahead));
+        }
+        sums.sort_unstable_by(|a, b| b.cmp(a));
+        sums
     }
 }

@@ -135,3 +135,62 @@ fn images_are_not_transposed() {
         }
     }
 }
+
+/// A value of which several bands are made, each from its own rows and some around them, in the place of the whole;
+/// nothing else is as large.
+fn banded(rows: usize, height: usize, around: [usize; 2], early: bool) -> mir::Graph {
+    let mut mir = Builder::new("m");
+    let x = mir.input("x", Role::Input, Type::new(DType::F32, [rows, 1]));
+    let wide = mir.broadcast(x, [rows, 64]);
+    let whole = mir.unary(Unary::Exp, wide);
+    let mut bands = vec![];
+    if early {
+        bands.push(mir.reduce(Reduction::Sum, whole, &[0]));
+        bands[0] = mir.reshape(bands[0], [1, 64]);
+    }
+    for start in (0..rows).step_by(height) {
+        let end = (start + height).min(rows);
+        let (from, to) = (start.saturating_sub(around[0]), (end + around[1]).min(rows));
+        let part = mir.slice(whole, &[from, 0], &[to - from, 64], &[1, 1]);
+        let weights = mir.constant(Tensor::noise(&[end - start, to - from], start as u32 + 1));
+        bands.push(mir.contract(weights, part));
+    }
+    let all = mir.concat(&bands, 0);
+    let y = mir.reduce(Reduction::Sum, all, &[1]);
+    mir.finish(vec![Output { name: "y".into(), value: y }])
+}
+
+/// Bands take the room of what they are made of while the rest of that is still read.
+#[test]
+fn bands_lie_where_their_operand_does() {
+    let graph = banded(32, 4, [1, 1], false);
+    let module = lower(&graph, Options::default()).expect("it is small");
+    let sizes: Vec<u64> = module.buffers.values().map(|info| info.bytes).collect();
+    // A band is written before a row that it was made of is read for the next one.
+    let row = 64 * 4;
+    assert!(sizes.contains(&((32 + 4 + 1) * row)), "{module}");
+    assert_eq!(sizes.iter().filter(|&&bytes| bytes >= 32 * row).count(), 1, "{module}");
+    assert_eq!(module.plan.arena_size, module.plan.bound);
+    // Where each band is made of almost all, nothing is won.
+    let module = lower(&banded(32, 4, [28, 28], false), Options::default()).expect("it is small");
+    let large = module.buffers.values().filter(|info| info.bytes == 32 * row);
+    assert_eq!(large.count(), 2, "{module}");
+}
+
+#[test]
+fn bands_over_their_operands_hold() {
+    let shapes = [(32, 4), (31, 4), (17, 5), (9, 1), (24, 12), (40, 7)];
+    for ((rows, height), early) in shapes.into_iter().zip([false, true].into_iter().cycle()) {
+        for around in [[0, 0], [1, 0], [0, 1], [1, 1], [3, 2], [0, 9], [9, 0]] {
+            let graph = banded(rows, height, around, early);
+            let input = [Tensor::noise(&[rows, 1], 5)];
+            let expected = mir::eval::graph(&graph, &input)[0].f64s();
+            let module = lower(&graph, Options::default()).expect("it is small");
+            assert_eq!(verify::verify(&module), Ok(()), "{module}");
+            let found = crate::interp::arena::run(&module, &input, &[]).expect("the plan holds");
+            for (a, b) in expected.iter().zip(found[0].f64s()) {
+                assert!((a - b).abs() <= 1e-4 * a.abs().max(1.0), "{rows} {height} {around:?}");
+            }
+        }
+    }
+}

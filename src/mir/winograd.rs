@@ -157,6 +157,22 @@ impl Winograd {
         }
     }
 
+    /// The same with less working memory: of at most so many shares, and for blocks of at most so many tiles, which are
+    /// whole rows of the result, of four dimensions, or even parts of a row.
+    pub fn limit(&mut self, most: Working, result: &[usize]) {
+        let (Side::Both { block, shares, .. }, &[_, _, width, _]) = (&mut self.side, result) else {
+            return;
+        };
+        *shares = most.shares.clamp(1, *shares);
+        let columns = self.axes[1].tiles(width).max(1);
+        let tiles = most.tiles.max(1);
+        let whole = block[1].min(columns);
+        *block = match tiles / whole {
+            0 => [1, columns.div_ceil(columns.div_ceil(tiles))],
+            rows => [block[0].min(rows), block[1]],
+        };
+    }
+
     /// How [`Side::Both`] is cut, for inputs with so many channels in all and a result of these four
     /// dimensions; `None` for one side.
     pub fn blocks(&self, channels: usize, result: &[usize]) -> Option<Blocks> {
@@ -184,6 +200,20 @@ impl Winograd {
     }
 }
 
+/// How much working memory a convolution may have at most; what it has by default if both are the largest numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Working {
+    /// Shares of the work.
+    pub shares: usize,
+    /// Tiles in a block.
+    pub tiles: usize,
+}
+
+impl Working {
+    /// No limit.
+    pub const ALL: Working = Working { shares: usize::MAX, tiles: usize::MAX };
+}
+
 /// How a convolution is cut into blocks of tiles, and those into shares, each with working memory of its
 /// own. It follows from the dimensions alone: the arena's size depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +234,18 @@ pub struct Blocks {
 }
 
 impl Blocks {
+    /// How many blocks of an image have so many tiles: the last ones along an axis may have fewer.
+    pub fn sizes(&self) -> impl Iterator<Item = (usize, usize)> {
+        let along = |axis: usize| {
+            let (all, size) = (self.tiles[axis], self.block[axis]);
+            [(all / size, size), (usize::from(all % size > 0), all % size)]
+        };
+        let columns = along(1);
+        let all = along(0).into_iter().flat_map(move |rows| columns.map(|columns| (rows, columns)));
+        all.map(|((rows, height), (columns, width))| (rows * columns, height * width))
+            .filter(|&(count, _)| count > 0)
+    }
+
     /// Elements of working memory for a share: the inputs of all points, then the products.
     pub fn elements(&self) -> usize {
         self.points.iter().fold(0, |sum, point| sum.saturating_add(self.all.saturating_mul(*point)))

@@ -487,18 +487,7 @@ impl<'a> Case<'a> {
         let tiles = (blocks.tiles[0] * blocks.tiles[1]) as f64;
         const BLOCK: f64 = 100.0;
         let mut cost = tiles * each + BLOCK * blocks.count.iter().product::<usize>() as f64;
-        // Whole blocks, and those at the end of an axis.
-        let along = |axis: usize| {
-            let (all, size) = (blocks.tiles[axis], blocks.block[axis]);
-            [(all / size, size), (usize::from(all % size > 0), all % size)]
-        };
-        for ((rows, height), (columns, width)) in
-            along(0).into_iter().flat_map(|rows| along(1).map(|columns| (rows, columns)))
-        {
-            if rows * columns > 0 {
-                cost += (rows * columns) as f64 * products(height * width);
-            }
-        }
+        cost += blocks.sizes().map(|(count, tiles)| count as f64 * products(tiles)).sum::<f64>();
         let cost = self.images as f64 * cost + if far { 0.0 } else { loading };
         // Two threads have as many blocks each; working memory is new to the cache.
         let uneven = (count.div_ceil(2) * 2) as f64 / count as f64 - 1.0;

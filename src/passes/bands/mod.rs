@@ -114,6 +114,15 @@ impl Region {
     }
 }
 
+impl Cut {
+    /// If the sink is to be written over an operand of the region's nodes, row by row while that is still read: the bytes
+    /// before it that are needed so that no band's rows are written too early. `None` where the rows of either do not
+    /// lie one behind the other.
+    pub fn ahead(&self, graph: &Graph, leaf: Value) -> Option<u64> {
+        write::ahead(graph, self, leaf)
+    }
+}
+
 /// The graph with regions in bands and nodes that are computed again, and for each of its nodes the one that it
 /// comes from. No two regions have a node in common.
 pub fn split(

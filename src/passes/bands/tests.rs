@@ -241,3 +241,21 @@ fn minimal_filtering_plane_by_plane() {
     let last = Value::from_u32(graph.nodes.len() as u32 - 2);
     assert!(check_from(&graph, last).0 > 0, "{graph}");
 }
+
+/// A result may be written over its operand as soon as no later band reads what was there.
+#[test]
+fn rows_are_written_behind_those_that_are_read() {
+    let mut b = Builder::new("m");
+    let x = b.input("x", Role::Input, Type::new(DType::F32, [1, 12, 10, 4]));
+    let leaf = b.unary(Unary::Exp, x);
+    let w = b.constant(Tensor::noise(&[3, 3, 4, 4], 3));
+    let sink = b.conv(leaf, w, &[1, 1], &[1, 1], 1);
+    let graph = b.finish(vec![Output { name: "y".into(), value: sink }]);
+    let axis = Axis { axis: 1, unit: 1 };
+    let region = Region::new(&graph, &graph.uses(), sink, axis, |value| value <= leaf);
+    let region = region.expect("it has rows");
+    let cut = |height| Cut { region: region.clone(), height, overlap: Overlap::Kept };
+    // Rows of the operand have 160 bytes, those of the result 128. A band must not overwrite what it reads itself.
+    assert_eq!(cut(5).ahead(&graph, leaf), Some(5 * 128));
+    assert_eq!(cut(2).ahead(&graph, leaf), Some(2 * 128));
+}

@@ -70,6 +70,43 @@ fn plan(
     bands
 }
 
+/// See [`Cut::ahead`].
+pub(super) fn ahead(graph: &Graph, cut: &Cut, leaf: Value) -> Option<u64> {
+    let Region { sink, nodes } = &cut.region;
+    let bytes = |value: Value, axis: Axis| {
+        let ty = graph.ty(value);
+        let is_outermost = ty.dims[..axis.axis].iter().all(|&d| d == 1);
+        is_outermost.then(|| ty.bytes() / axis.count(ty).max(1))
+    };
+    let all: BTreeMap<Value, Vec<Source>> = nodes
+        .iter()
+        .map(|(&value, &axis)| (value, sources(graph, value, axis).unwrap_or_default()))
+        .collect();
+    let readers = nodes.keys().filter(|&&value| graph.nodes[value].operands.contains(&leaf));
+    let readers: Vec<Value> = readers.copied().collect();
+    let row = bytes(*sink, nodes[sink])?;
+    let (mut written, mut ahead) = (0, 0);
+    for band in plan(graph, cut, &all, usize::MAX) {
+        let end = band.get(sink).map_or(written, |part| part.needed.end * row);
+        for reader in &readers {
+            let Some(part) = band.get(reader).filter(|part| !part.computed.is_empty()) else {
+                continue;
+            };
+            let operands = graph.nodes[*reader].operands.iter().zip(&all[reader]);
+            for (_, source) in operands.filter(|(operand, _)| **operand == leaf) {
+                let &Source::Rows(axis, window) = source else { return None };
+                let rows = window.of(&part.computed, axis.count(graph.ty(leaf)));
+                // Who reads it and writes there must not do both at once.
+                let before = if reader == sink { end } else { written };
+                let read = rows.start * bytes(leaf, axis)?;
+                ahead = before.saturating_sub(read).max(ahead);
+            }
+        }
+        written = end;
+    }
+    Some(ahead as u64)
+}
+
 /// Appends the bands of a region, at most so many, and their result in the place of the sink. How many
 /// nodes there are behind each band.
 pub(super) fn bands(
