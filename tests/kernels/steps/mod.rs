@@ -22,7 +22,8 @@ use rlx_aot::types::{DType, Type};
 pub(crate) fn cases(count: u64, converts: bool) -> Vec<Case> {
     let of_bytes = (0..count / 6).map(|seed| case_of_bytes(seed, converts));
     let abreast = (0..count / 6).map(case_abreast);
-    (0..count).map(case).chain(of_bytes).chain(abreast).collect()
+    let depthwise = (0..count / 24).map(case_depthwise);
+    (0..count).map(case).chain(of_bytes).chain(abreast).chain(depthwise).collect()
 }
 
 /// What one step is tested with.
@@ -487,6 +488,12 @@ fn case_of_bytes(seed: u64, converts: bool) -> Case {
     let mut r = Random(seed);
     let kinds = [contract_of_bytes, conv_of_bytes];
     let trial = kinds[seed as usize % kinds.len()](&mut r, converts);
+    tried(seed, trial, r)
+}
+
+fn case_depthwise(seed: u64) -> Case {
+    let mut r = Random(seed);
+    let trial = depthwise(&mut r);
     tried(seed, trial, r)
 }
 

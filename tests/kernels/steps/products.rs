@@ -254,14 +254,36 @@ fn results(conv: &Conv, extents: &[usize]) -> Vec<usize> {
 
 pub(super) fn conv(r: &mut Random) -> Trial {
     let ty = product_type(r, 80);
-    let (mut conv, extents, inside, outside) = convolution(r, &[1, 2, 3]);
-    let groups = conv.groups;
+    let (conv, extents, inside, outside) = convolution(r, &[1, 2, 3]);
     let n = 1 + r.below(2);
+    convolved(r, ty, conv, &[&[n][..], &extents].concat(), [inside, outside])
+}
+
+/// One channel in a group, of which so many are in a place that the rows of a window do not stay in the first-level cache.
+pub(super) fn depthwise(r: &mut Random) -> Trial {
+    let (stride, groups) = (r.pick(&[1, 1, 2]), r.pick(&[128, 136, 144, 160]));
+    let (taps, strides, dilations) = (vec![3, 3], vec![stride; 2], vec![1, 1]);
+    let weights = Weights::Plain;
+    let conv = Conv { taps, strides, dilations, groups, weights, epilogue: None };
+    let extents = [1, 9 + r.below(4), 12 + r.below(6)];
+    convolved(r, DType::F32, conv, &extents, [1, 1])
+}
+
+/// A convolution of images with these extents and so many channels in a group, in and out.
+fn convolved(
+    r: &mut Random,
+    ty: DType,
+    mut conv: Conv,
+    images: &[usize],
+    [inside, outside]: [usize; 2],
+) -> Trial {
+    let groups = conv.groups;
+    let (n, extents) = (images[0], images[1..].to_vec());
     let x = tensor(r, ty, &[&[n][..], &extents, &[groups * inside]].concat());
     let x = place(r, 0, x);
     let w = tensor(r, ty, &[&conv.taps[..], &[inside, groups * outside]].concat());
     let depth: usize = conv.taps.iter().product::<usize>() * inside;
-    let w = if r.chance(50) {
+    let w = if groups < 100 && r.chance(50) {
         let apart = apart(&w, [groups, depth, outside]);
         let width = r.pick(&[4, 8, 16, 32]);
         let packed = panels(&apart, &[groups], depth, outside, width);
