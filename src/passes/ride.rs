@@ -20,6 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bytes of a line of the cache.
 const LINE: u32 = 64;
 
+/// Bytes of a vector, at least: shorter ones read fewer bytes for each product, and there is less to wait for.
+const LEAST_BYTES: u32 = 32;
+
 /// A carrier's matrix is so many times larger than the first-level cache, at least: of a smaller one much is there from
 /// the step before, and would not be if other weights went by.
 const STREAMED: u64 = 4;
@@ -41,8 +44,10 @@ pub fn cut(graph: Graph, machine: &Machine) -> Graph {
     }
     let lanes = machine.lanes as usize;
     let ridden: BTreeSet<Value> = bands.keys().map(|&band| graph.nodes[band].operands[1]).collect();
-    // The matrices of the bands, in panels of one vector.
-    let mut matrices: BTreeMap<Value, Value> = BTreeMap::new();
+    // The matrices of the bands, in panels of one vector, and those of carriers.
+    let mut matrices: BTreeMap<(Value, usize), Value> = BTreeMap::new();
+    // Columns of the carriers' panels, where they are not what is best without riders.
+    let mut narrow: BTreeMap<Value, usize> = BTreeMap::new();
     // For each carrier, which band rides on it with which of its panels; and the strips so far.
     let mut riders: BTreeMap<Value, (Value, [usize; 2])> = BTreeMap::new();
     let mut strips: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
@@ -54,6 +59,12 @@ pub fn cut(graph: Graph, machine: &Machine) -> Graph {
         let (mut done, mut from) = (0, 0);
         early.entry(carriers[0]).or_default().extend(before);
         for carrier in carriers {
+            let matrix = graph.nodes[carrier].operands[1];
+            let dims = [0, 1].map(|axis| graph.ty(matrix).dims[axis]);
+            if let Some(width) = panel_beside(graph.ty(band).dims[0], dims, machine) {
+                let known = narrow.entry(matrix).or_insert(width);
+                *known = width.min(*known);
+            }
             done += work(&carrier);
             let to = panels * done / all;
             if from < to {
@@ -73,7 +84,8 @@ pub fn cut(graph: Graph, machine: &Machine) -> Graph {
         }
         let mut part = |r: &mut Rewriter<'_>, band: Value, panels: [usize; 2], rides: bool| {
             let matrix = graph.nodes[band].operands[1];
-            let packed = *matrices.entry(matrix).or_insert_with(|| packed(r, matrix, lanes));
+            let key = (matrix, lanes);
+            let packed = *matrices.entry(key).or_insert_with(|| packed(r, matrix, lanes));
             strip(r, band, packed, panels, lanes, rides)
         };
         if let Some(&(band, panels)) = riders.get(&old) {
@@ -89,6 +101,21 @@ pub fn cut(graph: Graph, machine: &Machine) -> Graph {
             r.set(old, new);
             continue;
         }
+        let carrier = product(&graph, node).filter(|&[rows, ..]| rows == 1);
+        let width = carrier.and_then(|_| narrow.get(&node.operands[1]));
+        if let (Some([.., columns]), Some(&width), Op::Contract(contract)) =
+            (carrier, width, &node.op)
+        {
+            let mut operands = r.operands(old);
+            let key = (node.operands[1], width);
+            let packed = matrices.entry(key).or_insert_with(|| packed(&mut r, key.0, width));
+            operands[1] = *packed;
+            let weights = Weights::Panels { width, columns };
+            let op = Op::Contract(Contract { weights, ..contract.clone() });
+            let new = r.push(op, operands, node.ty.clone(), node.origins.clone());
+            r.set(old, new);
+            continue;
+        }
         if let Some(parts) = strips.remove(&old) {
             let new = r.push(Op::Concat { axis: 1 }, parts, node.ty.clone(), node.origins.clone());
             r.set(old, new);
@@ -99,13 +126,13 @@ pub fn cut(graph: Graph, machine: &Machine) -> Graph {
     r.finish()
 }
 
-/// A matrix in panels of one vector.
-fn packed(r: &mut Rewriter<'_>, matrix: Value, lanes: usize) -> Value {
+/// A matrix in panels of so many columns.
+fn packed(r: &mut Rewriter<'_>, matrix: Value, width: usize) -> Value {
     let node = &r.old.nodes[matrix];
     let Op::Constant(tensor) = &node.op else { return r.get(matrix) };
     let [depth, columns] = [0, 1].map(|axis| tensor.dims()[axis]);
     let whole = tensor.reshaped([1, depth, columns]).expect("a matrix is one of one");
-    let panels = panels_of(&whole, lanes);
+    let panels = panels_of(&whole, width);
     let panels = panels.reshaped(panels.dims()[1..].to_vec()).expect("one matrix is a matrix");
     r.push(Op::Constant(panels.clone()), vec![], panels.ty().clone(), node.origins.clone())
 }
@@ -147,10 +174,11 @@ struct Band {
 /// The bands that are worth it, in order.
 fn bands(graph: &Graph, machine: &Machine) -> BTreeMap<Value, Band> {
     let mut found = BTreeMap::new();
-    // Shorter vectors read fewer bytes for each product: then there is less to wait for. (Measured on Zen 4.)
-    if machine.vector_bytes() < LINE {
+    if machine.vector_bytes() < LEAST_BYTES {
         return found;
     }
+    // What shorter vectors wait for is worth it only while it stays in the second-level cache. (Measured on Zen 4.)
+    let most = if machine.vector_bytes() < LINE { machine.l2 / 2 } else { u64::MAX };
     // The last band of each matrix, and what may carry.
     let mut last: BTreeMap<Value, Value> = BTreeMap::new();
     let mut free: Vec<Value> = vec![];
@@ -159,7 +187,7 @@ fn bands(graph: &Graph, machine: &Machine) -> BTreeMap<Value, Band> {
         let matrix = node.operands[1];
         let bytes = graph.ty(matrix).bytes() as u64;
         if rows == 1 {
-            free.extend((bytes >= STREAMED * machine.l1).then_some(value));
+            free.extend((STREAMED * machine.l1..=most).contains(&bytes).then_some(value));
             continue;
         }
         let ridden = rows * depth * columns;
@@ -198,6 +226,16 @@ fn bands(graph: &Graph, machine: &Machine) -> BTreeMap<Value, Band> {
 /// Whether there are registers for as many sums and for those of a carrier.
 fn fits(rows: usize, machine: &Machine) -> bool {
     rows + VECTORS + FACTORS <= machine.registers as usize
+}
+
+/// Columns of a panel that is one tile beside that of a rider of so many rows, where that is less than a product of
+/// one row has by itself.
+fn panel_beside(rows: usize, [depth, columns]: [usize; 2], machine: &Machine) -> Option<usize> {
+    let free = (machine.registers as usize).checked_sub(rows + FACTORS)?;
+    let distance = (depth * DType::F32.bytes()) as u64;
+    let alone = machine.tile(1, columns, distance).vectors;
+    let vectors = (1..=alone).rev().find(|&v| alone % v == 0 && v <= free)?;
+    (vectors < alone).then_some(vectors * machine.lanes as usize)
 }
 
 /// Rows, depth and columns of a matrix product with a constant.
@@ -270,6 +308,7 @@ mod tests {
     fn strips_are_even() {
         assert_eq!(riding(192, 16, 8, &Machine::AVX512), [16, 32].repeat(4));
         assert_eq!(riding(192, 15, 8, &Machine::AVX512), [16, 32].repeat(4));
+        assert_eq!(riding(192, 16, 8, &Machine::AVX2), [24; 8]);
         // The last panel is not full.
         assert_eq!(riding(188, 24, 12, &Machine::AVX512), [[16; 11].as_slice(), &[12]].concat());
         // More steps than panels.
@@ -323,7 +362,7 @@ mod tests {
         assert!(riding(64, 16, 8, &Machine::AVX512).is_empty());
         // Too many sums.
         assert!(riding(192, 60, 30, &Machine::AVX512).is_empty());
-        assert!(riding(192, 32, 8, &Machine::AVX2).is_empty());
+        assert!(riding(192, 40, 10, &Machine::AVX2).is_empty());
         // One band is needed at once.
         assert!(riding(192, 8, 8, &Machine::AVX512).is_empty());
         // Too little to hide.

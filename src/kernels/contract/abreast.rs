@@ -211,15 +211,21 @@ fn compute(b: &mut Builder, tiles: &[Tile<'_, '_>]) {
             }
         }
         let start: Vec<Value> = going.iter().flat_map(|&i| sums[i].iter().copied()).collect();
-        let ends = b.fold(0, end - done, &streams, &start, |b, it| {
-            let mut carried = it.carried.iter().copied();
-            let mut all = vec![];
-            for (&i, pointers) in going.iter().zip(it.pointers.chunks(2)) {
-                let (Tile { tiling, rows, parts, .. }, level) = (&tiles[i], levels[i]);
-                let own = carried.by_ref().take(sums[i].len()).map(Some).collect();
-                let steps = (level.steps[0], level.steps[1]);
-                let own = tiling.products(b, Streams::of(pointers), steps, 0..1, own, rows, parts);
-                all.extend(tiling.or_zeros(b, own));
+        // Short vectors are done with a step of the depth before the loop is.
+        let at_once = if b.machine().vector_bytes() == 32 && (end - done) % 2 == 0 { 2 } else { 1 };
+        streams.iter_mut().for_each(|(_, step)| *step *= at_once);
+        let ends = b.fold(0, (end - done) / at_once, &streams, &start, |b, it| {
+            let mut all = it.carried.to_vec();
+            for at in 0..at_once {
+                let mut carried = std::mem::take(&mut all).into_iter();
+                for (&i, pointers) in going.iter().zip(it.pointers.chunks(2)) {
+                    let (Tile { tiling, rows, parts, .. }, level) = (&tiles[i], levels[i]);
+                    let own = carried.by_ref().take(sums[i].len()).map(Some).collect();
+                    let (steps, at) = ((level.steps[0], level.steps[1]), at..at + 1);
+                    let own =
+                        tiling.products(b, Streams::of(pointers), steps, at, own, rows, parts);
+                    all.extend(tiling.or_zeros(b, own));
+                }
             }
             all
         });
