@@ -1,5 +1,5 @@
-//! Makes constants of what is known: nodes over constants (large ones are evaluated when their bytes are asked for), constant operands of element-wise expressions,
-//! scalar operations on literals; makes equal nodes one.
+//! Makes constants of what is known: nodes over constants (large ones are evaluated when their bytes are asked
+//! for), constant operands of element-wise expressions, scalar operations on literals; makes equal nodes one.
 //!
 //! Broadcasts of constants are not evaluated (they are free), and nothing is that becomes much larger
 //! than what it is made of.

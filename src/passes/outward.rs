@@ -46,7 +46,9 @@ fn split_one(r: &mut Rewriter<'_>, uses: &SecondaryMap<Value, u32>, node: &Node)
     let (parts, all) = (apart.ty.dims[channels], product.ty.dims[channels]);
     let each = all / parts.max(1);
     let read = r.old.ty(product.operands[0]).elements();
-    if !(2..=PARTS).contains(&parts) || each % LINE != 0 || read > product.ty.elements() {
+    // Without rows, the parts need not be those of the channels.
+    let whole = (2..=PARTS).contains(&parts) && each * parts == all && each % LINE == 0;
+    if !whole || read > product.ty.elements() {
         return None;
     }
     let mut dims = node.ty.dims.clone();

@@ -648,6 +648,22 @@ fn larger_images_are_written_where_they_lie() {
     }
 }
 
+/// What others read too is there once, and without rows there are no parts.
+#[test]
+fn channels_that_are_read_as_they_are_stay() {
+    for (rows, channels, apart) in [(6, 32, [6, 2, 16]), (0, 33, [0, 2, 99])] {
+        let mut b = Builder::new("kept");
+        let x = b.input("x", Role::Input, Type::new(DType::F32, [rows, 3]));
+        let w = b.constant(Tensor::noise(&[3, channels], 3));
+        let product = b.contract(x, w);
+        let parts = b.reshape(product, apart);
+        let y = b.permute(parts, &[1, 0, 2]);
+        let outputs = if rows > 0 { vec![y, product] } else { vec![y] };
+        let graph = optimized(b, &outputs);
+        assert_eq!(count(&graph, |op| matches!(op, Op::Contract(_))), 1, "{graph}");
+    }
+}
+
 /// A head of one class is a product of a matrix with a vector.
 #[test]
 fn one_channel_of_results() {

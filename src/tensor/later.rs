@@ -15,7 +15,8 @@ const SMALL: usize = 64 << 10;
 /// So many recipes may be in one: what is made of more is computed at once, so that nothing runs deep.
 const DEEPEST: usize = 64;
 
-/// Bytes that may not be there yet. What they are made of is given up when they are.
+/// Bytes that may not be there yet. The tensors that they are made of are given up when they are; the recipe keeps
+/// the bytes that were there from the beginning.
 pub(super) struct Later {
     bytes: LazyLock<Bytes, Box<dyn FnOnce() -> Bytes + Send>>,
     recipe: Arc<Recipe>,
@@ -104,22 +105,21 @@ fn made(
     moved: bool,
     make: impl FnOnce(&[&Tensor]) -> Tensor + Send + 'static,
 ) -> Tensor {
-    let known =
-        |tensor: Tensor| Tensor { ty: ty.clone(), data: Data::Known(tensor.bytes().clone()) };
-    let bytes = of.iter().map(|tensor| tensor.ty.bytes()).sum::<usize>() + ty.bytes();
+    let count = ty.bytes();
+    let make = move |of: &[&Tensor]| {
+        let bytes = make(of).bytes().clone();
+        assert_eq!(bytes.len(), count, "as many bytes as the type asks for");
+        bytes
+    };
+    let bytes = of.iter().map(|tensor| tensor.ty.bytes()).sum::<usize>() + count;
     let size = 1 + of.iter().map(|tensor| tensor.recipes()).sum::<usize>();
     if bytes <= SMALL || size > DEEPEST {
-        return known(make(of));
+        return Tensor { ty, data: Data::Known(make(of)) };
     }
     let identities = of.iter().map(|tensor| (tensor.ty.clone(), tensor.identity())).collect();
     let recipe = Arc::new(Recipe { how: format!("{how} {ty}"), of: identities, moved, size });
     let operands: Vec<Tensor> = of.iter().map(|&tensor| tensor.clone()).collect();
-    let count = ty.bytes();
-    let make = move || {
-        let bytes = make(&operands.iter().collect::<Vec<_>>()).bytes().clone();
-        assert_eq!(bytes.len(), count, "as many bytes as the type asks for");
-        bytes
-    };
+    let make = move || make(&operands.iter().collect::<Vec<_>>());
     let later = Later { bytes: LazyLock::new(Box::new(make)), recipe };
     Tensor { ty, data: Data::Later(Arc::new(later)) }
 }

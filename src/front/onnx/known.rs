@@ -141,7 +141,8 @@ impl Known {
                 (list.len() <= MOST).then_some(list)
             }
             "Not" => one(i64::from(single(0)? == 0)),
-            op => one(combined(op, single(0)?, single(1)?)?),
+            op if node.input.len() == 2 => one(combined(op, single(0)?, single(1)?)?),
+            _ => None,
         }
     }
 }

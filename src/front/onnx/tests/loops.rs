@@ -75,8 +75,11 @@ fn turns_that_follow_from_shapes() {
     assert_eq!(of(&[5, 3], last("Add", &["count", "back"])).unwrap(), "f32[3, 2]");
     let two = last("Div", &["n", "count"]);
     assert_eq!(of(&[5, 4], two).unwrap(), "f32[5, 2]");
-    let unknown = of(&[5, 3], last("Neg", &["n"])).unwrap_err();
-    assert_eq!(unknown.class(), Class::Unsupported);
+    assert_eq!(of(&[5, 4], last("Max", &["back", "count"])).unwrap(), "f32[5, 2]");
+    // What is not known, or not from two operands, is no number.
+    for unknown in [last("Neg", &["n"]), last("Max", &["back", "back", "count"])] {
+        assert_eq!(of(&[5, 3], unknown).unwrap_err().class(), Class::Unsupported);
+    }
     assert_eq!(
         of(&[5, 1 << 20], last("Identity", &["n"])).unwrap_err().class(),
         Class::Unsupported
