@@ -29,6 +29,7 @@ use cost::Threads;
 use cranelift_entity::SecondaryMap;
 use std::cell::Cell;
 use std::cmp::Ordering;
+use std::panic::resume_unwind;
 
 /// So many turns at most.
 const TURNS: usize = 32;
@@ -186,7 +187,7 @@ impl Effort {
     /// For an arena that is asked for.
     const FULL: Effort = Effort { looks: 24, tried: 200, written: 4_000_000, reach: &Reach::FAR };
     /// For what nobody waits for.
-    const SMALL: Effort = Effort { looks: 6, tried: 30, written: 100_000, reach: &Reach::NEAR };
+    const SMALL: Effort = Effort { looks: 6, tried: 30, written: 80_000, reach: &Reach::NEAR };
     /// For advice.
     const LEAST: Effort = Effort { written: 40_000, ..Effort::SMALL };
 }
@@ -216,18 +217,18 @@ impl<'a> Search<'a> {
         cost::cycles(graph, self.machine, threads)
     }
 
-    /// Lowers what is needed as far as that costs no time, timidly and boldly: either may lead further.
+    /// Lowers what is needed as far as that costs no time, timidly and boldly, side by side: either may lead further.
     fn free(&self, plain: &Changes) -> Result<Turn, ErrorKind> {
-        let mut lowest: Option<Turn> = None;
-        for bold in [false, true] {
-            self.written.set(0);
-            let found = self.freely(Turn::draft(self.graph, plain.clone(), self.options)?, bold)?;
-            let rank = |turn: &Turn| turn.module.plan.bound;
-            if lowest.as_ref().is_none_or(|lowest| rank(&found) < rank(lowest)) {
-                lowest = Some(found);
-            }
-        }
-        lowest.ok_or_else(|| ErrorKind::bug("no turn"))
+        let &Search { graph, options, machine, .. } = self;
+        let search = |bold| {
+            let search = Search::new(graph, options, machine);
+            search.freely(Turn::draft(graph, plain.clone(), options)?, bold)
+        };
+        let (timid, bold) = std::thread::scope(|scope| {
+            let bold = scope.spawn(|| search(true));
+            (search(false), bold.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        Ok(std::cmp::min_by_key(timid?, bold?, |turn| turn.module.plan.bound))
     }
 
     /// Lowers what is needed by a part at each turn, and by smaller ones where that is too much at once.
