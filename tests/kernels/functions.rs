@@ -33,6 +33,13 @@ pub(crate) fn cases(numbers: u32) -> Vec<Case> {
     cases.push(case(("acosh", math::acosh, acosh, 3.0), &sweep(numbers)));
     let sums: Function = ("erf for sums", math::erf_for_sums, erf, 0.0);
     cases.push(Case { tolerance: Tolerance::Relative(6e-7), ..case(sums, &sweep(numbers)) });
+    // What is 1 has to be it: a large number times what it lacks would not be small.
+    let far = [9.0, 21.5, 1e3, 1e30, f32::INFINITY].map(|x| [x, -x]).concat();
+    let ends: [Function; 2] = [
+        ("erf for sums, far out", math::erf_for_sums, f64::signum, 0.0),
+        ("tanh for sums, far out", math::tanh_for_sums, f64::signum, 0.0),
+    ];
+    cases.extend(ends.map(|f| case(f, &far)));
     let circular: Vec<_> =
         sweep(numbers).into_iter().filter(|x| x.abs() <= 4e5 || !x.is_finite()).collect();
     cases.push(case(("sin", math::sin, f64::sin, 2.0), &circular));
