@@ -6,9 +6,9 @@
 //! projection or a cache has them, are brought into panels once for all queries of a matrix; for few
 //! queries they are read in place, in squares that are transposed in registers.
 //!
-//! Of a softmax, the sums divide the second product's results: there are fewer of them than weights, and the
-//! inverse of a row's sum is the same for all. A row with a NaN, or with nothing but negative infinities, has a NaN as its sum, and so
-//! becomes NaN as a whole.
+//! Of a softmax, the second product's results are multiplied by the inverse of their row's sum: there are fewer of
+//! them than weights. A row with a NaN, or with nothing but negative infinities, has a NaN as its sum, and so becomes
+//! NaN as a whole.
 
 use super::contract::Block;
 use super::expr::{self, Body};
@@ -53,9 +53,9 @@ pub(super) fn kernel(
     let row = working(vec![layout.keys], vec![SIZE]);
     let frames = [part(first, false), part(second, false), part(vec![row.clone(), row], true)];
     let identity = Expr::identity();
-    let mut quotient = Expr::new();
-    let (sum, inverse) = (quotient.operand(0), quotient.operand(1));
-    quotient.binary(Binary::Mul, sum, inverse);
+    let mut scaled = Expr::new();
+    let (sum, inverse) = (scaled.operand(0), scaled.operand(1));
+    scaled.binary(Binary::Mul, sum, inverse);
 
     let program = match softmax {
         Some(exp) => {
@@ -73,7 +73,7 @@ pub(super) fn kernel(
     };
     let epilogues = [
         attention.epilogue.as_ref().unwrap_or(&identity),
-        if softmax.is_some() { &quotient } else { &identity },
+        if softmax.is_some() { &scaled } else { &identity },
     ];
     let mut blocks = vec![];
     for (queries, from, to, keys) in layout.blocks(&attention.spans) {
@@ -412,8 +412,8 @@ impl Writer<'_> {
 /// So many rows become weights at a time: what a row waits for, its largest and its sum, the others do not.
 const SOFTMAX_ROWS: i64 = 4;
 
-/// The exponentials of rows of `keys`, less their largest, in place, and the inverses of their sums. From a row to the next are
-/// `step` bytes.
+/// The exponentials of rows of `keys`, less their largest, in place, and the inverses of their sums. From a row to the
+/// next are `step` bytes.
 fn softmax(
     b: &mut Builder,
     exp: &Body<'_>,

@@ -493,7 +493,8 @@ impl Builder {
         self.define(self.type_of(a), Op::Shift(op, a, bits))
     }
 
-    /// Of eight numbers the one at the place that the lowest three bits say; where the machine has tables.
+    /// Of eight or sixteen numbers the one at the place that the lowest three or four bits say; where the machine has
+    /// tables with so many places.
     pub fn lookup<const N: usize>(&mut self, table: [i32; N], place: Value) -> Value {
         let table = std::array::from_fn(|i| table[i % N]);
         self.define(Type::I32, Op::Lookup(table, place))
