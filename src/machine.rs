@@ -157,7 +157,8 @@ pub struct Tile {
 impl Machine {
     /// The tile for a contraction of `rows`, which lie `distance` bytes apart in A, by `columns`: of
     /// all that fit into the registers, with one for each vector of B and where it is needed one for
-    /// an element of A, the one that takes least time.
+    /// an element of A, or the other way around ([`holds_elements`](Machine::holds_elements)), the one that takes
+    /// least time.
     pub fn tile(&self, rows: usize, columns: usize, distance: u64) -> Tile {
         self.tile_where(rows, columns, distance, |_| true)
     }
