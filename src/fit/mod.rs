@@ -234,9 +234,9 @@ impl<'a> Search<'a> {
     /// Lowers what is needed by a part at each turn, and by smaller ones where that is too much at once.
     fn freely(&self, now: Turn, bold: bool) -> Result<Turn, ErrorKind> {
         let plain = self.cycles(self.graph, Threads::Two);
-        let (mut lowest, mut tried) = (now, vec![]);
+        let mut lowest = now;
         for part in FREE_PARTS {
-            tried.clear();
+            let mut tried = vec![];
             // Where many times need the same, it takes some turns before less is needed.
             let mut on_the_way: Option<Turn> = None;
             for _ in 0..FREE_TURNS {

@@ -91,14 +91,12 @@ impl Known {
             },
             "Reshape" if node.attribute.is_empty() => {
                 let new = self.lists.get(node.input.get(1)?)?.iter().enumerate();
-                Some(
-                    new.map(
-                        |(axis, &n)| {
-                            if n == Some(0) { *dims.get(axis)? } else { n.filter(|&n| n > 0) }
-                        },
-                    )
-                    .collect(),
-                )
+                let extent = |(axis, &n): (usize, &Option<i64>)| match n {
+                    Some(0) => dims.get(axis).copied(),
+                    // What is left for -1 is not known.
+                    n => Some(n.filter(|&n| n > 0)),
+                };
+                new.map(extent).collect()
             }
             _ => None,
         }

@@ -76,6 +76,21 @@ fn turns_that_follow_from_shapes() {
     let two = last("Div", &["n", "count"]);
     assert_eq!(of(&[5, 4], two).unwrap(), "f32[5, 2]");
     assert_eq!(of(&[5, 4], last("Max", &["back", "count"])).unwrap(), "f32[5, 2]");
+    // Of another shape, the columns of which were rows.
+    let turned = |places: &[i64]| {
+        let ints = AttributeProto { ints: places.to_vec(), r#type: 7, ..int("value_ints", 0) };
+        let shape = NodeProto { attribute: vec![ints], ..node("Constant", &[], &["as"]) };
+        let nodes = [
+            shape,
+            node("Reshape", &["x", "as"], &["r"]),
+            node("Transpose", &["r"], &["t"]),
+            node("Shape", &["t"], &["of"]),
+            node("Gather", &["of", "back"], &["last"]),
+        ];
+        nodes.to_vec()
+    };
+    assert_eq!(of(&[5, 3], turned(&[0, -1])).unwrap(), "f32[6, 2]");
+    assert_eq!(of(&[5, 3], turned(&[-1, 3])).unwrap_err().class(), Class::Unsupported);
     // What is not known, or not from two operands, is no number.
     for unknown in [last("Neg", &["n"]), last("Max", &["back", "back", "count"])] {
         assert_eq!(of(&[5, 3], unknown).unwrap_err().class(), Class::Unsupported);
