@@ -187,7 +187,7 @@ impl Effort {
     /// For an arena that is asked for.
     const FULL: Effort = Effort { looks: 24, tried: 200, written: 4_000_000, reach: &Reach::FAR };
     /// For what nobody waits for.
-    const SMALL: Effort = Effort { looks: 6, tried: 30, written: 80_000, reach: &Reach::NEAR };
+    const SMALL: Effort = Effort { looks: 6, tried: 30, written: 70_000, reach: &Reach::NEAR };
     /// For advice.
     const LEAST: Effort = Effort { written: 40_000, ..Effort::SMALL };
 }
