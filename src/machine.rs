@@ -191,7 +191,7 @@ impl Machine {
         let free = registers.saturating_sub(vectors + self.for_an_element(vectors));
         // Of a row more, the elements of A may fit where the vectors of B do not.
         let more = Tile { rows: free / vectors + 1, vectors };
-        let fits = more.rows * (vectors + 1) + 1 <= registers;
+        let fits = more.rows * (vectors + 1) < registers;
         let most = if self.holds_elements(more) && fits { more.rows } else { free / vectors };
         let most = most.clamp(1, self.rows_at_once(distance));
         let tiles = rows.div_ceil(most).max(1);

@@ -316,7 +316,7 @@ impl Matrices {
             _ => &[1.0, 2.0, 0.5],
         };
         let pairs = magnitudes.iter().flat_map(|&p| [p, -p]);
-        let zero = (extent % 2 == 0).then_some(0.0);
+        let zero = extent.is_multiple_of(2).then_some(0.0);
         let finite: Vec<f64> = zero.into_iter().chain(pairs).collect();
         let others = |at: usize| {
             let all = finite.iter().enumerate();

@@ -234,7 +234,7 @@ fn panel_beside(rows: usize, [depth, columns]: [usize; 2], machine: &Machine) ->
     let free = (machine.registers as usize).checked_sub(rows + FACTORS)?;
     let distance = (depth * DType::F32.bytes()) as u64;
     let alone = machine.tile(1, columns, distance).vectors;
-    let vectors = (1..=alone).rev().find(|&v| alone % v == 0 && v <= free)?;
+    let vectors = (1..=alone).rev().find(|&v| alone.is_multiple_of(v) && v <= free)?;
     (vectors < alone).then_some(vectors * machine.lanes as usize)
 }
 
