@@ -15,12 +15,19 @@ pub(super) fn is_choice(node: &NodeProto) -> bool {
 }
 
 /// The graph that an attribute holds.
-pub(super) fn graph(attribute: &AttributeProto) -> Result<Option<GraphProto>, ErrorKind> {
+fn graph(attribute: &AttributeProto) -> Result<Option<GraphProto>, ErrorKind> {
     let Some(bytes) = &attribute.g else { return Ok(None) };
     let decoded = GraphProto::decode(bytes.clone());
     decoded.map(Some).map_err(|e| {
         ErrorKind::wrong(format!("attribute \"{}\" is no valid graph: {e}", attribute.name))
     })
+}
+
+/// The graph that a node has to have as this attribute.
+pub(super) fn required(node: &NodeProto, name: &str) -> Result<GraphProto, ErrorKind> {
+    let attribute = node.attribute.iter().find(|a| a.name == name);
+    let found = attribute.map(graph).transpose()?.flatten();
+    found.ok_or_else(|| ErrorKind::wrong(format!("attribute \"{name}\" is missing, or no graph")))
 }
 
 /// The same node, where its graphs call values around them by their new names; not those that they define
@@ -83,11 +90,7 @@ impl<'a> Inliner<'a> {
         };
         let mut inputs = vec![condition.clone()];
         for (name, holds) in [("then_branch", true), ("else_branch", false)] {
-            let attribute = node.attribute.iter().find(|a| a.name == name);
-            let branch = attribute.map(graph).transpose()?.flatten();
-            let branch = branch.ok_or_else(|| {
-                ErrorKind::wrong(format!("attribute \"{name}\" is missing, or no graph"))
-            })?;
+            let branch = required(&node, name)?;
             if branch.output.len() != node.output.len() {
                 let (given, asked) = (branch.output.len(), node.output.len());
                 return Err(ErrorKind::wrong(format!(

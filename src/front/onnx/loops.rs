@@ -1,7 +1,7 @@
 //! `Loop`: the nodes of its body become the graph's own, once for each turn. How many there are, and that each
 //! goes on, has to follow from constants of the model.
 
-use super::branches::graph;
+use super::branches::required;
 use super::functions::{Inliner, domain, label};
 use super::fused::OPSET;
 use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
@@ -35,10 +35,7 @@ impl<'a> Inliner<'a> {
         node: NodeProto,
         function: Option<&'a FunctionProto>,
     ) -> Result<(), ErrorKind> {
-        let body = node.attribute.iter().find(|a| a.name == "body").map(graph).transpose()?;
-        let body = body.flatten();
-        let body =
-            body.ok_or_else(|| ErrorKind::wrong("attribute \"body\" is missing, or no graph"))?;
+        let body = required(&node, "body")?;
         let carried = node.input.len().saturating_sub(2);
         let stacked = body.output.len().checked_sub(1 + carried);
         let Some(stacked) = stacked.filter(|_| body.input.len() == 2 + carried) else {
@@ -80,11 +77,7 @@ impl<'a> Inliner<'a> {
             rows.iter_mut().zip(&results[carried..]).for_each(|(row, name)| row.push(name.clone()));
             turn += 1;
         }
-        for (value, output) in values.into_iter().zip(&node.output) {
-            if !output.is_empty() {
-                self.add(&node, "Identity", vec![value], vec![output.clone()], vec![])?;
-            }
-        }
+        self.carried(&node, values)?;
         for (row, output) in rows.into_iter().zip(node.output.iter().skip(carried)) {
             if output.is_empty() {
                 continue;
@@ -117,6 +110,20 @@ impl<'a> Inliner<'a> {
         let mut results = self.branch(node, &turn.to_string(), body.clone(), bound, function)?;
         let next = results.remove(0);
         Ok((results, next))
+    }
+
+    /// Adds the nodes by which what the last turn carries on is the node's first results.
+    pub(super) fn carried(
+        &mut self,
+        node: &NodeProto,
+        values: Vec<String>,
+    ) -> Result<(), ErrorKind> {
+        for (value, output) in values.into_iter().zip(&node.output) {
+            if !output.is_empty() {
+                self.add(node, "Identity", vec![value], vec![output.clone()], vec![])?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds the nodes that stack what the turns gave along a new axis.

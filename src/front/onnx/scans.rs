@@ -1,6 +1,6 @@
 //! `Scan`: the nodes of its body become the graph's own, once for each slice of what it goes through.
 
-use super::branches::graph;
+use super::branches::required;
 use super::functions::{Inliner, domain, label};
 use super::loops::{MOST, along};
 use super::proto::{FunctionProto, NodeProto};
@@ -23,9 +23,7 @@ impl<'a> Inliner<'a> {
         function: Option<&'a FunctionProto>,
     ) -> Result<(), ErrorKind> {
         let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
-        let body = attribute("body").map(graph).transpose()?.flatten();
-        let body =
-            body.ok_or_else(|| ErrorKind::wrong("attribute \"body\" is missing, or no graph"))?;
+        let body = required(node, "body")?;
         let scanned = attribute("num_scan_inputs").and_then(|a| usize::try_from(a.i?).ok());
         let scanned = scanned.filter(|&n| n > 0 && n <= node.input.len()).ok_or_else(|| {
             ErrorKind::wrong(
@@ -95,11 +93,7 @@ impl<'a> Inliner<'a> {
             values = results[..carried].to_vec();
             rows.iter_mut().zip(&results[carried..]).for_each(|(row, name)| row.push(name.clone()));
         }
-        for (value, output) in values.into_iter().zip(&node.output) {
-            if !output.is_empty() {
-                self.add(node, "Identity", vec![value], vec![output.clone()], vec![])?;
-            }
-        }
+        self.carried(node, values)?;
         let axes = ints("scan_output_axes", stacked)?;
         let backwards = ints("scan_output_directions", stacked)?;
         for (i, mut row) in rows.into_iter().enumerate() {
