@@ -194,3 +194,35 @@ fn bands_over_their_operands_hold() {
         }
     }
 }
+
+/// A concatenation of inputs, which is copied together, lies where one of bands of it does: not in the window of
+/// what waits there since before.
+#[test]
+fn what_waits_is_not_written_over() {
+    for (rows, height, last) in [(32, 4, true), (32, 4, false), (24, 5, true), (48, 3, true)] {
+        let mut mir = Builder::new("m");
+        let inputs = ["a", "b"]
+            .map(|name| mir.input(name, Role::Input, Type::new(DType::F32, [rows / 2, 64])));
+        let early = mir.binary(Binary::Mul, inputs[0], inputs[1]);
+        let whole = mir.concat(&inputs, 0);
+        let mut parts = vec![];
+        for start in (0..rows).step_by(height) {
+            let to = (start + height + 1).min(rows);
+            let part = mir.slice(whole, &[start, 0], &[to - start, 64], &[1, 1]);
+            let n = height.min(rows - start);
+            let weights = mir.constant(Tensor::noise(&[n, to - start], start as u32 + 1));
+            parts.push(mir.contract(weights, part));
+        }
+        parts.insert(if last { parts.len() } else { 0 }, early);
+        let all = mir.concat(&parts, 0);
+        let y = mir.reduce(Reduction::Sum, all, &[1]);
+        let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
+        let input = [5, 6].map(|seed| Tensor::noise(&[rows / 2, 64], seed));
+        let expected = mir::eval::graph(&graph, &input)[0].f64s();
+        let module = lower(&graph, Options::default()).expect("it is small");
+        let found = crate::interp::arena::run(&module, &input, &[]).expect("the plan holds");
+        for (a, b) in expected.iter().zip(found[0].f64s()) {
+            assert!((a - b).abs() <= 1e-4 * a.abs().max(1.0), "{rows} {height} {last}\n{module}");
+        }
+    }
+}

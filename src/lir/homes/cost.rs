@@ -60,14 +60,35 @@ impl Homes<'_> {
             return false;
         }
         let now = self.position[root];
-        let between = |&&value: &&Value| {
-            let at = self.position[value];
-            self.ops[value].is_some() && now < at && at < candidate.until
-        };
+        let between = |&&value: &&Value| (now + 1..candidate.until).contains(&self.position[value]);
         let mut others = self.written[access.buffer].iter().filter(between);
+        let overlaps = |value| self.access(value).is_some_and(|a| a.overlaps(access));
         candidate.spread
             || !self.is_spread[access.buffer]
-            || !others.any(|&value| self.access(value).is_some_and(|a| a.overlaps(access)))
+            || !others.any(|&value| overlaps(value) && !self.is_part(root, access, value))
+    }
+
+    /// Whether a root that lies there is in its window of a concatenation or border, which leaves it as it is.
+    fn is_part(&self, root: Value, access: &Access, whole: Value) -> bool {
+        let mut open = vec![(root, access.clone())];
+        while let Some((value, access)) = open.pop() {
+            for user in &self.users[value] {
+                let &User::Node(user, index) = user else { continue };
+                if self.graph.nodes[user].op.is_view() {
+                    open.extend(view(&self.graph.nodes[user], &access).map(|seen| (user, seen)));
+                } else if self.is_composed(user)
+                    && let Some(place) = &self.places[user]
+                    && window(self.graph, user, index, &place.access)
+                        .is_some_and(|w| w.same(&access))
+                {
+                    if user == whole {
+                        return true;
+                    }
+                    open.push((user, place.access.clone()));
+                }
+            }
+        }
+        false
     }
 
     /// Whether something is written over what a user reads of a root before it has read it, or by that user
