@@ -94,6 +94,51 @@ impl Op for CastLike {
     }
 }
 
+/// The same bits as elements of another type of the same width. Between floats and integers, they have to be known
+/// when the model is compiled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BitCast {
+    to: DType,
+}
+
+impl Op for BitCast {
+    const NAME: &'static str = "BitCast";
+    const TOLERANCE: Tolerance = Tolerance::Exact;
+
+    fn parse(attrs: &mut Attrs) -> Result<Self, ErrorKind> {
+        Ok(BitCast { to: element_type(tools::required(attrs.int("to")?, "to")?, "to")? })
+    }
+
+    fn infer(&self, inputs: &Operands<'_>) -> Result<Vec<Type>, ErrorKind> {
+        inputs.arity(1, 1)?;
+        let ty = inputs.ty(0)?;
+        if ty.dtype.bytes() != self.to.bytes() {
+            let kind = ErrorKind::wrong(format!("{} as {}", ty.dtype, self.to));
+            return Err(kind.help("both must have the same width"));
+        }
+        // Bytes that are no booleans would be made ones.
+        let integers = ty.dtype.is_integer() && self.to.is_integer() || ty.dtype == DType::Bool && self.to != DType::Bool;
+        if ty.dtype != self.to && !integers && inputs.constant(0).is_none() {
+            let kind = ErrorKind::unsupported(format!("bits of {} as {}, known only at run time", ty.dtype, self.to));
+            return Err(kind.help("integers as others of their width can be done"));
+        }
+        Ok(vec![ty.with_dtype(self.to)])
+    }
+
+    fn reference(&self, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Vec<Tensor> {
+        inputs[0].and_then(|x| Tensor::from_bytes(outputs[0].clone(), x.bytes().clone())).into_iter().collect()
+    }
+
+    fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], outputs: &[Type]) -> Vec<mir::Value> {
+        let Some(x) = inputs[0] else { return vec![] };
+        let known = mir.constant_of(x).map(|x| x.bytes().clone());
+        match known.and_then(|bytes| Tensor::from_bytes(outputs[0].clone(), bytes)) {
+            Some(tensor) => vec![mir.constant(tensor)],
+            None => vec![mir.cast(x, self.to)],
+        }
+    }
+}
+
 /// The operand.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity;

@@ -22,7 +22,11 @@ pub struct Conv {
 
 impl Conv {
     /// The windows, for operands that fit.
-    fn axes(&self, x: &[usize], w: &[usize]) -> Result<Vec<Axis>, ErrorKind> {
+    ///
+    /// # Errors
+    ///
+    /// When they do not.
+    pub(super) fn axes(&self, x: &[usize], w: &[usize]) -> Result<Vec<Axis>, ErrorKind> {
         self.window.axes(&x[2..], &w[2..])
     }
 

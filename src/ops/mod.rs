@@ -244,12 +244,14 @@ ops! {
         Add, And, BitShift, BitwiseAnd, BitwiseOr, BitwiseXor, Div, Equal, Greater, GreaterOrEqual, Less,
         LessOrEqual, Mod, Mul, Or, PRelu, Sub, SwiGLU, Xor,
     },
-    cast::{Cast, CastLike, Dropout, Identity},
+    cast::{BitCast, Cast, CastLike, Dropout, Identity},
     choice::{Align, If},
     constant::{Constant, ConstantOfShape, EyeLike, Range, Trilu},
     conv::{Conv, ConvTranspose},
-    count::{Compress, NonZero},
+    count::{Compress, NonZero, Unique},
     crop::{CenterCropPad},
+    deform::{DeformConv},
+    determinant::{Det},
     einsum::{Einsum},
     fold::{AffineGrid, Col2Im, MaxUnpool},
     gather::{Gather, GatherElements, GatherND, OneHot},
@@ -267,6 +269,7 @@ ops! {
         ArgMax, ArgMin, ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMean,
         ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare,
     },
+    region::{RoiAlign},
     reshape::{Flatten, Reshape, Squeeze, Unsqueeze},
     resize::{Resize, Upsample},
     response::{LRN, LpNormalization},
@@ -283,7 +286,8 @@ ops! {
     shape::{Shape, Size},
     slice::{Slice},
     softmax::{Hardmax, LogSoftmax, Softmax},
-    spectrum::{BlackmanWindow, DFT, HammingWindow, HannWindow, STFT},
+    spectrum::{BlackmanWindow, DFT, HammingWindow, HannWindow, MelWeightMatrix, STFT},
+    state::{CausalConvWithState, LinearAttention, TensorScatter},
     unary::{
         Abs, Acos, Acosh, Asin, Asinh, Atan, Atanh, BitwiseNot, Ceil, Cos, Cosh, Erf, Exp, Floor, HardSwish,
         Log, Mish, Neg, Not, Reciprocal, Relu, Round, Sigmoid, Sign, Sin, Sinh, Softplus, Softsign, Sqrt,
@@ -312,7 +316,7 @@ impl AnyOp {
 }
 
 fn unknown(name: &str) -> ErrorKind {
-    if matches!(name, "NonMaxSuppression" | "Unique") {
+    if name == "NonMaxSuppression" {
         let kind = ErrorKind::unsupported("how many results there are is known only at run time");
         return kind.help("let the model end before it: what it is given is of a known shape");
     }

@@ -192,7 +192,7 @@ impl Op for QuantizeLinear {
 }
 
 /// `(x - x_zero_point) * x_scale`, in the scale's element type or that of `output_dtype`. The difference is that
-/// of the integers.
+/// of the integers. Floats of 8 bits and less are `f16` here, which has all of their values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DequantizeLinear {
     granularity: Granularity,
@@ -211,7 +211,7 @@ impl Op for DequantizeLinear {
     fn infer(&self, inputs: &Operands<'_>) -> Result<Vec<Type>, ErrorKind> {
         inputs.arity(2, 3)?;
         let (x, scale) = (inputs.ty(0)?, inputs.ty(1)?);
-        tools::dtype_in(x, &[&QUANTIZED[..], &[DType::I32]].concat(), &[])?;
+        tools::dtype_in(x, &[&QUANTIZED[..], &[DType::I32, DType::F16]].concat(), &[])?;
         tools::dtype_in(scale, &SCALES, &[])?;
         self.granularity.check(x, scale, "the scale")?;
         if let Some(zero) = inputs.get(2) {
@@ -229,11 +229,11 @@ impl Op for DequantizeLinear {
         let [Some(x), Some(scale), ..] = inputs else { return vec![] };
         let zero = inputs.get(2).copied().flatten();
         let places = self.granularity.places(x.dims(), scale.ty());
-        let zeros = zero.map(|z| (self.granularity.places(x.dims(), z.ty()), z.ints()));
+        let zeros = zero.map(|z| (self.granularity.places(x.dims(), z.ty()), z.f64s()));
         let scales = scale.f64s();
-        let y = x.ints().into_iter().enumerate().map(|(i, v)| {
-            let zero = zeros.as_ref().map_or(0, |(places, z)| z[places[i]]);
-            (v - zero) as f32 as f64 * scales[places[i]]
+        let y = x.f64s().into_iter().enumerate().map(|(i, v)| {
+            let zero = zeros.as_ref().map_or(0.0, |(places, z)| z[places[i]]);
+            f64::from((v - zero) as f32) * scales[places[i]]
         });
         vec![Tensor::from_f64s(outputs[0].clone(), y)]
     }
@@ -248,15 +248,16 @@ impl Op for DequantizeLinear {
         let ty = mir.ty(x).clone();
         let mut operands = vec![x, self.granularity.spread(mir, &ty.dims, scale)];
         let mut e = Expr::new();
+        let exact = if ty.dtype.is_float() { DType::F32 } else { DType::I32 };
         let x = e.operand(0);
-        let mut whole = converted(&mut e, ty.dtype, DType::I32, x);
+        let mut whole = converted(&mut e, ty.dtype, exact, x);
         if let Some(zero) = inputs.get(2).copied().flatten() {
             operands.push(self.granularity.spread(mir, &ty.dims, zero));
             let zero = e.operand(2);
-            let zero = converted(&mut e, ty.dtype, DType::I32, zero);
+            let zero = converted(&mut e, ty.dtype, exact, zero);
             whole = e.binary(Binary::Sub, whole, zero);
         }
-        let number = e.cast(DType::F32, whole);
+        let number = converted(&mut e, exact, DType::F32, whole);
         let factor = e.operand(1);
         let factor = converted(&mut e, mir.ty(scale).dtype, DType::F32, factor);
         let product = e.binary(Binary::Mul, number, factor);
@@ -399,6 +400,7 @@ mod tests {
         refused("QuantizeLinear block_size=2", &["f32[2,4]", "f32[2,4]"]);
         refused("DequantizeLinear", &["u8[2,3]", "f32[]", "i8[]"]);
         refused("DequantizeLinear", &["f32[2,3]", "f32[]"]);
+        refused("DequantizeLinear", &["f16[2,3]", "f32[]", "i8[]"]);
         refused("DynamicQuantizeLinear", &["f64[2]"]);
     }
 }

@@ -420,6 +420,92 @@ window! {
     BlackmanWindow, "BlackmanWindow", [0.42, -0.5, 0.08]
 }
 
+/// How much of each of `dft_length / 2 + 1` frequencies belongs to each of `num_mel_bins` bands: a matrix of triangles
+/// of height 1, whose corners are spread evenly from `lower_edge_hertz` to `upper_edge_hertz` on the scale
+/// `2595 log10(1 + f / 700)` and rounded down to frequencies. All operands have to be known when the model is compiled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MelWeightMatrix {
+    dtype: DType,
+}
+
+impl MelWeightMatrix {
+    /// Numbers of frequencies and bands, and the corners of the triangles, from the operands' values.
+    fn corners(operands: [&Tensor; 5]) -> Result<(usize, usize, Vec<usize>), ErrorKind> {
+        const MOST: i64 = 1 << 24;
+        let [bands, length, rate] = [0, 1, 2].map(|i| operands[i].int_at(0));
+        let [low, high] = [3, 4].map(|i| operands[i].f64_at(0));
+        let range = |what: &str, value: i64| match value {
+            1..MOST => Ok(value as usize),
+            MOST.. => Err(ErrorKind::limit(format!("{what} is {value}"))),
+            _ => Err(ErrorKind::wrong(format!("{what} is {value}")).help("it must be positive")),
+        };
+        let (bands, length) = (range("num_mel_bins", bands)?, range("dft_length", length)?);
+        let rate = range("sample_rate", rate)? as f64;
+        let frequencies = length / 2 + 1;
+        let mel = |hertz: f64| 2595.0 * (hertz / 700.0).ln_1p() / 10f64.ln();
+        let hertz = |mel: f64| 700.0 * (mel / 2595.0 * 10f64.ln()).exp_m1();
+        let step = (mel(high) - mel(low)) / (bands + 2) as f64;
+        let corner = |i: usize| ((length + 1) as f64 * hertz(i as f64 * step + mel(low)) / rate).floor();
+        let corners: Vec<f64> = (0..bands + 2).map(corner).collect();
+        if corners.iter().any(|c| !(0.0..frequencies as f64).contains(c)) || corners.windows(2).any(|c| c[0] > c[1]) {
+            let kind = ErrorKind::wrong(format!("bands from {low} to {high} Hz of {frequencies} frequencies"));
+            return Err(kind.help("they must rise, from 0 to at most half of sample_rate"));
+        }
+        Ok((frequencies, bands, corners.into_iter().map(|c| c as usize).collect()))
+    }
+
+    fn matrix(&self, operands: [&Tensor; 5]) -> Option<Tensor> {
+        let (frequencies, bands, corners) = MelWeightMatrix::corners(operands).ok()?;
+        let mut values = vec![0.0; frequencies * bands];
+        for (band, corner) in corners.windows(3).enumerate() {
+            let [low, center, high] = [corner[0], corner[1], corner[2]];
+            let share = |part: usize, whole: usize| part as f64 / whole as f64;
+            (low..center).for_each(|j| values[j * bands + band] = share(j - low, center - low));
+            (center..high).for_each(|j| values[j * bands + band] = share(high - j, high - center));
+            values[center * bands + band] = 1.0;
+        }
+        Some(Tensor::from_f64s(Type::new(self.dtype, [frequencies, bands]), values))
+    }
+}
+
+impl Op for MelWeightMatrix {
+    const NAME: &'static str = "MelWeightMatrix";
+    const TOLERANCE: Tolerance = Tolerance::Exact;
+
+    fn parse(attrs: &mut Attrs) -> Result<Self, ErrorKind> {
+        let dtype = element_type(attrs.int_or("output_datatype", 1)?, "output_datatype")?;
+        tools::dtype_in(&Type::scalar(dtype), &tools::NUMBERS, &[])?;
+        Ok(MelWeightMatrix { dtype })
+    }
+
+    fn infer(&self, inputs: &Operands<'_>) -> Result<Vec<Type>, ErrorKind> {
+        inputs.arity(5, 5)?;
+        let names = ["num_mel_bins", "dft_length", "sample_rate", "lower_edge_hertz", "upper_edge_hertz"];
+        let mut known = vec![];
+        for (i, name) in names.into_iter().enumerate() {
+            let ty = tools::single(inputs.ty(i)?, name)?;
+            let types = if i < 3 { &[DType::I32, DType::I64][..] } else { &FLOATS[..] };
+            tools::dtype_in(ty, types, types)?;
+            known.extend(inputs.known(i, name)?);
+        }
+        let &[bands, length, rate, low, high] = &known[..] else { return Ok(vec![]) };
+        let (frequencies, bands, _) = MelWeightMatrix::corners([bands, length, rate, low, high])?;
+        Ok(vec![tools::sized(self.dtype, [frequencies, bands])?])
+    }
+
+    fn reference(&self, inputs: &[Option<&Tensor>], _: &[Type]) -> Vec<Tensor> {
+        let &[Some(a), Some(b), Some(c), Some(d), Some(e)] = inputs else { return vec![] };
+        self.matrix([a, b, c, d, e]).into_iter().collect()
+    }
+
+    fn expand(&self, mir: &mut mir::Builder, inputs: &[Option<mir::Value>], _: &[Type]) -> Vec<mir::Value> {
+        let known = inputs.iter().filter_map(|v| v.and_then(|v| mir.constant_of(v))).collect::<Vec<_>>();
+        let &[a, b, c, d, e] = &known[..] else { return vec![] };
+        let matrix = self.matrix([a, b, c, d, e]);
+        matrix.map(|matrix| mir.constant(matrix)).into_iter().collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::ops::tests::refused;
@@ -438,5 +524,13 @@ mod tests {
         refused("STFT", &["f32[2,8,1]", "const i64[]=2", "f32[3]", "const i64[]=4"]);
         refused("HannWindow", &["const i64[]=-1"]);
         refused("HannWindow", &["i64[]"]);
+        let mel = |bands: &str, high: &str| {
+            let [length, rate, low] = ["const i64[]=16", "const i64[]=8192", "const f32[]=0"];
+            refused("MelWeightMatrix", &[bands, length, rate, low, high]);
+        };
+        mel("i64[]", "const f32[]=4096");
+        mel("const i64[]=0", "const f32[]=4096");
+        mel("const i64[]=8", "const f32[]=9000");
+        mel("const i64[]=8", "const f32[]=-1");
     }
 }

@@ -102,7 +102,33 @@ impl<'a> Inliner<'a> {
             self.guards.pop();
             inputs.extend(results?);
         }
-        let choice = NodeProto { attribute: vec![], input: inputs, ..node };
+        let mut outputs = vec![];
+        let (mut kept, count) = (vec![condition.clone()], node.output.len());
+        let tensors = |inliner: &Inliner<'a>, i: usize| {
+            let both = [&inputs[1 + i], &inputs[1 + count + i]];
+            both.into_iter().all(|name| !inliner.lists.contains_key(name))
+        };
+        for branch in [1, 1 + count] {
+            let own = (0..count).filter(|&i| tensors(self, i)).map(|i| inputs[branch + i].clone());
+            kept.extend(own);
+        }
+        for (i, output) in node.output.iter().enumerate() {
+            if tensors(self, i) {
+                outputs.push(output.clone());
+                continue;
+            }
+            let holds = self.known.single(condition).ok_or_else(|| {
+                ErrorKind::unsupported("which sequence or optional it gives is known only at run time")
+                    .help("the condition must follow from constants of the model and shapes of its inputs")
+            })?;
+            let taken = if holds != 0 { &inputs[1 + i] } else { &inputs[1 + count + i] };
+            let identity = NodeProto { output: vec![output.clone()], ..node.clone() };
+            self.passed(&identity, taken)?;
+        }
+        if outputs.is_empty() && count > 0 {
+            return Ok(());
+        }
+        let choice = NodeProto { attribute: vec![], input: kept, output: outputs, ..node };
         self.plain(choice, function)
     }
 

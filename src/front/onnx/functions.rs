@@ -6,6 +6,7 @@
 use super::branches;
 use super::fused;
 use super::known::Known;
+use super::lists::{self, List};
 use super::loops;
 use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
 use super::scans;
@@ -71,6 +72,7 @@ pub(super) fn inline(
         taken: BTreeSet::new(),
         counts: BTreeMap::new(),
         known,
+        lists: BTreeMap::new(),
         stack: vec![],
         guards: vec![],
         depth: 0,
@@ -103,6 +105,10 @@ pub(super) fn inline(
             }
         }
     }
+    for output in graph.output.iter().filter(|o| inliner.lists.contains_key(&o.name)) {
+        let kind = ErrorKind::unsupported(format!("the result \"{}\" is no tensor", output.name));
+        inliner.errors.push(kind.help("let the model give the tensors of the sequence").into());
+    }
     (inliner.nodes, inliner.errors)
 }
 
@@ -111,6 +117,7 @@ fn makes_names(node: &NodeProto) -> bool {
     branches::is_choice(node)
         || loops::is_loop(node)
         || scans::is_scan(node)
+        || lists::is_list(node)
         || domain(&node.domain) == fused::DOMAIN
 }
 
@@ -125,6 +132,8 @@ pub(super) struct Inliner<'a> {
     counts: BTreeMap<String, usize>,
     /// What follows from constants and shapes of inputs.
     pub(super) known: Known,
+    /// What the values are that are no tensors.
+    pub(super) lists: BTreeMap<String, List>,
     /// The calls that are being inlined.
     stack: Vec<&'a FunctionProto>,
     /// The branches that are being inlined: the conditions under which they are taken.
@@ -156,6 +165,15 @@ impl<'a> Inliner<'a> {
         }
         if scans::is_scan(&node) {
             return self.scan(&node, function);
+        }
+        if lists::is_list(&node) {
+            return self.listed(&node, function);
+        }
+        if self.takes_lists(&node) {
+            if node.op_type == "Identity" {
+                return self.passed(&node, &node.input[0]);
+            }
+            return Err(ErrorKind::wrong("an operand is a sequence or an optional, and no tensor"));
         }
         if let Some(parts) = fused::parts(self, &node)? {
             let first = self.nodes.len();

@@ -70,6 +70,11 @@ impl Known {
         }
     }
 
+    /// The elements of a list of integers, all of which are known.
+    pub(super) fn list(&self, name: &str) -> Option<Vec<i64>> {
+        self.lists.get(name)?.iter().copied().collect()
+    }
+
     /// The extent of an axis, which may be counted from the last one (-1); it may be one that is declared only.
     pub(super) fn extent(&self, name: &str, axis: i64) -> Option<i64> {
         let dims = self.dims.get(name).or_else(|| self.declared.get(name))?;

@@ -119,8 +119,12 @@ impl<'a> Inliner<'a> {
         values: Vec<String>,
     ) -> Result<(), ErrorKind> {
         for (value, output) in values.into_iter().zip(&node.output) {
-            if !output.is_empty() {
-                self.add(node, "Identity", vec![value], vec![output.clone()], vec![])?;
+            if output.is_empty() {
+                continue;
+            }
+            match self.lists.get(&value).cloned() {
+                Some(list) => _ = self.lists.insert(output.clone(), list),
+                None => self.add(node, "Identity", vec![value], vec![output.clone()], vec![])?,
             }
         }
         Ok(())

@@ -4,7 +4,8 @@
 //! branches and loops are inlined, every node's attributes are parsed by its operator, and [`Builder`] sorts and links what
 //! comes out. Not here: the types that a file declares for anything but inputs ([`check`] infers them; only how
 //! long a scan is may be taken from them, and is then checked).
-//! Other subgraphs, sparse tensors, and values that are no tensors are refused by name.
+//! Sequences and optionals are gone behind that, if it follows from the file what is in them. Other subgraphs, sparse
+//! tensors, and values of the model that are no tensors are refused by name.
 //!
 //! [`check`]: crate::hir::check
 
@@ -13,7 +14,9 @@ mod crowd;
 mod functions;
 mod fused;
 mod known;
+mod lists;
 mod loops;
+mod narrow;
 #[expect(unreachable_pub, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 mod scans;
@@ -60,6 +63,7 @@ pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph
         builder: Builder::new(name),
         constants: BTreeSet::new(),
         types: BTreeMap::new(),
+        narrow: BTreeMap::new(),
         opsets: BTreeMap::new(),
         errors: vec![],
     };
@@ -78,6 +82,9 @@ pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph
     let mut known = known::Known::default();
     for proto in std::mem::take(&mut graph.initializer) {
         known.initializer(&proto);
+        if let Some(narrow) = narrow::narrow(proto.data_type) {
+            reader.narrow.insert(proto.name.clone(), narrow.name);
+        }
         let read = tensor::read(&proto, folder);
         reader.constant(proto.name, read, "initializer");
     }
@@ -98,6 +105,12 @@ pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph
         reader.node(node, &used, folder);
     }
     for output in &graph.output {
+        if let Some(name) = reader.narrow.get(&output.name) {
+            reader.refuse(ErrorKind::unsupported(format!(
+                "the result \"{}\" of {name}",
+                output.name
+            )));
+        }
         reader.builder.output(&output.name);
     }
     reader.finish()
@@ -117,6 +130,8 @@ struct Reader {
     constants: BTreeSet<String>,
     /// Types of inputs and initializers, for messages.
     types: BTreeMap<String, Type>,
+    /// Names of the types, narrower than ours, of the constants that are widened.
+    narrow: BTreeMap<String, &'static str>,
     /// Version by domain; none for one that is not imported.
     opsets: BTreeMap<String, Option<i64>>,
     errors: Vec<Error>,
@@ -218,13 +233,15 @@ impl Reader {
         let FlatNode { name, inputs, outputs, .. } = node;
         if let Some(opset) = self.opset(node) {
             let mut aligned = None;
-            let parsed = attributes(&node.attributes, folder).and_then(|mut values| {
-                if node.domain.is_empty() && opset < FIRST_NUMPY {
-                    aligned = broadcast(&node.called(), &mut values)?;
-                }
-                let used = outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
-                AnyOp::parse(&node.called(), &mut Attrs::new(values, opset, used.collect()))
-            });
+            let kept = self.widened(node);
+            let parsed =
+                kept.and_then(|()| attributes(&node.attributes, folder)).and_then(|mut values| {
+                    if node.domain.is_empty() && opset < FIRST_NUMPY {
+                        aligned = broadcast(&node.called(), &mut values)?;
+                    }
+                    let used = outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
+                    AnyOp::parse(&node.called(), &mut Attrs::new(values, opset, used.collect()))
+                });
             let parsed = if node.domain.is_empty() { aged(parsed, opset) } else { parsed };
             match parsed {
                 Ok(op) => {
@@ -239,6 +256,25 @@ impl Reader {
             }
         }
         outputs.iter().filter(|o| !o.is_empty()).for_each(|o| self.placeholder(o.clone()));
+    }
+
+    /// Takes note of what becomes of constants of types narrower than ours.
+    fn widened(&mut self, node: &FlatNode) -> Result<(), ErrorKind> {
+        let of = |a: &AttributeProto| narrow::narrow(a.t.as_ref()?.data_type).map(|n| n.name);
+        let name = match node.attributes.iter().find_map(of) {
+            Some(name) if node.called() == "Constant" => name,
+            Some(name) => return Err(ErrorKind::unsupported(format!("the element type {name}"))),
+            None => {
+                let found = node.inputs.iter().find_map(|input| self.narrow.get(input)).copied();
+                let Some(name) = found else { return Ok(()) };
+                match narrow::used(node, name, |input| self.narrow.contains_key(input))? {
+                    narrow::Use::Widens => return Ok(()),
+                    narrow::Use::Moves => name,
+                }
+            }
+        };
+        self.narrow.extend(node.outputs.iter().map(|output| (output.clone(), name)));
+        Ok(())
     }
 
     /// The operands of a node, the second one brought to this axis of the first.

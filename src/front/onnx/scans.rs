@@ -109,7 +109,7 @@ impl<'a> Inliner<'a> {
     }
 
     /// Adds the nodes that take an operand apart along an axis; gives the names of the parts, without that axis.
-    fn slices(
+    pub(super) fn slices(
         &mut self,
         node: &NodeProto,
         operand: &str,

@@ -1,5 +1,6 @@
 //! `TensorProto`: the encodings of a tensor's elements, in the file or beside it.
 
+use super::narrow::narrow;
 use super::proto::TensorProto;
 use crate::error::ErrorKind;
 use crate::front::file::Folder;
@@ -57,7 +58,8 @@ pub(super) fn shaped(dtype: DType, dims: &[i64]) -> Result<Type, ErrorKind> {
         .ok_or_else(|| ErrorKind::limit(format!("{dtype}{dims:?} is too large")))
 }
 
-/// The tensor. Raw data, in the file or beside it, is shared and not copied.
+/// The tensor. Raw data, in the file or beside it, is shared and not copied; elements of types narrower than ours are
+/// widened.
 ///
 /// # Errors
 ///
@@ -66,7 +68,20 @@ pub(in crate::front) fn read(
     proto: &TensorProto,
     folder: &mut Folder,
 ) -> Result<Tensor, ErrorKind> {
-    let ty = shaped(dtype(proto.data_type)?, &proto.dims)?;
+    let narrow = narrow(proto.data_type);
+    let dtype = narrow.map_or_else(|| dtype(proto.data_type), |narrow| Ok(narrow.wide))?;
+    let ty = shaped(dtype, &proto.dims)?;
+    if let Some(narrow) = narrow {
+        // The packed bytes, read like elements of their own.
+        let packed = TensorProto {
+            data_type: DType::U8.onnx() as i32,
+            dims: vec![narrow.bytes(ty.elements()) as i64],
+            int32_data: proto.int32_data.iter().map(|v| v & 0xff).collect(),
+            ..proto.clone()
+        };
+        let packed = read(&packed, folder)?;
+        return exactly(ty.clone(), narrow.widened(packed.bytes(), ty.elements()).into());
+    }
     if proto.segment.is_some() {
         return Err(ErrorKind::unsupported("a tensor in segments"));
     }
@@ -117,28 +132,28 @@ pub(in crate::front) fn read(
         DType::U64 => proto.uint64_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DType::I32 => proto.int32_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DType::U32 => {
-            narrow(&proto.uint64_data, ty.dtype, |v| u32::try_from(v).map(u32::to_le_bytes).ok())?
+            fitted(&proto.uint64_data, ty.dtype, |v| u32::try_from(v).map(u32::to_le_bytes).ok())?
         }
         DType::I8 => {
-            narrow(&proto.int32_data, ty.dtype, |v| i8::try_from(v).map(i8::to_le_bytes).ok())?
+            fitted(&proto.int32_data, ty.dtype, |v| i8::try_from(v).map(i8::to_le_bytes).ok())?
         }
         DType::U8 => {
-            narrow(&proto.int32_data, ty.dtype, |v| u8::try_from(v).map(u8::to_le_bytes).ok())?
+            fitted(&proto.int32_data, ty.dtype, |v| u8::try_from(v).map(u8::to_le_bytes).ok())?
         }
-        DType::Bool => narrow(&proto.int32_data, ty.dtype, |v| Some([u8::from(v != 0)]))?,
+        DType::Bool => fitted(&proto.int32_data, ty.dtype, |v| Some([u8::from(v != 0)]))?,
         DType::I16 => {
-            narrow(&proto.int32_data, ty.dtype, |v| i16::try_from(v).map(i16::to_le_bytes).ok())?
+            fitted(&proto.int32_data, ty.dtype, |v| i16::try_from(v).map(i16::to_le_bytes).ok())?
         }
         // The bits of 16-bit floats are stored as integers.
         DType::U16 | DType::F16 | DType::BF16 => {
-            narrow(&proto.int32_data, ty.dtype, |v| u16::try_from(v).map(u16::to_le_bytes).ok())?
+            fitted(&proto.int32_data, ty.dtype, |v| u16::try_from(v).map(u16::to_le_bytes).ok())?
         }
     };
     exactly(ty, data.into())
 }
 
 /// The elements in their own width.
-fn narrow<T: Copy + std::fmt::Display, const N: usize>(
+fn fitted<T: Copy + std::fmt::Display, const N: usize>(
     values: &[T],
     dtype: DType,
     convert: impl Fn(T) -> Option<[u8; N]>,

@@ -1,6 +1,7 @@
 //! Cases of operators that make, move, repeat and pick elements.
 
 use super::case::{Case, case};
+use super::text::read;
 use super::{int, ints, text};
 use crate::ops::Attribute;
 use crate::tensor::Tensor;
@@ -24,8 +25,23 @@ pub(super) fn cases() -> Vec<Case> {
     sequences(&mut cases);
     folds(&mut cases);
     counts(&mut cases);
+    cases.extend(STATES.iter().map(|(node, operands)| read(node, operands)));
     cases
 }
+
+const STATES: &[(&str, &[&str])] = &[
+    ("TensorScatter", &["f32[2,5,3]", "f32[2,2,3]", "i64[2]=3,1"]),
+    ("TensorScatter", &["f32[2,5,3]", "f32[2,2,3]"]),
+    ("TensorScatter", &["f32[2,5,3]", "f32[2,5,3]"]),
+    ("TensorScatter", &["f32[2,5,3]", "f32[2,2,3]", "i64[2]=0,3"]),
+    ("TensorScatter axis=3 mode=circular", &["f16[2,3,2,5]", "f16[2,3,2,4]", "i64[2]=-3,14"]),
+    ("TensorScatter axis=1 mode=circular", &["i8[2,3,2]", "i8[2,3,2]", "i64[2]=1,2"]),
+    ("TensorScatter", &["f32[2,5,3]", "f32[2,0,3]", "i64[2]=5,0"]),
+    ("BitCast to=6", &["const f32[4]=1,-0,nan,-inf"]),
+    ("BitCast to=3", &["u8[3]=255,0,127"]),
+    ("BitCast to=13", &["i64[2,2]"]),
+    ("BitCast to=2", &["bool[2]=0,1"]),
+];
 
 fn folds(cases: &mut Vec<Case>) {
     let fold =
@@ -54,6 +70,10 @@ fn counts(cases: &mut Vec<Case>) {
     cases.push(case("NonZero").known(mask));
     cases.push(case("NonZero").known(scalar(F32, 0.0)));
     cases.push(case("NonZero").known(scalar(I64, 2.0)));
+    let slices = Tensor::from_i64s([2, 3, 2], &[1, 2, 5, 6, 1, 2, 3, 4, 7, 8, 3, 4]);
+    cases.push(case("Unique").attr("axis", int(1)).known(slices.clone()).results(4));
+    cases.push(case("Unique").attr("sorted", int(0)).known(slices).results(3));
+    cases.push(case("Unique").known(Tensor::zeros(Type::new(U8, [0]))).results(2));
     let condition = Tensor::from_f64s(Type::new(Bool, [3]), [1.0, 0.0, 1.0]);
     let none = Tensor::from_f64s(Type::new(Bool, [2]), [0.0, 0.0]);
     cases.extend([

@@ -40,6 +40,24 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(
         read("SoftmaxCrossEntropyLoss", &["f32[2,3,4]", "i64[2,4]=0,1,2,0,1,2,0,1"]).results(2),
     );
+    let heads = "q_num_heads=4 kv_num_heads=2";
+    for (rule, rest) in [
+        ("linear", &["-"][..]),
+        ("linear scale=0.5", &["f32[2,2,3,5]"]),
+        ("gated", &["-", "f32[2,6,2]"]),
+        ("gated", &["f16[2,2,3,5]", "f32[2,6,6]"]),
+        ("delta", &["f32[2,2,3,5]", "-", "f32[2,6,1]"]),
+        ("gated_delta", &["-", "f32[2,6,6]", "f32[2,6,2]"]),
+    ] {
+        let node = format!("LinearAttention {heads} update_rule={rule}");
+        let operands = [&["f32[2,6,12]", "f32[2,6,6]", "f32[2,6,10]"], rest].concat();
+        cases.push(read(&node, &operands).results(2));
+    }
+    let half =
+        ["f16[1,1,12]", "f16[1,1,6]", "f16[1,1,2]", "f32[1,2,3,1]", "f16[1,1,2]", "f16[1,1,1]"];
+    cases.push(read(&format!("LinearAttention {heads}"), &half).results(2));
+    let none = ["f32[2,0,4]", "f32[2,0,2]", "f32[2,0,2]", "f32[2,2,1,1]"];
+    cases.push(read(&format!("LinearAttention {heads} update_rule=linear"), &none).results(2));
     let corners = "f32[1,1,8]=1,1,nan,nan,-inf,-inf,2,3";
     cases.push(read("MaxPool kernel_shape=[3] pads=[1,1]", &[corners]).results(2));
     cases.extend(recurrences());
@@ -64,6 +82,63 @@ const TABLE: &[(&str, &[&str])] = &[
     ("HammingWindow", &["const i32[]=5"]),
     ("BlackmanWindow", &["const i64[]=6"]),
     ("BlackmanWindow periodic=0", &["const i64[]=9"]),
+    (
+        "MelWeightMatrix",
+        &[
+            "const i64[]=8",
+            "const i32[]=16",
+            "const i64[]=8192",
+            "const f32[]=0",
+            "const f64[]=4096",
+        ],
+    ),
+    (
+        "MelWeightMatrix output_datatype=11",
+        &[
+            "const i64[]=20",
+            "const i64[]=33",
+            "const i64[]=16000",
+            "const f32[]=80",
+            "const f32[]=7600",
+        ],
+    ),
+    ("Det", &["f32[5,5]"]),
+    ("Det", &["f64[2,3,4,4]"]),
+    ("Det", &["f16[3,1,1]"]),
+    ("Det", &["f32[2,0,0]"]),
+    ("Det", &["f32[3,3]=0,2,1,0,0,3,4,1,nan"]),
+    ("Det", &["f32[2,2,2]=0,0,0,1,1,2,2,4"]),
+    ("CausalConvWithState", &["f32[2,3,7]", "f32[3,1,4]"]),
+    ("CausalConvWithState activation=silu", &["f32[2,5,3]", "f32[5,1,5]", "f32[5]", "f32[2,5,4]"]),
+    ("CausalConvWithState activation=swish", &["f16[1,3,2]", "f16[3,1,4]", "-", "f16[1,3,3]"]),
+    ("CausalConvWithState", &["f64[1,4,6]", "f64[4,1,1]", "f64[4]", "f64[1,4,0]"]),
+    ("CausalConvWithState", &["f32[2,3,0]", "f32[3,1,3]", "-", "f32[2,3,2]"]),
+    (
+        "RoiAlign output_height=3 output_width=2 sampling_ratio=2",
+        &["f32[2,3,7,6]", "f32[2,4]=1,1,5,4,0,0,8,9", "i64[2]=1,0"],
+    ),
+    (
+        "RoiAlign @10 output_height=2 output_width=3 sampling_ratio=3 spatial_scale=0.25",
+        &["f64[1,2,5,9]", "f64[3,4]=4,4,20,30,-9,2,3,3,8,8,9,9", "i64[3]=0,0,0"],
+    ),
+    (
+        "RoiAlign mode=max coordinate_transformation_mode=output_half_pixel sampling_ratio=1",
+        &["f32[3,2,1,4]", "f32[2,4]=nan,0,2,1,0,0,1,1", "i64[2]=-1,2"],
+    ),
+    (
+        "RoiAlign mode=max sampling_ratio=2 output_height=2",
+        &["f16[1,1,4,4]", "f16[1,4]=0,0,3,3", "i64[1]=0"],
+    ),
+    ("RoiAlign sampling_ratio=2", &["f32[1,1,4,4]", "f32[0,4]", "i64[0]"]),
+    ("DeformConv pads=[1,0,0,1]", &["f32[2,3,5,4]", "f32[4,3,2,3]", "f32[2,12,5,3]", "f32[4]"]),
+    (
+        "DeformConv group=2 offset_group=4 strides=[2,1] dilations=[1,2]",
+        &["f32[1,8,6,5]", "f32[6,4,3,2]", "f32[1,48,2,3]", "-", "f32[1,24,2,3]"],
+    ),
+    ("DeformConv group=2", &["f64[1,2,9]", "f64[2,1,3]", "f64[1,3,7]", "f64[2]"]),
+    ("DeformConv", &["f32[1,1,3,3,3]", "f32[2,1,2,2,2]", "f32[1,24,2,2,2]"]),
+    ("DeformConv offset_group=2", &["f16[1,2,3,3]", "f16[1,2,1,1]", "f16[1,4,3,3]"]),
+    ("DeformConv", &["f32[1,1,2,2]", "f32[1,1,1,1]", "f32[1,2,2,2]=nan,0,inf,1,0,-1,9,0.5"]),
     ("NegativeLogLikelihoodLoss", &["f32[3,5]", "i64[3]=1,0,4"]),
     ("NegativeLogLikelihoodLoss reduction=none", &["f64[2,3,2]", "i32[2,2]=2,0,-1,3", "f64[3]"]),
     ("NegativeLogLikelihoodLoss ignore_index=1", &["f32[4,3]", "i64[4]=2,1,1,0", "f32[3]=1,2,3"]),
@@ -114,6 +189,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("DequantizeLinear axis=2", &["i8[2,1,4]", "f16[4]=0.5,0.2,0.1,3", "i8[4]=1,2,-3,-128"]),
     ("DequantizeLinear block_size=3", &["i16[2,4,2]", "f32[2,2,2]", "i16[2,2,2]"]),
     ("DequantizeLinear block_size=1000000000", &["i16[2,4,2]", "f32[2,1,2]", "i16[2,1,2]"]),
+    ("DequantizeLinear axis=0", &["f16[2,3]", "f32[2]=0.5,3", "f16[2]=1,0"]),
     ("DequantizeLinear output_dtype=1", &["u16[3]", "f16[]=0.25"]),
     ("DynamicQuantizeLinear", &["f32[2,3]"]),
     ("DynamicQuantizeLinear", &["f32[3]=1,2,3"]),

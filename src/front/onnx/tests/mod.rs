@@ -1,5 +1,6 @@
 //! ONNX models made here, right and wrong.
 
+mod lists;
 mod loops;
 
 use super::proto::*;
@@ -249,7 +250,7 @@ fn encodings() {
         TensorProto { dims: vec![0, i64::MAX, i64::MAX], ..proto(1) },
         proto(0),
         proto(8),
-        proto(22),
+        proto(14),
         proto(255),
         TensorProto { segment: Some(Bytes::new()), ..proto(1) },
         TensorProto { data_location: 1, ..proto(1) },
@@ -275,7 +276,7 @@ fn encodings() {
         f32[0, 9223372036854775807, 9223372036854775807] is too large
         the element type is not given
         the element type string
-        the element type int4
+        the element type complex64
         there is no element type 255
         a tensor in segments
         its external data name no file
