@@ -56,7 +56,7 @@
 //!
 //! # What is absent on purpose
 //!
-//! Dynamic shapes in models, and loops whose number of turns is not known (others are written out; of an `If`, both
+//! Dynamic shapes in models, and loops whose number of turns has no known bound (others are written out; of an `If`, both
 //! branches are computed and one is chosen, unless the condition is known); pass managers, plug-ins and global state;
 //! calls out of the generated code, but for the caller's own `parallel_for`; `unsafe`, but for mapping a file.
 

@@ -28,6 +28,10 @@ pub(crate) struct Args {
     /// Values of the model's parameters, as a safetensors file. [default: set at run time]
     #[arg(long, value_name = "FILE")]
     pub(crate) params: Option<PathBuf>,
+    /// How many rows NonMaxSuppression gives in an ONNX model: rows of -1 behind those of the boxes that it chooses, or
+    /// the ones with the highest scores. Without it, how many there are is known only at run time, which is refused.
+    #[arg(long, value_name = "N")]
+    selections: Option<usize>,
     /// 0: every operator by itself, as written; 1: everything that makes it fast.
     #[arg(short = 'O', value_name = "LEVEL", default_value = "1", default_missing_value = "1", num_args = 0..=1, value_parser = ["0", "1"])]
     level: String,
@@ -190,7 +194,11 @@ impl Args {
         progress.phase("reading");
         front::read(
             &self.model,
-            &ReadOptions { params: self.params.clone(), keep_plan: self.plan == Plan::Keep },
+            &ReadOptions {
+                params: self.params.clone(),
+                keep_plan: self.plan == Plan::Keep,
+                selections: self.selections,
+            },
         )
     }
 

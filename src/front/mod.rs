@@ -30,6 +30,8 @@ pub struct ReadOptions {
     pub params: Option<PathBuf>,
     /// Take over the plan in a lowered RLX module, checked.
     pub keep_plan: bool,
+    /// How many rows `NonMaxSuppression` gives in an ONNX model: `rlx:NonMaxSuppression` takes its place.
+    pub selections: Option<usize>,
 }
 
 /// A model, and where it comes from.
@@ -99,7 +101,7 @@ fn model(
                 }
             }
         }
-        _ => (onnx::read(name, data, folder)?, None),
+        _ => (onnx::read(name, data, folder, options.selections)?, None),
     };
     if options.keep_plan && plan.is_none() {
         let kind = ErrorKind::usage("the model has no plan that could be kept");

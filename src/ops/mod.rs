@@ -244,6 +244,7 @@ ops! {
         Add, And, BitShift, BitwiseAnd, BitwiseOr, BitwiseXor, Div, Equal, Greater, GreaterOrEqual, Less,
         LessOrEqual, Mod, Mul, Or, PRelu, Sub, SwiGLU, Xor,
     },
+    boxes::{NonMaxSuppression, Selections},
     cast::{BitCast, Cast, CastLike, Dropout, Identity},
     choice::{Align, If},
     constant::{Constant, ConstantOfShape, EyeLike, Range, Trilu},
@@ -316,10 +317,6 @@ impl AnyOp {
 }
 
 fn unknown(name: &str) -> ErrorKind {
-    if name == "NonMaxSuppression" {
-        let kind = ErrorKind::unsupported("how many results there are is known only at run time");
-        return kind.help("let the model end before it: what it is given is of a known shape");
-    }
     let kind = ErrorKind::unsupported(format!("the operator \"{name}\" is not known"));
     match nearest(name, AnyOp::NAMES.iter().copied()) {
         Some(near) => kind.help(format!("the nearest name is {near}; `rlx-aot ops` lists all")),

@@ -1,5 +1,6 @@
-//! `Loop`: the nodes of its body become the graph's own, once for each turn. How many there are, and that each
-//! goes on, has to follow from constants of the model.
+//! `Loop`: the nodes of its body become the graph's own, once for each turn. How many there are at most has to follow
+//! from constants of the model. Where it is known only at run time whether a turn is the last one, all are computed, and
+//! what those behind the last one carry on is left out.
 
 use super::branches::required;
 use super::functions::{Inliner, domain, label};
@@ -62,18 +63,29 @@ impl<'a> Inliner<'a> {
         let mut values: Vec<String> = node.input[2.min(node.input.len())..].to_vec();
         let mut rows: Vec<Vec<String>> = vec![vec![]; stacked];
         let mut turn = 0;
+        // Whether all turns so far went on, where that is known only at run time.
+        let mut goes_on: Option<String> = None;
         while turn < most {
             match condition.as_ref().map(|name| self.known.single(name)) {
                 None | Some(Some(1..)) => {}
                 Some(Some(_)) => break,
-                Some(None) => return Err(at_run_time("whether it goes on")),
+                Some(None)
+                    if most > MOST || node.output.iter().skip(carried).any(|o| !o.is_empty()) =>
+                {
+                    return Err(at_run_time("whether it goes on"));
+                }
+                Some(None) => goes_on = Some(self.both(&node, goes_on, condition.as_deref())?),
             }
             if turn == MOST {
                 return Err(ErrorKind::limit(format!("a loop has more than {MOST} turns")));
             }
             let (results, given) = self.turn(&node, turn, &body, condition, &values, function)?;
             condition = Some(given);
-            values = results[..carried].to_vec();
+            let new = results[..carried].to_vec();
+            values = match &goes_on {
+                Some(goes_on) => self.either(&node, goes_on, new, values)?,
+                None => new,
+            };
             rows.iter_mut().zip(&results[carried..]).for_each(|(row, name)| row.push(name.clone()));
             turn += 1;
         }
@@ -88,6 +100,48 @@ impl<'a> Inliner<'a> {
             self.stack(&node, row, output, 0)?;
         }
         Ok(())
+    }
+
+    /// Adds the nodes by which a loop goes on where it did, and its condition holds.
+    fn both(
+        &mut self,
+        node: &NodeProto,
+        goes_on: Option<String>,
+        condition: Option<&str>,
+    ) -> Result<String, ErrorKind> {
+        let prefix = label(&node.name, &node.output).to_owned();
+        let scalar = self.constant(node, Tensor::from_i64s([0], &[]))?;
+        let own = self.fresh(&prefix, "condition")?;
+        let inputs = condition.into_iter().map(str::to_owned).chain([scalar]).collect();
+        self.add(node, "Reshape", inputs, vec![own.clone()], vec![])?;
+        let Some(goes_on) = goes_on else { return Ok(own) };
+        let both = self.fresh(&prefix, "goes_on")?;
+        self.add(node, "And", vec![goes_on, own], vec![both.clone()], vec![])?;
+        Ok(both)
+    }
+
+    /// Adds the node by which a turn carries new values on where the condition holds, else the old ones.
+    fn either(
+        &mut self,
+        node: &NodeProto,
+        condition: &str,
+        new: Vec<String>,
+        old: Vec<String>,
+    ) -> Result<Vec<String>, ErrorKind> {
+        if new.iter().chain(&old).any(|name| self.lists.contains_key(name)) {
+            return Err(ErrorKind::unsupported(
+                "a sequence that is carried on, and whether the loop goes on is known only at run time",
+            ));
+        }
+        if new.is_empty() {
+            return Ok(new);
+        }
+        let prefix = label(&node.name, &node.output).to_owned();
+        let names =
+            new.iter().map(|_| self.fresh(&prefix, "kept")).collect::<Result<Vec<_>, _>>()?;
+        let inputs = [condition.to_owned()].into_iter().chain(new).chain(old).collect();
+        self.add(node, "If", inputs, names.clone(), vec![])?;
+        Ok(names)
     }
 
     /// One turn: the names of its results, and of whether it goes on.

@@ -44,13 +44,19 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The newest version of ONNX's operators that is known.
 pub const NEWEST_OPSET: i64 = 28;
 
-/// The model in `data`; `name` is what it is called if it does not say.
+/// The model in `data`; `name` is what it is called if it does not say. With `selections`, `NonMaxSuppression` gives so
+/// many rows.
 ///
 /// # Errors
 ///
 /// All that are independent of each other: what cannot be decoded, does not belong together, or is not
 /// supported.
-pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph, Errors> {
+pub(super) fn read(
+    name: &str,
+    data: Bytes,
+    folder: &mut Folder,
+    selections: Option<usize>,
+) -> Result<Graph, Errors> {
     let length = data.len();
     crowd::check(&data)?;
     let mut model = ModelProto::decode(data).map_err(|e| damaged(&e, length))?;
@@ -65,6 +71,7 @@ pub(super) fn read(name: &str, data: Bytes, folder: &mut Folder) -> Result<Graph
         types: BTreeMap::new(),
         narrow: BTreeMap::new(),
         opsets: BTreeMap::new(),
+        selections,
         errors: vec![],
     };
     if model.ir_version < 1 {
@@ -134,6 +141,8 @@ struct Reader {
     narrow: BTreeMap<String, &'static str>,
     /// Version by domain; none for one that is not imported.
     opsets: BTreeMap<String, Option<i64>>,
+    /// How many rows `NonMaxSuppression` gives, if that is said.
+    selections: Option<usize>,
     errors: Vec<Error>,
 }
 
@@ -232,19 +241,10 @@ impl Reader {
     fn node(&mut self, node: &FlatNode, used: &BTreeSet<&str>, folder: &mut Folder) {
         let FlatNode { name, inputs, outputs, .. } = node;
         if let Some(opset) = self.opset(node) {
-            let mut aligned = None;
-            let kept = self.widened(node);
-            let parsed =
-                kept.and_then(|()| attributes(&node.attributes, folder)).and_then(|mut values| {
-                    if node.domain.is_empty() && opset < FIRST_NUMPY {
-                        aligned = broadcast(&node.called(), &mut values)?;
-                    }
-                    let used = outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
-                    AnyOp::parse(&node.called(), &mut Attrs::new(values, opset, used.collect()))
-                });
+            let parsed = self.operator(node, opset, used, folder);
             let parsed = if node.domain.is_empty() { aged(parsed, opset) } else { parsed };
             match parsed {
-                Ok(op) => {
+                Ok((op, aligned)) => {
                     let inputs = match aligned {
                         Some(axis) => self.align(node, axis),
                         None => inputs.clone(),
@@ -256,6 +256,29 @@ impl Reader {
             }
         }
         outputs.iter().filter(|o| !o.is_empty()).for_each(|o| self.placeholder(o.clone()));
+    }
+
+    /// The operator of a node, and the axis of its first operand to which the second one is brought.
+    fn operator(
+        &mut self,
+        node: &FlatNode,
+        opset: i64,
+        used: &BTreeSet<&str>,
+        folder: &mut Folder,
+    ) -> Result<(AnyOp, Option<i64>), ErrorKind> {
+        self.widened(node)?;
+        let mut values = attributes(&node.attributes, folder)?;
+        let (mut called, mut aligned) = (node.called(), None);
+        if node.domain.is_empty() && opset < FIRST_NUMPY {
+            aligned = broadcast(&called, &mut values)?;
+        }
+        if let Some(count) = self.selections.filter(|_| called == "NonMaxSuppression") {
+            values.insert("count".to_owned(), Attribute::Int(count as i64));
+            called = "rlx:NonMaxSuppression".to_owned();
+        }
+        let used = node.outputs.iter().map(|o| !o.is_empty() && used.contains(o.as_str()));
+        let op = AnyOp::parse(&called, &mut Attrs::new(values, opset, used.collect()))?;
+        Ok((op, aligned))
     }
 
     /// Takes note of what becomes of constants of types narrower than ours.
@@ -335,7 +358,7 @@ fn broadcast(op: &str, values: &mut BTreeMap<String, Attribute>) -> Result<Optio
 
 /// Before opset 7 some operators meant other things than later. What is the same in both is taken; what is not
 /// is valid, and not done.
-fn aged(parsed: Result<AnyOp, ErrorKind>, opset: i64) -> Result<AnyOp, ErrorKind> {
+fn aged<T>(parsed: Result<T, ErrorKind>, opset: i64) -> Result<T, ErrorKind> {
     match parsed {
         Err(kind) if opset < FIRST_NUMPY => {
             Err(ErrorKind { class: Class::Unsupported, ..kind }.help(format!(

@@ -37,6 +37,37 @@ const STATES: &[(&str, &[&str])] = &[
     ("TensorScatter axis=3 mode=circular", &["f16[2,3,2,5]", "f16[2,3,2,4]", "i64[2]=-3,14"]),
     ("TensorScatter axis=1 mode=circular", &["i8[2,3,2]", "i8[2,3,2]", "i64[2]=1,2"]),
     ("TensorScatter", &["f32[2,5,3]", "f32[2,0,3]", "i64[2]=5,0"]),
+    (
+        "NonMaxSuppression center_point_box=1",
+        &[
+            "const f32[1,5,4]",
+            "const f32[1,2,5]",
+            "const i64[]=3",
+            "const f32[]=0.1",
+            "const f32[]=0",
+        ],
+    ),
+    ("NonMaxSuppression", &["const f32[2,3,4]", "const f32[2,1,3]"]),
+    (
+        "rlx:NonMaxSuppression count=40",
+        &["f32[2,9,4]", "f32[2,3,9]", "const i64[1]=5", "f32[1]=0.2", "f32[]=-0.5"],
+    ),
+    ("rlx:NonMaxSuppression count=7", &["f32[2,9,4]", "f32[2,3,9]", "const i64[]=4", "f32[]=0.3"]),
+    (
+        "rlx:NonMaxSuppression count=3 center_point_box=1",
+        &["f32[1,12,4]", "f32[1,1,12]", "const i64[]=100", "f32[]=0.01", "f32[]=0"],
+    ),
+    (
+        "rlx:NonMaxSuppression count=6",
+        &[
+            "f32[1,4,4]=0,0,1,1,0,0,1,1,2,2,3,3,nan,0,1,1",
+            "f32[1,1,4]=1,1,nan,-inf",
+            "const i64[]=9",
+        ],
+    ),
+    ("rlx:NonMaxSuppression count=2", &["f32[1,4,4]", "f32[1,1,4]", "const i64[]=0"]),
+    ("rlx:NonMaxSuppression count=2", &["f32[1,4,4]", "f32[1,0,4]", "const i64[]=3"]),
+    ("rlx:NonMaxSuppression count=0", &["f32[1,4,4]", "f32[1,1,4]", "const i64[]=3"]),
     ("BitCast to=6", &["const f32[4]=1,-0,nan,-inf"]),
     ("BitCast to=3", &["u8[3]=255,0,127"]),
     ("BitCast to=13", &["i64[2,2]"]),

@@ -116,6 +116,22 @@ fn optionals() {
 }
 
 #[test]
+fn as_many_boxes_as_asked_for() {
+    let inputs = [f32s("boxes", &[1, 9, 4]), f32s("scores", &[1, 2, 9])];
+    let most = tensor::write("most", &Tensor::from_i64s([1], &[5]));
+    let nodes = [node("NonMaxSuppression", &["boxes", "scores", "most"], &["y"])];
+    let file = Bytes::from(model(&inputs, &[most], &nodes).encode_to_vec());
+    let of = |selections: Option<usize>| {
+        let options = ReadOptions { selections, ..ReadOptions::default() };
+        let graph = read_bytes("test", file.clone(), &options)?.graph;
+        let checked = check::check(graph, &BTreeMap::new(), Limits::default())?;
+        Ok::<_, Errors>(checked.ty(checked.graph().outputs[0]).to_string())
+    };
+    assert_eq!(of(Some(7)).unwrap(), "i64[7, 3]");
+    assert_eq!(of(None).unwrap_err().class(), Class::Unsupported);
+}
+
+#[test]
 fn narrow_constants() {
     let fours = TensorProto {
         name: "w".to_owned(),

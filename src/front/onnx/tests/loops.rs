@@ -33,6 +33,27 @@ fn loops() {
     assert_eq!(class(of(known("m", 3), on())), Class::Unsupported);
     assert_eq!(of(known("n", 3), node("Not", &["c"], &["d"])).unwrap(), "f32[1, 2]");
     assert_eq!(class(of(known("n", 3), node("Xor", &["c", "c"], &["d"]))), Class::Unsupported);
+    // Turns behind the last one are left out of what is carried on, as long as there are so many at most.
+    let until = |turns: NodeProto, results: [&str; 2]| {
+        let nodes = vec![
+            node("Add", &["v", "v"], &["w"]),
+            node("ReduceMax", &["w"], &["largest"]),
+            node("Less", &["largest", "limit"], &["d"]),
+        ];
+        let graph = GraphProto { node: nodes, ..body(on()) };
+        let graph =
+            GraphProto { output: ["d", "w", "w"].map(|name| f32s(name, &[])).to_vec(), ..graph };
+        let body =
+            AttributeProto { g: Some(graph.encode_to_vec().into()), r#type: 5, ..int("body", 0) };
+        let node = NodeProto { attribute: vec![body], ..node("Loop", &["n", "", "x"], &results) };
+        let limit = tensor::write("limit", &Tensor::from_f32s([], &[9.0]));
+        let source = read_model(&model(&[f32s("x", &[2])], &[limit], &[turns, node]))?;
+        let checked = check::check(source, &BTreeMap::new(), Limits::default())?;
+        Ok::<_, Errors>(checked.ty(checked.graph().outputs[0]).to_string())
+    };
+    assert_eq!(until(known("n", 5), ["y", ""]).unwrap(), "f32[2]");
+    assert_eq!(class(until(known("n", 5), ["", "y"])), Class::Unsupported);
+    assert_eq!(class(until(known("n", 1 << 40), ["y", ""])), Class::Unsupported);
     // A loop of one turn around the last one, and so on.
     let around = |inner: NodeProto| {
         let mut graph = body(on());
