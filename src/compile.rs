@@ -10,6 +10,7 @@ use crate::hir::{self, Checked};
 use crate::kernels::{self, KernelPlan};
 use crate::machine::Machine;
 use crate::passes::integers::{self, Dequantized};
+use crate::passes::widen;
 use crate::passes::{self, Filtering, Level};
 use crate::{lir, lower, mir};
 use std::collections::BTreeMap;
@@ -240,7 +241,7 @@ fn lowered(
     let level = if plan.is_some() { Level::None } else { options.level };
     let mut mir = lower::expand(checked);
     if level != Level::None {
-        mir = integers::find(mir, options.dequantized, machine);
+        mir = integers::find(widen::widen(mir), options.dequantized, machine);
     }
     let mir = passes::run(mir, level, options.filtering, machine);
     let passes = start.elapsed();

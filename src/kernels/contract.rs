@@ -190,6 +190,14 @@ impl Problem<'_> {
         1 - self.left
     }
 
+    /// Bytes of an element of the right operand, which in fours are one.
+    fn right_size(&self) -> i64 {
+        match &self.run {
+            Some(_) => 4,
+            None => expr::size(self.frame.inputs()[self.right()].dtype),
+        }
+    }
+
     /// Whether both operands lie in vectors along the depth, and the rows are too few for columns of them.
     fn sums_along_depth(&self) -> bool {
         let [depth] = &self.depth[..] else { return false };

@@ -249,10 +249,11 @@ pub struct Stage {
 }
 
 /// The type of the sums of products of elements of these types; `None` where there are none. Bytes of
-/// different signs, first those without, have sums of `i32`.
+/// different signs, first those without, have sums of `i32`; `f32` and floats of two bytes have those of `f32`.
 pub fn sums(left: DType, right: DType) -> Option<DType> {
     match (left, right) {
         (DType::U8, DType::I8) => Some(DType::I32),
+        (DType::F32, DType::F16 | DType::BF16) => Some(DType::F32),
         (left, right) => (left == right).then_some(left),
     }
 }

@@ -1,6 +1,6 @@
 //! Passes over MIR: each a function from graph to graph, one file, one exported function.
 //!
-//! [`run`] is the list of them. Two are asked for by others: [`integers`] before all of these, as the options say
+//! [`run`] is the list of them. Three are asked for by others: [`widen`] and [`integers`] before all of these, as the options say
 //! ([`compile`](mod@crate::compile)), and [`bands`] afterwards, where an arena is to be smaller ([`fit`](crate::fit)).
 
 pub mod apart;
@@ -34,6 +34,7 @@ pub mod single;
 pub mod stacks;
 pub mod tables;
 pub mod turns;
+pub mod widen;
 pub mod winograd;
 
 use crate::machine::Machine;

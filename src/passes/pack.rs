@@ -33,7 +33,13 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
             r.copy(old);
             continue;
         }
+        let narrow = halves(node, tensor, machine);
+        let shape = Shape { narrow, ..shape };
         let constant = *packed.entry((weights, shape)).or_insert_with(|| {
+            let tensor = match shape.narrow {
+                Some(dtype) => &tensor.narrowed(dtype),
+                None => tensor,
+            };
             let mut tensor = packed_later(tensor, shape);
             if let Op::Contract(_) = node.op {
                 let dims =
@@ -62,6 +68,16 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
     r.finish()
 }
 
+/// The type of two bytes in which weights of `f32` have all their numbers, where half of the bytes are read sooner.
+fn halves(node: &crate::mir::Node, weights: &Tensor, machine: &Machine) -> Option<DType> {
+    if weights.ty().dtype != DType::F32 || machine.lanes == 1 {
+        return None;
+    }
+    let types: &[DType] =
+        if machine.half_floats { &[DType::F16, DType::BF16] } else { &[DType::BF16] };
+    weights.narrow(types).filter(|_| matches!(node.op, Op::Contract(_)))
+}
+
 /// Weights as `groups` matrices of `depth` by `columns`: element (g, k, n) of the constant is at
 /// `g * group + k * row + n`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -74,12 +90,15 @@ struct Shape {
     width: usize,
     /// Of bytes, which stand in fours.
     run: Option<usize>,
+    /// Of `f32`, which become numbers of two bytes.
+    narrow: Option<DType>,
 }
 
 impl Shape {
     /// Of matrices one behind the other.
     fn of([groups, depth, columns]: [usize; 3], width: usize) -> Shape {
-        Shape { groups, depth, columns, group: depth * columns, row: columns, width, run: None }
+        let (group, row, run, narrow) = (depth * columns, columns, None, None);
+        Shape { groups, depth, columns, group, row, width, run, narrow }
     }
 
     /// The type of the panels.
@@ -116,6 +135,7 @@ fn contraction(graph: &Graph, node: &crate::mir::Node, machine: &Machine) -> Opt
         row: columns,
         width,
         run: bytes.then_some(depth),
+        narrow: None,
     })
 }
 
@@ -147,7 +167,8 @@ fn convolution(
     let together = per_group % 4 != 0 && c.has_runs_of(all, per_group);
     let run = bytes.then_some(if together { all } else { per_group });
     let width = machine.tile(rows, columns, distance).vectors * machine.lanes as usize;
-    Some(Shape { groups: c.groups, depth, columns, group: columns, row: outputs, width, run })
+    let (group, row, narrow) = (columns, outputs, None);
+    Some(Shape { groups: c.groups, depth, columns, group, row, width, run, narrow })
 }
 
 /// Matrices `[groups, depth, columns]` in panels: `[groups, panels, depth, width]`.

@@ -3,7 +3,7 @@
 //! They can be told apart, and found to be the same, by how they are made.
 
 use super::{Data, Tensor};
-use crate::types::Type;
+use crate::types::{DType, Type};
 use bytes::Bytes;
 use std::cmp::Ordering;
 use std::fmt;
@@ -28,10 +28,19 @@ struct Recipe {
     /// What is done, and of what type it is.
     how: String,
     of: Vec<(Type, Identity)>,
-    /// Whether all elements are the operands'.
-    moved: bool,
+    elements: Elements,
     /// Recipes in it, itself included.
     size: usize,
+}
+
+/// Where the elements of a tensor come from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Elements {
+    Computed,
+    /// All are the operands'.
+    Moved,
+    /// All are the only operand's, as `f32` now, which was of this type of two bytes.
+    Widened(DType),
 }
 
 /// What tells a tensor's bytes from another's without them: two of the same identity have the same bytes. The
@@ -59,7 +68,7 @@ impl Tensor {
         of: &[&Tensor],
         make: impl FnOnce(&[&Tensor]) -> Tensor + Send + 'static,
     ) -> Tensor {
-        made(ty, how, of, false, make)
+        made(ty, how, of, Elements::Computed, make)
     }
 
     /// The same, of nothing but elements of the others.
@@ -69,7 +78,36 @@ impl Tensor {
         of: &[&Tensor],
         make: impl FnOnce(&[&Tensor]) -> Tensor + Send + 'static,
     ) -> Tensor {
-        made(ty, how, of, true, make)
+        made(ty, how, of, Elements::Moved, make)
+    }
+
+    /// The numbers of a tensor of `f16` or `bf16` as `f32`.
+    pub fn widened(&self) -> Tensor {
+        let (ty, from) = (self.ty.with_dtype(DType::F32), self.ty.dtype);
+        made(ty.clone(), "widened", &[self], Elements::Widened(from), move |of| {
+            let data: Vec<u8> = of[0].f32s().into_iter().flat_map(f32::to_le_bytes).collect();
+            Tensor::from_bytes(ty, data.into()).expect("as many elements")
+        })
+    }
+
+    /// A type of two bytes that has all elements, of type `f32`, as they are: of those asked for the first one. Bytes
+    /// that are not there yet are not asked for: it is known by what they are made of, or not.
+    pub fn narrow(&self, types: &[DType]) -> Option<DType> {
+        let has = |dtype: &&DType| match &self.data {
+            Data::Known(bytes) => are_of(bytes, **dtype),
+            Data::Later(later) => later.recipe.is_of(**dtype),
+        };
+        types.iter().find(has).copied().filter(|_| self.ty.dtype == DType::F32)
+    }
+
+    /// All elements, of type `f32`, in a type of two bytes that has them ([`Tensor::narrow`]).
+    pub fn narrowed(&self, dtype: DType) -> Tensor {
+        let ty = self.ty.with_dtype(dtype);
+        Tensor::later(ty.clone(), "narrowed", &[self], move |of| {
+            let words = of[0].bytes().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+            let data: Vec<u8> = words.flat_map(|v| halved(v, dtype).to_le_bytes()).collect();
+            Tensor::from_bytes(ty, data.into()).expect("as many elements")
+        })
     }
 
     /// See [`Identity`].
@@ -102,7 +140,7 @@ fn made(
     ty: Type,
     how: &str,
     of: &[&Tensor],
-    moved: bool,
+    elements: Elements,
     make: impl FnOnce(&[&Tensor]) -> Tensor + Send + 'static,
 ) -> Tensor {
     let count = ty.bytes();
@@ -117,7 +155,7 @@ fn made(
         return Tensor { ty, data: Data::Known(make(of)) };
     }
     let identities = of.iter().map(|tensor| (tensor.ty.clone(), tensor.identity())).collect();
-    let recipe = Arc::new(Recipe { how: format!("{how} {ty}"), of: identities, moved, size });
+    let recipe = Arc::new(Recipe { how: format!("{how} {ty}"), of: identities, elements, size });
     let operands: Vec<Tensor> = of.iter().map(|&tensor| tensor.clone()).collect();
     let make = move || make(&operands.iter().collect::<Vec<_>>());
     let later = Later { bytes: LazyLock::new(Box::new(make)), recipe };
@@ -131,9 +169,22 @@ impl Later {
 }
 
 impl Recipe {
+    /// Whether it is known by its operands that all elements are of a type of two bytes.
+    fn is_of(&self, dtype: DType) -> bool {
+        let moved = |(_, identity): &(Type, Identity)| match &identity.0 {
+            Content::Known(bytes) => are_of(bytes, dtype),
+            Content::Made(recipe) => recipe.is_of(dtype),
+        };
+        match self.elements {
+            Elements::Computed => false,
+            Elements::Moved => self.of.iter().all(moved),
+            Elements::Widened(from) => from == dtype,
+        }
+    }
+
     /// Whether it is known by its operands that all elements are at most so large.
     fn is_moved_within(&self, most: f32) -> bool {
-        self.moved
+        self.elements == Elements::Moved
             && self.of.iter().all(|(_, identity)| match &identity.0 {
                 Content::Known(bytes) => are_within(bytes, most),
                 Content::Made(recipe) => recipe.is_moved_within(most),
@@ -148,6 +199,27 @@ fn are_within(bytes: &[u8], most: f32) -> bool {
     let limit = magnitude(&most.min(f32::MAX).to_le_bytes());
     let mut parts = bytes.as_chunks::<4>().0.chunks(4096);
     most >= 0.0 && parts.all(|part| part.iter().map(magnitude).fold(0, i32::max) <= limit)
+}
+
+/// The bits of a number in a type of two bytes.
+fn halved(v: f32, dtype: DType) -> u16 {
+    match dtype {
+        DType::BF16 => half::bf16::from_f32(v).to_bits(),
+        _ => half::f16::from_f32(v).to_bits(),
+    }
+}
+
+/// Whether all numbers of `f32` are of a type of two bytes, too; NaN is of none.
+fn are_of(bytes: &[u8], dtype: DType) -> bool {
+    bytes.as_chunks::<4>().0.iter().all(|b| {
+        let (v, bits) = (f32::from_le_bytes(*b), u32::from_le_bytes(*b));
+        !v.is_nan()
+            && match dtype {
+                DType::BF16 => bits & 0xffff == 0,
+                DType::F16 => half::f16::from_f32(v).to_f32().to_bits() == bits,
+                _ => false,
+            }
+    })
 }
 
 impl Ord for Identity {
@@ -233,6 +305,33 @@ mod tests {
         let all = (0..1000).fold(x, |x, _| doubled(&x, &calls));
         assert!(calls.load(Relaxed) > 900);
         assert_eq!(all.f32s().len(), 30_000);
+    }
+
+    #[test]
+    fn numbers_of_two_bytes() {
+        const BOTH: [DType; 2] = [DType::F16, DType::BF16];
+        let of = |values: &[f32]| Tensor::from_f32s([values.len()], values);
+        let all = of(&[0.0, -0.0, 1.5, -2.25, f32::INFINITY, f32::NEG_INFINITY]);
+        assert_eq!(all.narrow(&BOTH), Some(DType::F16));
+        assert_eq!(of(&[1e30f32.trunc(), 0.1]).narrow(&BOTH), None);
+        let [power, fine] = [2f32.powi(100), 1.0 + 2f32.powi(-10)];
+        assert_eq!(of(&[power]).narrow(&BOTH), Some(DType::BF16));
+        assert_eq!(of(&[fine]).narrow(&BOTH), Some(DType::F16));
+        assert_eq!(of(&[f32::NAN]).narrow(&BOTH), None);
+        // The least number of f16, and half of it.
+        assert_eq!(of(&[2f32.powi(-24)]).narrow(&[DType::F16]), Some(DType::F16));
+        assert_eq!(of(&[2f32.powi(-25)]).narrow(&[DType::F16]), None);
+        for dtype in BOTH {
+            let ty = Type::new(dtype, [300, 100]);
+            let values = Tensor::noise(&[300, 100], 1).f64s();
+            let narrow = Tensor::from_f64s(ty, values);
+            let wide = narrow.widened().strided([100, 300], 0, &[1, 100]);
+            assert_eq!(wide.narrow(&BOTH), Some(dtype));
+            assert_eq!(
+                wide.narrowed(dtype).bytes(),
+                narrow.strided([100, 300], 0, &[1, 100]).bytes()
+            );
+        }
     }
 
     #[test]

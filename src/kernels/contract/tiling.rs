@@ -145,7 +145,8 @@ impl<'a> Tiling<'a> {
         let Some(width) = self.problem.panel else { return };
         let (tile, rows, inside) = (self.tile[0] * self.tile[1], rows[0] * rows[1], rows[1]);
         // A panel that was made for wider vectors is several tiles wide.
-        let panel = width.min(self.vectors * self.problem.frame.lanes()) * expr::size(self.dtype);
+        let panel =
+            width.min(self.vectors * self.problem.frame.lanes()) * self.problem.right_size();
         let steps = self.at_once(&self.problem.frame.machine, (tile * self.vectors) as usize);
         let each = panel * tile / rows;
         let few = rows < FEW;
@@ -182,7 +183,7 @@ impl<'a> Tiling<'a> {
         // the panels from far away.
         let (l2, right) = (frame.machine.l2 as i64, self.problem.right());
         let groups = self.around.iter().filter(|l| l.steps[right] != 0).map(|l| l.extent);
-        let matrix = depth * extent * expr::size(self.dtype);
+        let matrix = depth * extent * self.problem.right_size();
         let heavy = matrix > l2 || matrix * groups.product::<i64>() > 4 * l2;
         // Not so small that the panels are read for little.
         let spread = in_tiles((all / 64).max(tile * 4 / of_rest.min(4)));
@@ -313,7 +314,7 @@ impl<'a> Tiling<'a> {
     pub(super) fn within_panel(&self) -> Vec<i64> {
         let mut steps = self.problem.columns.steps.clone();
         if self.problem.panel.is_some() {
-            steps[self.problem.right()] = expr::size(self.dtype);
+            steps[self.problem.right()] = self.problem.right_size();
         }
         steps
     }
