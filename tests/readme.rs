@@ -17,7 +17,7 @@ fn operators() -> String {
         let (domain, name) = name.split_once(':').unwrap_or(("ONNX", name));
         domains.entry(domain).or_default().push(name);
     }
-    domains.insert("com.microsoft", FUSED.to_vec());
+    domains.entry("com.microsoft").or_default().extend(FUSED);
     let mut text = String::from("\n| domain | operators |\n| --- | --- |\n");
     for (domain, mut names) in domains {
         names.sort_unstable();

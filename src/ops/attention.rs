@@ -21,15 +21,15 @@ use crate::types::{DType, Type, broadcast};
 /// `qk_matmul_output_mode` says: 0 scaled, 1 capped, 2 with the bias, 3 after softmax.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    causal: bool,
-    q_heads: Option<usize>,
-    kv_heads: Option<usize>,
-    scale: Option<f64>,
-    softcap: f64,
-    output: i64,
-    precision: Option<DType>,
+    pub(super) causal: bool,
+    pub(super) q_heads: Option<usize>,
+    pub(super) kv_heads: Option<usize>,
+    pub(super) scale: Option<f64>,
+    pub(super) softcap: f64,
+    pub(super) output: i64,
+    pub(super) precision: Option<DType>,
     /// How many keys before and behind a query's position it sees.
-    windows: [Option<i64>; 2],
+    pub(super) windows: [Option<i64>; 2],
 }
 
 /// Extents.

@@ -255,6 +255,7 @@ ops! {
     determinant::{Det},
     einsum::{Einsum},
     fold::{AffineGrid, Col2Im, MaxUnpool},
+    grouped::{GroupQueryAttention},
     gather::{Gather, GatherElements, GatherND, OneHot},
     integer::{ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul},
     loss::{NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss},

@@ -13,9 +13,9 @@ use crate::types::{DType, Type};
 /// `[batch, positions]` (out of range: the nearest row), or `[batch, positions, n / 2]` without them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RotaryEmbedding {
-    heads: usize,
-    rotated: usize,
-    interleaved: bool,
+    pub(super) heads: usize,
+    pub(super) rotated: usize,
+    pub(super) interleaved: bool,
 }
 
 /// Extents of X.

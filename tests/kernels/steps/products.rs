@@ -73,15 +73,17 @@ pub(super) fn contract(r: &mut Random) -> Trial {
     }
     let a = tensor(r, ty, &[&batch[..], &[m, k]].concat());
     let a = Placed { access: layout(r, 0, ty, a.dims(), along), tensor: a };
-    let b = tensor(r, ty, &[&batch[..], &[k, n]].concat());
+    let narrow = ty == DType::F32 && r.chance(25);
+    let of = if narrow { r.pick(&[DType::F16, DType::BF16]) } else { ty };
+    let b = tensor(r, of, &[&batch[..], &[k, n]].concat());
     let (b, weights) = if along {
-        let access = layout(r, 1, ty, &[&batch[..], &[n, k]].concat(), true);
+        let access = layout(r, 1, of, &[&batch[..], &[n, k]].concat(), true);
         let order: Vec<usize> = (0..batch.len()).chain([batch.len() + 1, batch.len()]).collect();
         (Placed { access: access.permuted(&order), tensor: b }, Weights::Plain)
     } else if r.chance(50) {
         let width = r.pick(&[4, 8, 16, 32, 12]);
         let packed = panels(&b, &batch, k, n, width);
-        let access = layout(r, 1, ty, packed.dims(), true);
+        let access = layout(r, 1, of, packed.dims(), true);
         (Placed { tensor: packed, access }, Weights::Panels { width, columns: n })
     } else {
         (place(r, 1, b), Weights::Plain)
