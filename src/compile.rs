@@ -1,5 +1,7 @@
 //! The way of a model from its file to an object, and what may be chosen on it.
 
+mod over;
+
 use crate::codegen::program::KernelInfo;
 use crate::codegen::{self, EmitOptions, Object, Program, Target, WeightsMode};
 use crate::error::{ErrorKind, Errors};
@@ -13,6 +15,7 @@ use crate::passes::integers::{self, Dequantized};
 use crate::passes::widen;
 use crate::passes::{self, Filtering, Level};
 use crate::{lir, lower, mir};
+use over::Kernels;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -146,7 +149,7 @@ impl Placed {
         let target = target(options)?;
         let start = Instant::now();
         let checked = checked(graph, options)?;
-        let (fitted, times) = lowered(&checked, plan.as_ref(), options, &target.machine, start)?;
+        let (fitted, times) = lowered(&checked, plan.as_ref(), options, &target, start)?;
         let Fitted { graph: mir, module, price } = fitted;
         Ok(Placed { target, checked, mir, module, price, files, times })
     }
@@ -198,10 +201,10 @@ pub fn emit(
 ///
 /// As [`compile`].
 pub fn plan(source: Source, options: &Options) -> Result<(Fitted, Times), Errors> {
-    let machine = target(options)?.machine;
+    let target = target(options)?;
     let start = Instant::now();
     let checked = checked(source.graph, options)?;
-    Ok(lowered(&checked, source.plan.as_ref(), options, &machine, start)?)
+    Ok(lowered(&checked, source.plan.as_ref(), options, &target, start)?)
 }
 
 /// The graph with its types, outputs that are windows cut.
@@ -235,9 +238,10 @@ fn lowered(
     checked: &Checked,
     plan: Option<&Plan>,
     options: &Options,
-    machine: &Machine,
+    target: &Target,
     start: Instant,
 ) -> Result<(Fitted, Times), ErrorKind> {
+    let machine = &target.machine;
     let level = if plan.is_some() { Level::None } else { options.level };
     let mut mir = lower::expand(checked);
     if level != Level::None {
@@ -245,7 +249,10 @@ fn lowered(
     }
     let mir = passes::run(mir, level, options.filtering, machine);
     let passes = start.elapsed();
-    let fitted = planned(mir, plan, level, options, machine)?;
+    let Fitted { graph, module, price } = planned(mir, plan, level, options, machine)?;
+    let machines: Vec<Machine> = target.versions().map(|version| version.machine).collect();
+    let module = Kernels::new(&machines).overlap(module)?;
+    let fitted = Fitted { graph, module, price };
     Ok((fitted, Times { passes, planning: start.elapsed() - passes }))
 }
 

@@ -4,6 +4,7 @@
 use cranelift_entity::SecondaryMap;
 use rlx_aot::fit::{Bands, fit};
 use rlx_aot::interp::arena::Session;
+use rlx_aot::lir::over::{Clear, overlap};
 use rlx_aot::lir::region::Region;
 use rlx_aot::lir::{self, Options, Outside};
 use rlx_aot::machine::Machine;
@@ -248,6 +249,80 @@ fn random_graphs_in_bands() {
         }
     }
     assert!(banded > 5, "{banded}");
+}
+
+/// A chain of what reads windows and of products of places, with borders in between.
+fn random_chain(noise: &mut Noise) -> Graph {
+    let mut mir = Builder::new("chain");
+    let (channels, height, width) = (1 + noise.below(5), 4 + noise.below(9), 3 + noise.below(7));
+    let ty = Type::new(DType::F32, [1 + noise.below(2), height, width, channels]);
+    let mut x = mir.input("x", Role::Input, ty);
+    for i in 0..3 + noise.below(6) {
+        mir.set_origin(&format!("node{i}"));
+        let dims = mir.dims(x);
+        let channels = dims[3];
+        let step = 1 + noise.below(2);
+        x = match noise.below(6) {
+            0 => mir.pad(x, &[0, 1, 1, 0], &[0, 1, 1, 0], 0.0),
+            1 if dims[1] > 2 && dims[2] > 2 => {
+                mir.pool(Reduction::Max, x, &[2, 3], &[step, 1], &[1, 1])
+            }
+            2 if dims[1] > 4 && dims[2] > 2 => {
+                let w = mir.constant(numbers(&Type::new(DType::F32, [3, 3, 1, channels]), i));
+                let dilation = if dims[1] > 4 && dims[2] > 4 { step } else { 1 };
+                mir.conv(x, w, &[1, 1], &[dilation, dilation], channels)
+            }
+            3 if dims[1] > 2 && dims[2] > 2 => {
+                let ty = Type::new(DType::F32, [3, 3, channels, 1 + noise.below(6)]);
+                let w = mir.constant(numbers(&ty, i));
+                mir.conv(x, w, &[step, step], &[1, 1], 1)
+            }
+            _ => {
+                let w = Type::new(DType::F32, [channels, 1 + noise.below(9)]);
+                let w = mir.constant(numbers(&w, i));
+                mir.contract(x, w)
+            }
+        };
+    }
+    let value = mir.unary(Unary::Neg, x);
+    mir.finish(vec![Output { name: "y".into(), value }])
+}
+
+/// Results over operands that die are what they are elsewhere, whatever the kernels would allow.
+#[test]
+fn random_chains_over_operands() {
+    let mut over = 0;
+    for seed in 0..300 {
+        let graph = random_chain(&mut Noise(seed));
+        let options = Options::default();
+        let plain = lir::lower(&graph, options).expect("it is small");
+        let all = Clear { at_most: i64::MAX, at_least: i64::MIN };
+        let found = overlap(&plain, &|_, _| Some(all)).expect("it is smaller");
+        let Some(module) = found else { continue };
+        let context = || format!("seed {seed}\n{graph}\n{module}");
+        assert!(module.plan.arena_size < plain.plan.arena_size, "{}", context());
+        assert_eq!(lir::verify::verify(&module), Ok(()), "{}", context());
+        let inputs = graph.inputs.iter().map(|&value| numbers(graph.ty(value), 1));
+        let inputs: Vec<Tensor> = inputs.collect();
+        let expected = mir::eval::graph(&graph, &inputs);
+        let mut session = Session::new(&module, &[]).expect("there are none");
+        let results = session.run(&inputs).unwrap_or_else(|e| panic!("{e}\n{}", context()));
+        assert_eq!(results[0].bytes(), expected[0].bytes(), "{}", context());
+        over += 1;
+        // One row more, and something is written too early.
+        let moved = module.steps.iter().filter(|(_, info)| info.is_over()).any(|(step, info)| {
+            let Some(clear) = lir::over::order(info, 0) else { return false };
+            let Some(distance) = info.distance(0) else { return false };
+            let size = info.result.dtype.bytes() as i64;
+            let mut wrong = module.clone();
+            let by = (clear.at_most + size - distance).max(0) / size;
+            wrong.steps[step].result.offset += by;
+            let clash = by > 0 && clear.at_least > clear.at_most + size;
+            clash && lir::verify::verify(&wrong).is_ok()
+        });
+        assert!(!moved, "{}", context());
+    }
+    assert!(over > 30, "{over}");
 }
 
 /// What is computed again just before some reader is what was computed at first, through views or not.

@@ -39,7 +39,7 @@ pub struct KernelInfo {
 
 /// What a program does at least for threads to share any of its loops: a quarter of a millisecond.
 /// Less is over before what the cores take from each other has paid.
-const WORTH_SHARING: i64 = 1 << 23;
+pub const WORTH_SHARING: i64 = 1 << 23;
 
 /// A step as a call.
 #[derive(Clone, Debug)]

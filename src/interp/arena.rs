@@ -84,6 +84,9 @@ impl<'a> Session<'a> {
     }
 }
 
+/// In so many parts a result is written that lies over an operand, if it has as many rows.
+const PARTS: usize = 8;
+
 fn port_access(port: &Port) -> Access {
     Access::dense(port.buffer, &port.ty)
 }
@@ -162,7 +165,31 @@ impl<'a> Arena<'a> {
         Ok(())
     }
 
+    /// A result that lies over an operand is written part by part, each from what is there by then.
     fn step(&mut self, info: &StepInfo) -> Result<(), ErrorKind> {
+        if !info.is_over() {
+            let result = self.result(info)?;
+            return self.write(&info.result, &result);
+        }
+        let (rank, dims) = (info.result.dims.len(), &info.result.dims);
+        let axis = (0..rank.saturating_sub(1)).find(|&axis| dims[axis] > 1).unwrap_or(0);
+        let rows = dims.get(axis).copied().unwrap_or(1);
+        let whole = Access::dense(info.result.buffer, &info.result.ty());
+        for part in 0..PARTS.min(rows) {
+            let [from, to] = [part, part + 1].map(|part| part * rows / PARTS.min(rows));
+            let (mut starts, mut dims) = (vec![0; rank], dims.clone());
+            if rank > 0 {
+                (starts[axis], dims[axis]) = (from, to - from);
+            }
+            let [at, of] =
+                [&info.result, &whole].map(|access| access.sliced(&starts, &vec![1; rank], &dims));
+            let result = self.result(info)?.strided(dims, of.offset, &of.strides);
+            self.write(&at, &result)?;
+        }
+        Ok(())
+    }
+
+    fn result(&mut self, info: &StepInfo) -> Result<Tensor, ErrorKind> {
         let operands = info.operands.iter().map(|access| self.read(access));
         let operands = operands.collect::<Result<Vec<Tensor>, ErrorKind>>()?;
         let ty = info.result.ty();
@@ -204,7 +231,7 @@ impl<'a> Arena<'a> {
                 &garbage.ok_or_else(|| ErrorKind::bug("a scratch of other size"))?,
             )?;
         }
-        self.write(&info.result, &result)
+        Ok(result)
     }
 
     /// The first byte of a buffer in the arena.

@@ -43,7 +43,14 @@ pub(super) fn kernel(
     let scores = working(vec![], vec![]);
     let part = |shapes: Vec<Shape>, in_place: bool| {
         let in_place = vec![in_place; shapes.len()];
-        Frame { name: frame.name, machine: frame.machine, shapes, in_place, scratch: false }
+        Frame {
+            name: frame.name,
+            machine: frame.machine,
+            shapes,
+            in_place,
+            scratch: false,
+            in_order: false,
+        }
     };
     let [q, k, v, extra @ ..] = frame.inputs() else { return Err(operands()) };
     let first = [q, k].into_iter().chain(extra).chain([&scores]).cloned().collect();

@@ -142,7 +142,10 @@ impl Depthwise<'_> {
         let rows: i64 = levels.iter().map(|l| l.extent).product();
         // What neighbouring columns read is read at once: all channels, unless threads get too little.
         let lanes = frame.lanes();
-        let each = self.channels.extent / (PLENTY / rows).max(1) / lanes * lanes;
+        let each = match frame.in_order {
+            true => self.channels.extent,
+            false => self.channels.extent / (PLENTY / rows).max(1) / lanes * lanes,
+        };
         let near = self.near(taps);
         let channels = self.channels.clone().in_pieces(each.min(near.unwrap_or(each)).max(lanes));
         let channels_at = if near.is_some() { 0 } else { levels.len() };
@@ -187,7 +190,8 @@ impl Depthwise<'_> {
         let size = expr::size(self.dtype);
         let line = LINE / size;
         let channels = (l1 * 3 / 4 / (places * size) / line * line).max(line);
-        (machine.keeps_order() && fits && channels < self.channels.extent).then_some(channels)
+        let pays = machine.keeps_order() && fits && channels < self.channels.extent;
+        (pays && !self.frame.in_order).then_some(channels)
     }
 
     /// With so many vectors of channels at a time that a line of the result is written at once, where the result

@@ -57,6 +57,7 @@ pub(super) fn kernel(
         shapes,
         in_place,
         scratch: false,
+        in_order: false,
     };
     let sums = between(outputs, outputs, blocks.points[1]);
     let transformed = |shape: &Shape| between(last(shape), channels, blocks.points[0]);

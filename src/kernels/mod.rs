@@ -27,7 +27,8 @@ mod winograd;
 use crate::error::ErrorKind;
 use crate::kir::Value;
 use crate::kir::build::Builder;
-use crate::kir::{Kernel, verify};
+use crate::kir::{Kernel, overlap, verify};
+use crate::lir::over::Clear;
 use crate::lir::{self, Access, Op, StepInfo};
 use crate::machine::Machine;
 use crate::types::DType;
@@ -56,7 +57,10 @@ pub struct KernelPlan {
 /// `unsupported`, where a type or an operation is missing.
 pub fn build(steps: &[&StepInfo], machine: &Machine, name: &str) -> Result<KernelPlan, ErrorKind> {
     match *steps {
-        [step] => alone(step, machine, name),
+        [step] => match step.is_over() {
+            true => in_order(step, machine, name),
+            false => alone(step, machine, name, false),
+        },
         [rider, carrier] => side_by_side([rider, carrier], machine, name, |both| both.write())?
             .map(checked)
             .ok_or_else(|| ErrorKind::bug("two steps that do not go abreast")),
@@ -81,20 +85,62 @@ fn side_by_side<T>(
     let [Op::Contract(rider), Op::Contract(carrier)] = steps.map(|step| &step.op) else {
         return Ok(None);
     };
-    let frames = steps.map(|step| Frame::new(step, *machine, name));
+    let frames = steps.map(|step| Frame::new(step, *machine, name, false));
     let ends = lir::Expr::identity();
     let abreast = Abreast::new(frames.each_ref(), [rider, carrier], &ends)?;
     Ok(abreast.map(with))
 }
 
-fn alone(step: &StepInfo, machine: &Machine, name: &str) -> Result<KernelPlan, ErrorKind> {
+/// Where the result of a step may lie over an operand, given by its index, if one thread computes it in order; `None` where
+/// that is not known.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn clear(
+    step: &StepInfo,
+    operand: usize,
+    machine: &Machine,
+) -> Result<Option<Clear>, ErrorKind> {
+    Ok(clear_of(&alone(step, machine, "", true)?.kernel, step, operand))
+}
+
+fn clear_of(kernel: &Kernel, step: &StepInfo, operand: usize) -> Option<Clear> {
+    let found = overlap::clear(kernel, operand, step.accesses().count() - 1)?;
+    Some(Clear { at_most: found.at_most, at_least: found.at_least })
+}
+
+/// The kernel of a step that writes over operands which die. It is never shared, and every byte is read before it is
+/// written.
+fn in_order(step: &StepInfo, machine: &Machine, name: &str) -> Result<KernelPlan, ErrorKind> {
+    let plan = alone(step, machine, name, true)?;
+    for operand in 0..step.operands.len() {
+        if let Some(distance) = step.distance(operand)
+            && !clear_of(&plan.kernel, step, operand).is_some_and(|clear| clear.allows(distance))
+        {
+            return Err(ErrorKind::bug(format!(
+                "operand {operand} is overwritten before it is read"
+            )));
+        }
+    }
+    Ok(KernelPlan { grain: plan.kernel.range.extent.max(1), ..plan })
+}
+
+/// A kernel for one step; where `in_order` is set, it goes through its rows one after the other, as far as such a
+/// kernel is about as fast.
+fn alone(
+    step: &StepInfo,
+    machine: &Machine,
+    name: &str,
+    in_order: bool,
+) -> Result<KernelPlan, ErrorKind> {
     if step.result.is_empty() {
-        let (b, _) = Frame::new(step, *machine, name).open(0);
+        let (b, _) = Frame::new(step, *machine, name, in_order).open(0);
         return Ok(KernelPlan { kernel: b.finish(), grain: 1, work: 0 });
     }
     let doubles = machine.doubles().filter(|_| is_for_doubles(&step.op));
     for machine in [Some(*machine), doubles, Some(machine.scalar())].into_iter().flatten() {
-        if let Some(plan) = write(&Frame::new(step, machine, name), step)? {
+        if let Some(plan) = write(&Frame::new(step, machine, name, in_order), step)? {
             return Ok(checked(plan));
         }
     }
@@ -155,6 +201,11 @@ pub fn key(steps: &[&StepInfo]) -> String {
             let same = if is_in_place(step, access) { "=" } else { "" };
             let Access { buffer: _, dtype, dims, strides, offset: _ } = access;
             write!(key, " {same}{dtype}{dims:?}{strides:?}").expect("a string takes all text");
+        }
+        for operand in 0..step.operands.len() {
+            if let Some(distance) = step.distance(operand) {
+                write!(key, " {operand} over {distance}").expect("a string takes all text");
+            }
         }
         key.push('\n');
     }
@@ -218,13 +269,16 @@ struct Frame<'a> {
     in_place: Vec<bool>,
     /// Whether the shape before the result's is that of working memory.
     scratch: bool,
+    /// Whether rows should be written in order, soon after they are read: no thread shares them.
+    in_order: bool,
 }
 
 impl Frame<'_> {
-    fn new<'a>(step: &'a StepInfo, machine: Machine, name: &'a str) -> Frame<'a> {
+    fn new<'a>(step: &'a StepInfo, machine: Machine, name: &'a str, in_order: bool) -> Frame<'a> {
         let shapes = step.accesses().map(Shape::new).collect();
         let in_place = step.accesses().map(|access| is_in_place(step, access)).collect();
-        Frame { name, machine, shapes, in_place, scratch: step.scratch.is_some() }
+        let scratch = step.scratch.is_some();
+        Frame { name, machine, shapes, in_place, scratch, in_order }
     }
 
     fn inputs(&self) -> &[Shape] {

@@ -24,6 +24,7 @@
 
 pub mod build;
 mod order;
+pub mod overlap;
 pub mod print;
 pub mod verify;
 
@@ -575,6 +576,22 @@ impl Reduction {
 }
 
 impl Op {
+    /// What it loads, if anything: the first element, and how many.
+    pub fn loads(&self) -> Option<(Address, Memory, u32)> {
+        match *self {
+            Op::LoadIndex { from, memory, .. } | Op::Broadcast(from, memory) => {
+                Some((from, memory, 1))
+            }
+            Op::Load { from, memory, lanes } => Some((from, memory, lanes)),
+            Op::Index(..) | Op::Offset { .. } | Op::FromIndex(..) | Op::LaneNumbers => None,
+            Op::F32(_) | Op::I32(_) | Op::F64(_) | Op::I64(_) => None,
+            Op::Unary(..) | Op::Binary(..) | Op::Shift(..) | Op::ShiftBy(..) => None,
+            Op::MulAdd(..) | Op::Dot { .. } | Op::Pairs(..) | Op::Bytes { .. } => None,
+            Op::Lookup(..) | Op::Compare(..) | Op::Select(..) | Op::First { .. } => None,
+            Op::Reduce(..) | Op::Shuffle { .. } => None,
+        }
+    }
+
     /// Calls `see` with every value that this operation reads.
     pub fn for_each_operand(&self, mut see: impl FnMut(Value)) {
         match *self {

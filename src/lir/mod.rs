@@ -15,6 +15,7 @@ mod homes;
 pub mod json;
 pub mod liveness;
 mod orders;
+pub mod over;
 pub mod permanent;
 pub mod phase;
 pub mod place;

@@ -187,8 +187,11 @@ impl<'a> Tiling<'a> {
         let heavy = matrix > l2 || matrix * groups.product::<i64>() > 4 * l2;
         // Not so small that the panels are read for little.
         let spread = in_tiles((all / 64).max(tile * 4 / of_rest.min(4)));
-        let columns_first = all <= fits && (heavy || all / spread < 16);
+        let in_order = frame.in_order && !heavy;
+        let columns_first = all <= fits && (heavy || all / spread < 16) && !in_order;
         let block = match panels {
+            // All columns of a tile's rows are written before the next ones are read.
+            _ if in_order => tile,
             _ if columns_first && heavy => {
                 let blocks = (32 / (around * panels).max(1)).max(1);
                 in_tiles((all + blocks - 1) / blocks)

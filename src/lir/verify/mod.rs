@@ -5,7 +5,8 @@
 //! 3. Every element of every access lies inside its buffer.
 //! 4. A step writes no constant, no input and no parameter, and no place twice.
 //! 5. A step's result does not overlap its operands, unless both accesses are the same and the kind
-//!    allows it ([`Op::in_place`]).
+//!    allows it ([`Op::in_place`]), or no byte is written that a later place of the result is computed
+//!    from ([`order`](super::over::order)).
 //! 6. What a step or an output reads, the caller or an earlier step has written; nothing of that is a
 //!    step's scratch.
 //! 7. Ports are whole buffers of the kind that they say.
@@ -25,6 +26,7 @@ mod shapes;
 use super::Attention;
 use super::StepInfo;
 use super::liveness::ranges;
+use super::over;
 use super::room::room;
 use super::{Access, Buffer, BufferKind, CONTEXT_BYTES, Module, Op, POINTER_BYTES, Port, Step};
 use crate::mir::{Contract, Conv, Pool, Rows, Side, Weights, Winograd, windows};
@@ -156,7 +158,11 @@ fn places(
     }
     for (index, operand) in info.operands.iter().enumerate() {
         let in_place = info.op.in_place(index) && operand.same(result);
-        if !in_place && operand.overlaps(result) {
+        let in_order = || {
+            let distance = info.distance(index);
+            distance.is_some_and(|d| over::order(info, index).is_some_and(|clear| clear.allows(d)))
+        };
+        if !in_place && operand.overlaps(result) && !in_order() {
             broken.push(format!("{step}: {result} overwrites {operand}"));
         }
         if !operand.is_empty() && !written[operand.buffer] {
@@ -336,8 +342,13 @@ mod tests {
             let s = step(m, contract);
             let (rows, columns) = (8, 8);
             let operand = m.steps[s].operands[0].clone();
-            m.steps[s].result =
-                Access { dims: vec![rows, columns], strides: vec![32, 1], ..operand };
+            // From the last row on: the first one is written over before it is read.
+            m.steps[s].result = Access {
+                dims: vec![rows, columns],
+                strides: vec![-32, 1],
+                offset: 7 * 32,
+                ..operand
+            };
         });
         breaks("before it is written", |m| {
             let s = step(m, contract);
