@@ -339,18 +339,34 @@ impl Frame<'_> {
 
     /// The kernel, which does `work` operations on elements in all, and reaches all elements of its operands.
     fn close(&self, b: Builder, work: i64) -> KernelPlan {
-        self.close_with(b, work, self.shapes().map(Shape::distinct).sum())
+        self.close_with(b, work, self.distinct(), 0)
     }
 
-    /// The kernel, which does `work` operations on elements in all, and reaches so many bytes.
-    fn close_with(&self, b: Builder, work: i64, bytes: i64) -> KernelPlan {
+    /// The same, where the operand `fixed` is what no step writes.
+    fn close_beside(&self, b: Builder, work: i64, fixed: usize) -> KernelPlan {
+        let fixed = self.shapes[fixed].distinct();
+        self.close_with(b, work, self.distinct() - fixed, fixed)
+    }
+
+    /// The kernel, which does `work` operations on elements in all, reaches so many bytes that steps write, and so many
+    /// others.
+    fn close_with(&self, b: Builder, work: i64, written: i64, fixed: i64) -> KernelPlan {
         // A microsecond, twice what it costs to share a loop: as many bytes come from a cache that is near.
         const WORTHWHILE: i64 = 1 << 15;
         const BYTES: i64 = 2;
+        // What steps write is where the threads that shared the step before have written it, and will read it. One that
+        // has it all to itself takes it from the others, some 10 bytes in a nanosecond, and they take it back.
+        const FROM_OTHERS: i64 = 4;
         let kernel = b.finish();
         let extent = kernel.range.extent;
-        let each = (work.max(bytes / BYTES) / extent.max(1)).max(1);
+        let bytes = written.saturating_mul(FROM_OTHERS).saturating_add(fixed / BYTES);
+        let each = (work.max(bytes) / extent.max(1)).max(1);
         KernelPlan { kernel, grain: (WORTHWHILE / each).clamp(1, extent.max(1)), work }
+    }
+
+    /// Bytes of the different elements of all operands.
+    fn distinct(&self) -> i64 {
+        self.shapes().map(Shape::distinct).sum()
     }
 }
 

@@ -180,7 +180,7 @@ pub(super) fn gather(frame: &Frame<'_>, axis: usize) -> Result<Option<KernelPlan
     });
     // Of the table, what is picked.
     let bytes = 2 * frame.result().bytes;
-    Ok(Some(frame.close_with(b, around * (row.extent + 8), bytes)))
+    Ok(Some(frame.close_with(b, around * (row.extent + 8), bytes, 0)))
 }
 
 /// Rows of elements, each in the order of `places`; `None` where vectors are of no use.

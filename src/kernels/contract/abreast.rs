@@ -128,7 +128,7 @@ impl<'a> Abreast<'a> {
             all * (depth + tiling.body.cost()) / 2
         };
         let bytes = rider.shapes().chain(carrier.shapes()).map(Shape::distinct).sum();
-        carrier.close_with(b, work(&self.rider) + work(&self.carrier), bytes)
+        carrier.close_with(b, work(&self.rider) + work(&self.carrier), 0, bytes)
     }
 
     /// The carrier's panels, with those of the rider shared evenly by them.

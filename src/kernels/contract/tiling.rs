@@ -247,7 +247,7 @@ impl<'a> Tiling<'a> {
             rows[at].extent = sizes[rows_at];
             self.panel(b, p, rows, columns);
         });
-        frame.close(b, work / 2)
+        frame.close_beside(b, work / 2, right)
     }
 
     /// Whether the panels and the depth are taken from the end.
