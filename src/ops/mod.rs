@@ -290,6 +290,7 @@ ops! {
     softmax::{Hardmax, LogSoftmax, Softmax},
     spectrum::{BlackmanWindow, DFT, HammingWindow, HannWindow, MelWeightMatrix, STFT},
     state::{CausalConvWithState, LinearAttention, TensorScatter},
+    terms::{TfIdfVectorizer},
     unary::{
         Abs, Acos, Acosh, Asin, Asinh, Atan, Atanh, BitwiseNot, Ceil, Cos, Cosh, Erf, Exp, Floor, HardSwish,
         Log, Mish, Neg, Not, Reciprocal, Relu, Round, Sigmoid, Sign, Sin, Sinh, Softplus, Softsign, Sqrt,
@@ -318,6 +319,23 @@ impl AnyOp {
 }
 
 fn unknown(name: &str) -> ErrorKind {
+    const RANDOM: [&str; 6] = [
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    ];
+    const TEXTS: [&str; 4] = ["RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"];
+    if RANDOM.contains(&name) {
+        let kind = ErrorKind::unsupported("random numbers");
+        return kind.help("the same inputs give the same results: make them an input of the model");
+    }
+    if TEXTS.contains(&name) {
+        return ErrorKind::unsupported("texts")
+            .help("let the model begin with the numbers that are made of them");
+    }
     let kind = ErrorKind::unsupported(format!("the operator \"{name}\" is not known"));
     match nearest(name, AnyOp::NAMES.iter().copied()) {
         Some(near) => kind.help(format!("the nearest name is {near}; `rlx-aot ops` lists all")),

@@ -17,7 +17,7 @@ const MOST: usize = 64;
 pub(super) struct Known {
     /// The elements of tensors of one axis, and of those of one element.
     lists: BTreeMap<String, List>,
-    /// Extents of inputs, of initializers and of what is made of them without changing an element.
+    /// Extents of inputs, of initializers and of what follows from them.
     dims: BTreeMap<String, List>,
     /// Extents that the file declares of what nodes give. Whoever uses them has to see that they hold.
     declared: BTreeMap<String, List>,
@@ -81,12 +81,23 @@ impl Known {
         place(axis, dims.len()).and_then(|axis| dims[axis])
     }
 
-    /// The extents of what a node gives that changes no element.
+    /// The extents of what a node gives.
     fn shape(&self, node: &NodeProto) -> Option<List> {
         let dims = self.dims.get(node.input.first()?)?;
         let ints = |name: &str| node.attribute.iter().find(|a| a.name == name).map(|a| &a.ints[..]);
         match node.op_type.as_str() {
-            "Identity" | "Cast" => Some(dims.clone()),
+            op if KEEPERS.contains(&op) => Some(dims.clone()),
+            // Before opset 7 attributes say how the second one broadcasts, and the first has the result's extents.
+            "Add" | "Div" | "Mul" | "Sub" if !node.attribute.is_empty() => Some(dims.clone()),
+            "Add" | "Div" | "Mul" | "Sub" => {
+                Some(broadcast(dims, self.dims.get(node.input.get(1)?)?))
+            }
+            "MatMul" => {
+                let other = self.dims.get(node.input.get(1)?)?;
+                let [outer @ .., rows, _] = &dims[..] else { return None };
+                let [others @ .., _, columns] = &other[..] else { return None };
+                Some([&broadcast(outer, others)[..], &[*rows, *columns]].concat())
+            }
             "Transpose" => match ints("perm") {
                 Some(order) => order
                     .iter()
@@ -148,6 +159,57 @@ impl Known {
             _ => None,
         }
     }
+}
+
+/// Operators whose result has the extents of their first operand.
+const KEEPERS: [&str; 32] = [
+    "Abs",
+    "BatchNormalization",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Dropout",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "Mish",
+    "Neg",
+    "Not",
+    "RMSNormalization",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Sqrt",
+    "Swish",
+    "Tanh",
+];
+
+/// The extents of what two operands broadcast to.
+fn broadcast(a: &[Option<i64>], b: &[Option<i64>]) -> List {
+    let rank = a.len().max(b.len());
+    let extent = |dims: &[Option<i64>], axis: usize| match (axis + dims.len()).checked_sub(rank) {
+        Some(own) => dims[own],
+        None => Some(1),
+    };
+    let both = |axis: usize| match (extent(a, axis), extent(b, axis)) {
+        (Some(1), other) | (other, Some(1)) => other,
+        // One that is not known is this one, or 1.
+        (known, other) => known.or(other),
+    };
+    (0..rank).map(both).collect()
 }
 
 /// The result of an operator of two integers or booleans, if it is the same whatever their type is.

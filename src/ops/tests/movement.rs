@@ -68,6 +68,26 @@ const STATES: &[(&str, &[&str])] = &[
     ("rlx:NonMaxSuppression count=2", &["f32[1,4,4]", "f32[1,1,4]", "const i64[]=0"]),
     ("rlx:NonMaxSuppression count=2", &["f32[1,4,4]", "f32[1,0,4]", "const i64[]=3"]),
     ("rlx:NonMaxSuppression count=0", &["f32[1,4,4]", "f32[1,1,4]", "const i64[]=3"]),
+    (
+        "TfIdfVectorizer mode=TF min_gram_length=1 max_gram_length=3 max_skip_count=1 ngram_counts=[0,2,6] \
+         ngram_indexes=[3,0,1,1,5] pool_int64s=[1,2,1,2,2,1,0,1,2]",
+        &["i64[2,7]=0,1,2,1,2,2,1,1,1,1,0,1,2,0"],
+    ),
+    (
+        "TfIdfVectorizer mode=IDF min_gram_length=2 max_gram_length=2 max_skip_count=0 ngram_counts=[0,1] \
+         ngram_indexes=[0,1,2] weights=[5.0,0.5,2.0] pool_int64s=[1,1,2,9999999999,2]",
+        &["i32[6]=1,2,1,2,2,1"],
+    ),
+    (
+        "TfIdfVectorizer mode=TFIDF min_gram_length=1 max_gram_length=2 max_skip_count=9 ngram_counts=[0,1] \
+         ngram_indexes=[0,1] weights=[0.5,3.0] pool_int64s=[1,1,2]",
+        &["i64[3,2]=1,2,1,1,2,2"],
+    ),
+    (
+        "TfIdfVectorizer mode=TF min_gram_length=3 max_gram_length=3 max_skip_count=0 ngram_counts=[0,0,0] \
+         ngram_indexes=[1] pool_int64s=[1,1,2]",
+        &["i64[2]=1,1"],
+    ),
     ("BitCast to=6", &["const f32[4]=1,-0,nan,-inf"]),
     ("BitCast to=3", &["u8[3]=255,0,127"]),
     ("BitCast to=13", &["i64[2,2]"]),

@@ -39,6 +39,16 @@ fn sequences() {
     is(&[columns, joined(-1, 1)], &[], "f32[7, 1, 2]");
     let pieces = tensor::write("pieces", &Tensor::from_i64s([3], &[1, 4, 2]));
     is(&[split(&["pieces"]), at("-1")], &[pieces, number("-1", -1)], "f32[2, 2]");
+    // Extents that follow from others.
+    let rows = weights("w", &[5, 7]);
+    let made = [
+        node("MatMul", &["w", "x"], &["p"]),
+        node("Add", &["p", "row"], &["q"]),
+        node("Gelu", &["q"], &["r"]),
+        node("SplitToSequence", &["r", "2"], &["s"]),
+        at("-1"),
+    ];
+    is(&made, &[&numbers[..], &[rows, weights("row", &[2])]].concat(), "f32[1, 2]");
     // Put together, changed, and counted.
     let changed = [
         node("SequenceEmpty", &[], &["e"]),

@@ -141,7 +141,7 @@ fn scans() {
         let body = AttributeProto { g: Some(graph.encode_to_vec().into()), ..int("body", 0) };
         let attribute = [&[body][..], attributes].concat();
         let nodes = [
-            node("Relu", &["x"], &["m"]),
+            node("Sin", &["x"], &["m"]),
             NodeProto { attribute, ..node("Scan", &["s0", "m"], &["", "y"]) },
         ];
         let mut model = model(&[f32s("x", dims), f32s("s0", &[1])], &[], &nodes);
