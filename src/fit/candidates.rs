@@ -2,16 +2,17 @@
 
 use super::change::{Change, limit};
 use super::cost::{self, ENOUGH_SHARES};
+use super::known::{Known, Sketched};
 use super::sketch::Sketcher;
 use super::{Aim, Search, Turn};
 use crate::lir::liveness::{Lives, Peak};
 use crate::lir::{Buffer, Step};
 use crate::machine::Machine;
 use crate::mir::winograd::Working;
-use crate::mir::{Graph, Op, Role, Value};
+use crate::mir::{Graph, Op, Origin, Role, Value};
 use crate::passes::bands::{Axis, Cut, Overlap, Region, Sites};
 use cranelift_entity::{EntityRef, SecondaryMap};
-use std::cell::Cell;
+use std::cell::{Cell, LazyCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far is looked for regions.
@@ -85,6 +86,7 @@ pub(super) struct Scene<'a> {
     pub(super) now: &'a Turn,
     pub(super) lives: &'a Lives,
     pub(super) machine: &'a Machine,
+    known: &'a Known,
     written: &'a Cell<usize>,
     uses: SecondaryMap<Value, u32>,
     /// The nodes that read each.
@@ -106,7 +108,7 @@ pub(super) struct Scene<'a> {
     /// The nodes that depend on what is set for each run.
     pub(super) varies: SecondaryMap<Value, bool>,
     /// The nodes that come from each of the model's.
-    named: BTreeMap<&'a str, BTreeSet<Value>>,
+    named: BTreeMap<Origin, Vec<Value>>,
     /// The nodes that were looked at in this turn.
     seen: BTreeSet<BTreeSet<Value>>,
     /// What was chosen in this turn.
@@ -115,7 +117,7 @@ pub(super) struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub(super) fn new(search: &'a Search<'a>, now: &'a Turn, lives: &'a Lives) -> Scene<'a> {
-        let Search { graph, machine, written, options } = search;
+        let Search { graph, machine, written, options, known } = search;
         let mut buffers: SecondaryMap<Value, Vec<Buffer>> = SecondaryMap::new();
         let mut shares: SecondaryMap<Buffer, usize> = SecondaryMap::new();
         for (new, buffer) in now.traces.buffers.iter() {
@@ -127,7 +129,7 @@ impl<'a> Scene<'a> {
             }
         }
         let mut varies: SecondaryMap<Value, bool> = SecondaryMap::new();
-        let mut named: BTreeMap<&str, BTreeSet<Value>> = BTreeMap::new();
+        let mut named: BTreeMap<Origin, Vec<Value>> = BTreeMap::new();
         let mut users: SecondaryMap<Value, Vec<Value>> = SecondaryMap::new();
         let mut prepares = false;
         for (value, node) in &graph.nodes {
@@ -136,7 +138,7 @@ impl<'a> Scene<'a> {
             varies[value] = matches!(node.op, Op::Input { role: Role::Input, .. })
                 || node.operands.iter().any(|&operand| varies[operand]);
             for &origin in &node.origins {
-                named.entry(&graph.origins[origin]).or_default().insert(value);
+                named.entry(origin).or_default().push(value);
             }
         }
         let mut held: SecondaryMap<Buffer, Vec<Value>> = SecondaryMap::new();
@@ -156,6 +158,7 @@ impl<'a> Scene<'a> {
             now,
             lives,
             machine,
+            known,
             written,
             uses: graph.uses(),
             users,
@@ -223,12 +226,14 @@ impl<'a> Scene<'a> {
     /// The nodes that are computed at a time and those that they read, but for views.
     fn nodes(&self, peak: &Peak) -> BTreeSet<Value> {
         let mut nodes = BTreeSet::new();
-        let Some(step) = peak.step.and_then(|step| self.now.module.steps.get(step)) else {
-            return nodes;
-        };
-        let named = step.origins.iter().filter_map(|name| self.named.get(&name[..])).flatten();
+        let found = peak.step.and_then(|step| {
+            Some((self.now.module.steps.get(step)?, *self.now.traces.steps.get(step)?))
+        });
+        let Some((step, value)) = found else { return nodes };
+        let origins = &self.now.graph.nodes[value].origins;
+        let named = origins.iter().filter_map(|origin| self.named.get(origin)).flatten();
         let mut found: Vec<Value> = named.copied().collect();
-        if step.origins.is_empty() {
+        if origins.is_empty() {
             let reads = |buffer: &Buffer| step.operands.iter().any(|a| a.buffer == *buffer);
             let all = self.graph.nodes.keys();
             found.extend(all.filter(|&value| self.buffers[value].iter().any(reads)));
@@ -439,12 +444,16 @@ impl Around<'_> {
 
     /// The fewest bands with which a region meets the aim, else those with which it needs least.
     fn measure(&self, region: &Region, overlap: Overlap, tried: &[Change]) -> Option<Candidate> {
-        let Scene { graph, machine, .. } = self.scene;
+        let Scene { graph, machine, known, .. } = self.scene;
         let mut border = Border::new(self, region.sink);
         region.nodes.keys().rev().for_each(|&value| border.include(value));
         let (whole, dying) = (border.whole(), border.dying());
         let changes = &self.scene.now.changes;
-        let sketcher = Sketcher::new(graph, region, overlap, changes, machine, self.aim.threads());
+        let threads = self.aim.threads();
+        let sketcher =
+            LazyCell::new(|| Sketcher::new(graph, region, overlap, changes, machine, threads));
+        let limits = changes.working.iter().filter(|(value, _)| region.nodes.contains_key(value));
+        let limits: Vec<(Value, Working)> = limits.map(|(&value, &most)| (value, most)).collect();
         let rows = region.rows(graph);
         let height = |&bands: &usize| match self.aim.free {
             false => rows.div_ceil(bands),
@@ -458,7 +467,8 @@ impl Around<'_> {
         // The lower the bands, the less they need, if not always.
         let _ = heights.partition_point(|&height| {
             let cut = Cut { region: region.clone(), height, overlap };
-            let sketch = sketcher.sketch(height);
+            let of = Sketched { cut: cut.clone(), limits: limits.clone(), threads };
+            let sketch = known.sketch(of, || sketcher.sketch(height));
             self.scene.written.update(|written| written + sketch.written);
             let over = dying.and_then(|leaf| border.over(leaf, cut.ahead(graph, leaf)?));
             let bytes = whole + sketch.inside - over.unwrap_or(0);

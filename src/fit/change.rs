@@ -19,7 +19,7 @@ pub(super) enum Change {
 }
 
 /// All changes.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) struct Changes {
     pub(super) cuts: Vec<Cut>,
     pub(super) working: BTreeMap<Value, Working>,

@@ -12,7 +12,7 @@ const CALL: f64 = 500.0;
 const SHARED: f64 = 2500.0;
 
 /// Whose time is counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Threads {
     /// That of a run on one core.
     One,

@@ -12,6 +12,7 @@ mod again;
 mod candidates;
 mod change;
 mod cost;
+mod known;
 mod offer;
 mod sketch;
 
@@ -27,9 +28,11 @@ use candidates::{Reach, Scene};
 use change::{Change, Changes};
 use cost::Threads;
 use cranelift_entity::SecondaryMap;
+use known::Known;
 use std::cell::Cell;
 use std::cmp::Ordering;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 
 /// So many turns at most.
 const TURNS: usize = 32;
@@ -87,6 +90,13 @@ pub struct Fitted {
     pub price: Option<Price>,
 }
 
+/// A graph with changes.
+struct Changed {
+    changes: Changes,
+    graph: Graph,
+    from: SecondaryMap<Value, Option<Value>>,
+}
+
 /// A lowered graph with its changes.
 struct Turn {
     changes: Changes,
@@ -95,15 +105,6 @@ struct Turn {
     from: SecondaryMap<Value, Option<Value>>,
     module: Module,
     traces: Traces,
-}
-
-impl Turn {
-    /// In the graph's own order, without places.
-    fn draft(graph: &Graph, changes: Changes, options: &lir::Options) -> Result<Turn, ErrorKind> {
-        let (graph, from) = changes.apply(graph);
-        let (module, traces) = lir::draft(&graph, options)?;
-        Ok(Turn { changes, graph, from, module, traces })
-    }
 }
 
 /// Lowers a graph, with `bands` where they are asked for, and so that its arena has at most `limit` bytes
@@ -125,10 +126,11 @@ pub fn fit(
         return Ok(Fitted { graph, module: plain, price: None });
     }
     let ordered = graph.reordered(&lir::order(&graph, options)?);
-    let search = Search::new(&ordered, options, machine);
-    let mut now = Turn::draft(&ordered, Changes::default(), options)?;
+    let known = Known::default();
+    let search = Search::new(&ordered, options, machine, &known);
+    let mut now = search.draft(Changes::default())?;
     if bands == Bands::Auto {
-        now = search.free(&now.changes)?;
+        now = search.free(&now)?;
     }
     let free = match now.changes == Changes::default() {
         true => None,
@@ -153,7 +155,7 @@ pub fn fit(
         time: search.cycles(&now.graph, Threads::One)
             / search.cycles(&ordered, Threads::One).max(1.0),
     };
-    Ok(Fitted { graph: now.graph, module, price: Some(price) })
+    Ok(Fitted { graph: now.graph.clone(), module, price: Some(price) })
 }
 
 /// What a turn is for.
@@ -204,13 +206,36 @@ struct Search<'a> {
     graph: &'a Graph,
     options: &'a lir::Options,
     machine: &'a Machine,
+    known: &'a Known,
     /// Nodes that were written so far, of all graphs that were tried.
     written: Cell<usize>,
 }
 
 impl<'a> Search<'a> {
-    fn new(graph: &'a Graph, options: &'a lir::Options, machine: &'a Machine) -> Search<'a> {
-        Search { graph, options, machine, written: Cell::new(0) }
+    fn new(
+        graph: &'a Graph,
+        options: &'a lir::Options,
+        machine: &'a Machine,
+        known: &'a Known,
+    ) -> Search<'a> {
+        Search { graph, options, machine, known, written: Cell::new(0) }
+    }
+
+    /// The graph with changes in its own order, without places.
+    fn draft(&self, changes: Changes) -> Result<Arc<Turn>, ErrorKind> {
+        self.store(self.changed(changes))
+    }
+
+    fn changed(&self, changes: Changes) -> Changed {
+        let (graph, from) = changes.apply(self.graph);
+        Changed { changes, graph, from }
+    }
+
+    fn store(&self, changed: Changed) -> Result<Arc<Turn>, ErrorKind> {
+        self.known.turn(changed, |Changed { changes, graph, from }| {
+            let (module, traces) = lir::draft(&graph, self.options)?;
+            Ok(Turn { changes, graph, from, module, traces })
+        })
     }
 
     fn cycles(&self, graph: &Graph, threads: Threads) -> f64 {
@@ -218,11 +243,11 @@ impl<'a> Search<'a> {
     }
 
     /// Lowers what is needed as far as that costs no time, timidly and boldly, side by side: either may lead further.
-    fn free(&self, plain: &Changes) -> Result<Turn, ErrorKind> {
-        let &Search { graph, options, machine, .. } = self;
+    fn free(&self, plain: &Arc<Turn>) -> Result<Arc<Turn>, ErrorKind> {
+        let &Search { graph, options, machine, known, .. } = self;
         let search = |bold| {
-            let search = Search::new(graph, options, machine);
-            search.freely(Turn::draft(graph, plain.clone(), options)?, bold)
+            let search = Search::new(graph, options, machine, known);
+            search.freely(Arc::clone(plain), bold)
         };
         let (timid, bold) = std::thread::scope(|scope| {
             let bold = scope.spawn(|| search(true));
@@ -232,13 +257,13 @@ impl<'a> Search<'a> {
     }
 
     /// Lowers what is needed by a part at each turn, and by smaller ones where that is too much at once.
-    fn freely(&self, now: Turn, bold: bool) -> Result<Turn, ErrorKind> {
+    fn freely(&self, now: Arc<Turn>, bold: bool) -> Result<Arc<Turn>, ErrorKind> {
         let plain = self.cycles(self.graph, Threads::Two);
         let mut lowest = now;
         for part in FREE_PARTS {
             let mut tried = vec![];
             // Where many times need the same, it takes some turns before less is needed.
-            let mut on_the_way: Option<Turn> = None;
+            let mut on_the_way: Option<Arc<Turn>> = None;
             for _ in 0..FREE_TURNS {
                 let now = on_the_way.as_ref().unwrap_or(&lowest);
                 let spent = self.cycles(&now.graph, Threads::Two) - plain;
@@ -257,12 +282,16 @@ impl<'a> Search<'a> {
     }
 
     /// The same without the changes that are of no use, now that there are others.
-    fn needed(&self, mut now: Turn) -> Result<Turn, ErrorKind> {
+    fn needed(&self, mut now: Arc<Turn>) -> Result<Arc<Turn>, ErrorKind> {
         for change in now.changes.all(self.graph) {
-            let next = Turn::draft(self.graph, now.changes.without(&change), self.options)?;
+            let next = self.changed(now.changes.without(&change));
             self.written.update(|written| written + DRAFTED * next.graph.nodes.len());
-            let cycles = |turn: &Turn| self.cycles(&turn.graph, Threads::Two);
-            if next.module.plan.bound <= now.module.plan.bound && cycles(&next) <= cycles(&now) {
+            let cycles = |graph: &Graph| self.cycles(graph, Threads::Two);
+            if cycles(&next.graph) > cycles(&now.graph) {
+                continue;
+            }
+            let next = self.store(next)?;
+            if next.module.plan.bound <= now.module.plan.bound {
                 now = next;
             }
         }
@@ -270,15 +299,20 @@ impl<'a> Search<'a> {
     }
 
     /// Lowers what is needed until a plan fits.
-    fn fit(&self, now: Turn, plain: &Module, limit: u64) -> Result<(Module, Turn), ErrorKind> {
-        let first = now.changes.clone();
+    fn fit(
+        &self,
+        now: Arc<Turn>,
+        plain: &Module,
+        limit: u64,
+    ) -> Result<(Module, Arc<Turn>), ErrorKind> {
+        let first = Arc::clone(&now);
         let found = self.towards(limit, now, limit)?;
         if found.0.plan.arena_size <= limit {
             return Ok(found);
         }
         // On the way to another goal other changes are taken. Where this one leads does not depend on the limit,
         // so that what the error says can be had.
-        let found = self.towards(0, Turn::draft(self.graph, first, self.options)?, limit)?;
+        let found = self.towards(0, first, limit)?;
         if found.0.plan.arena_size <= limit {
             return Ok(found);
         }
@@ -290,9 +324,9 @@ impl<'a> Search<'a> {
     fn towards(
         &self,
         mut goal: u64,
-        mut now: Turn,
+        mut now: Arc<Turn>,
         limit: u64,
-    ) -> Result<(Module, Turn), ErrorKind> {
+    ) -> Result<(Module, Arc<Turn>), ErrorKind> {
         let mut tried = vec![];
         self.written.set(0);
         for _ in 0..TURNS {
@@ -321,7 +355,7 @@ impl<'a> Search<'a> {
         now: &Turn,
         aim: Aim,
         tried: &mut Vec<Change>,
-    ) -> Result<Option<Turn>, ErrorKind> {
+    ) -> Result<Option<Arc<Turn>>, ErrorKind> {
         let lives = Lives::new(&now.module);
         let before = self.cycles(&now.graph, aim.threads());
         loop {
@@ -342,20 +376,20 @@ impl<'a> Search<'a> {
             // All of them, or if that is no good the first, those of the highest times.
             let mut counts = vec![taken.len(), taken.len().div_ceil(2), 1];
             counts.dedup();
-            let mut best: Option<(u64, f64, Turn)> = None;
+            let mut best: Option<(u64, f64, Arc<Turn>)> = None;
             for count in counts {
-                let changes = now.changes.with(&taken[..count]);
-                let next = Turn::draft(self.graph, changes, self.options)?;
+                let next = self.changed(now.changes.with(&taken[..count]));
                 self.written.update(|written| written + DRAFTED * next.graph.nodes.len());
                 let grown = self.cycles(&next.graph, aim.threads()) - before;
+                if grown > aim.most {
+                    continue;
+                }
+                let next = self.store(next)?;
                 let bound = next.module.plan.bound;
-                let lower = |(least, cheapest, _): &(u64, f64, Turn)| {
+                let lower = |(least, cheapest, _): &(u64, f64, Arc<Turn>)| {
                     (bound, grown).partial_cmp(&(*least, *cheapest)) == Some(Ordering::Less)
                 };
-                if bound <= now.module.plan.bound
-                    && grown <= aim.most
-                    && best.as_ref().is_none_or(lower)
-                {
+                if bound <= now.module.plan.bound && best.as_ref().is_none_or(lower) {
                     best = Some((bound, grown, next));
                     if !aim.free {
                         break;

@@ -36,8 +36,9 @@ pub fn offer(
     goal: u64,
 ) -> Result<Option<Offer>, ErrorKind> {
     let graph = fitted.graph.reordered(&lir::order(&fitted.graph, options)?);
-    let search = Search::new(&graph, options, machine);
-    let mut now = Turn::draft(&graph, Changes::default(), options)?;
+    let known = Known::default();
+    let search = Search::new(&graph, options, machine, &known);
+    let mut now = search.draft(Changes::default())?;
     let mut tried = vec![];
     let most = DEAR * search.cycles(&graph, Threads::Any);
     let aim = Aim { goal, most, free: false, bold: true, effort: Effort::LEAST };

@@ -22,6 +22,7 @@ pub(super) struct Sketcher<'a> {
 }
 
 /// What is expected of a region in bands.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Sketch {
     /// Bytes that are alive at most, besides its sink and what it reads.
     pub(super) inside: u64,

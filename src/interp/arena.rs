@@ -183,7 +183,7 @@ impl<'a> Arena<'a> {
             }
             let [at, of] =
                 [&info.result, &whole].map(|access| access.sliced(&starts, &vec![1; rank], &dims));
-            let result = self.result(info)?.strided(dims, of.offset, &of.strides);
+            let result = self.result(info)?.strided(&dims[..], of.offset, &of.strides);
             self.write(&at, &result)?;
         }
         Ok(())

@@ -1,8 +1,12 @@
 //! Where the elements of a tensor lie in a buffer.
 
 use super::Buffer;
-use crate::types::{DType, Type, strides};
+use crate::types::{DType, Type};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+/// Something about each axis: of most tensors it lies in place.
+pub type Axes<T> = SmallVec<[T; 6]>;
 
 /// Element `(i, j, ..)` of the tensor is `offset + i * strides[0] + j * strides[1] + ..` elements from
 /// the buffer's start.
@@ -13,12 +17,42 @@ pub struct Access {
     /// Type of the elements.
     pub dtype: DType,
     /// Extent of each axis.
-    pub dims: Vec<usize>,
+    #[serde(with = "axes")]
+    pub dims: Axes<usize>,
     /// Distance of neighbours along each axis, in elements: 0 where the tensor is broadcast, negative
     /// where it is reversed.
-    pub strides: Vec<i64>,
+    #[serde(with = "axes")]
+    pub strides: Axes<i64>,
     /// Element (0, 0, ..), in elements from the buffer's start.
     pub offset: i64,
+}
+
+/// As a sequence.
+mod axes {
+    use super::{Axes, Deserialize, Serialize};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        axes: &Axes<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        axes[..].serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Axes<T>, D::Error> {
+        Vec::deserialize(from).map(Axes::from_vec)
+    }
+}
+
+/// Row-major strides of these dimensions, in elements.
+pub fn strides(dims: &[usize]) -> Axes<i64> {
+    let mut strides = Axes::from_elem(1, dims.len());
+    for axis in (1..dims.len()).rev() {
+        strides[axis - 1] = strides[axis] * dims[axis].max(1) as i64;
+    }
+    strides
 }
 
 impl Access {
@@ -27,7 +61,7 @@ impl Access {
         Access {
             buffer,
             dtype: ty.dtype,
-            dims: ty.dims.clone(),
+            dims: Axes::from_slice(&ty.dims),
             strides: strides(&ty.dims),
             offset: 0,
         }
@@ -53,7 +87,7 @@ impl Access {
 
     /// Type of the tensor.
     pub fn ty(&self) -> Type {
-        Type::new(self.dtype, self.dims.clone())
+        Type::new(self.dtype, &self.dims[..])
     }
 
     /// Whether there is no element.
@@ -140,7 +174,7 @@ impl Access {
         }
         // Elements meet where the sum of `stride * k` over both tensors' axes, `k` in the axis' range
         // (negative for the other tensor's), is the distance of the first elements.
-        let mut axes: Vec<(i64, i64, i64)> = vec![];
+        let mut axes: SmallVec<[(i64, i64, i64); 12]> = SmallVec::new();
         for (access, sign) in [(self, 1), (other, -1)] {
             for (&d, &stride) in access.dims.iter().zip(&access.strides).filter(|a| *a.1 != 0) {
                 let end = (d as i64 - 1) * sign * stride.signum();
@@ -156,11 +190,12 @@ impl Access {
             equal
         });
         // What the axes from each on can reach.
-        let mut reach = vec![(0, 0); axes.len() + 1];
+        let mut reach: SmallVec<[(i64, i64); 13]> = SmallVec::from_elem((0, 0), axes.len() + 1);
         for (i, (stride, low, high)) in axes.iter().enumerate().rev() {
             reach[i] = (reach[i + 1].0 + stride * low, reach[i + 1].1 + stride * high);
         }
-        let mut open = vec![(0, other.offset - self.offset)];
+        let mut open: SmallVec<[(usize, i64); 13]> = SmallVec::new();
+        open.push((0, other.offset - self.offset));
         while let Some((i, distance)) = open.pop() {
             if distance < reach[i].0 || distance > reach[i].1 {
                 continue;
@@ -176,19 +211,24 @@ impl Access {
 
     /// Whether the elements lie one behind the other in row-major order.
     pub fn is_dense(&self) -> bool {
-        let dense = strides(&self.dims);
-        let mut axes = self.dims.iter().zip(self.strides.iter().zip(&dense));
-        self.is_empty() || axes.all(|(&d, (&s, &expected))| d == 1 || s == expected)
+        let mut axes = self.dims.iter().zip(&self.strides).rev();
+        let mut next = 1;
+        let mut follows = |(&d, &s): (&usize, &i64)| {
+            let follows = d == 1 || s == next;
+            next *= d as i64;
+            follows
+        };
+        self.is_empty() || axes.all(&mut follows)
     }
 
     /// The same elements with other dimensions, if no copy is needed for that.
     #[must_use]
     pub fn reshaped(&self, dims: &[usize]) -> Option<Access> {
         if self.is_empty() {
-            return Some(Access { dims: dims.to_vec(), strides: strides(dims), ..*self });
+            return Some(Access { dims: Axes::from_slice(dims), strides: strides(dims), ..*self });
         }
         // Axes of extent 1 do not count; neighbours that continue each other are one.
-        let mut runs: Vec<(usize, i64)> = vec![];
+        let mut runs: Axes<(usize, i64)> = Axes::new();
         for (&d, &s) in self.dims.iter().zip(&self.strides).filter(|&(&d, _)| d != 1) {
             match runs.last_mut() {
                 Some((length, stride)) if *stride == s * d as i64 => {
@@ -198,7 +238,7 @@ impl Access {
             }
         }
         // From the last axis on, each new axis takes a part of a run.
-        let mut new = vec![0; dims.len()];
+        let mut new = Axes::from_elem(0, dims.len());
         let mut left = runs.pop();
         for axis in (0..dims.len()).rev() {
             if dims[axis] == 1 {
@@ -214,7 +254,7 @@ impl Access {
                 rest => Some((rest, stride * dims[axis] as i64)),
             };
         }
-        Some(Access { dims: dims.to_vec(), strides: new, ..*self })
+        Some(Access { dims: Axes::from_slice(dims), strides: new, ..*self })
     }
 
     /// Axis `i` of the result is axis `perm[i]`.
@@ -232,7 +272,7 @@ impl Access {
             starts.iter().zip(&self.strides).map(|(&start, s)| start as i64 * s).sum::<i64>();
         let offset = if dims.contains(&0) { self.offset } else { self.offset + offset };
         let strides = self.strides.iter().zip(steps).map(|(s, step)| s * step).collect();
-        Access { dims: dims.to_vec(), strides, offset, ..*self }
+        Access { dims: Axes::from_slice(dims), strides, offset, ..*self }
     }
 
     /// Repeated to `dims` by NumPy's rule.
@@ -243,7 +283,11 @@ impl Access {
             Some(old) if self.dims[old] == dims[axis] => self.strides[old],
             _ => 0,
         };
-        Access { dims: dims.to_vec(), strides: (0..dims.len()).map(stride).collect(), ..*self }
+        Access {
+            dims: Axes::from_slice(dims),
+            strides: (0..dims.len()).map(stride).collect(),
+            ..*self
+        }
     }
 }
 
@@ -253,20 +297,22 @@ mod tests {
     use cranelift_entity::EntityRef;
 
     fn access(dims: &[usize], strides: &[i64]) -> Access {
-        let (dims, strides) = (dims.to_vec(), strides.to_vec());
+        let (dims, strides) = (Axes::from_slice(dims), Axes::from_slice(strides));
         Access { buffer: Buffer::new(0), dtype: DType::F32, dims, strides, offset: 0 }
     }
 
     #[test]
     fn reshapes_without_copies() {
         let heads = access(&[128, 4, 32], &[384, 32, 1]).permuted(&[1, 0, 2]);
-        assert_eq!(heads.strides, [32, 384, 1]);
-        assert_eq!(heads.reshaped(&[1, 4, 128, 32]).map(|a| a.strides), Some(vec![0, 32, 384, 1]));
+        assert_eq!(heads.strides[..], [32, 384, 1]);
+        let strides = |a: Option<Access>| a.map(|a| a.strides.to_vec());
+        assert_eq!(strides(heads.reshaped(&[1, 4, 128, 32])), Some(vec![0, 32, 384, 1]));
         assert_eq!(heads.reshaped(&[512, 32]), None);
         let window = access(&[4, 6], &[10, 1]);
-        assert_eq!(window.reshaped(&[2, 2, 3, 2]).map(|a| a.strides), Some(vec![20, 10, 2, 1]));
+        assert_eq!(strides(window.reshaped(&[2, 2, 3, 2])), Some(vec![20, 10, 2, 1]));
         assert_eq!(window.reshaped(&[24]), None);
-        assert_eq!(access(&[0, 3], &[3, 1]).reshaped(&[7, 0]).map(|a| a.dims), Some(vec![7, 0]));
+        let empty = access(&[0, 3], &[3, 1]).reshaped(&[7, 0]);
+        assert_eq!(empty.map(|a| a.dims.to_vec()), Some(vec![7, 0]));
     }
 
     #[test]

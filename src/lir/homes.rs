@@ -18,7 +18,6 @@ use crate::mir::{self, Graph, Role, Value};
 use crate::tensor::{Identity, Tensor};
 use crate::types::DType;
 use cranelift_entity::{PrimaryMap, SecondaryMap};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// A copy of a constant that is made when the model is compiled has at most so many bytes.
@@ -34,6 +33,8 @@ pub(super) struct Homes<'a> {
     /// What is computed once. It lies nowhere where something else is written in every run.
     invariant: SecondaryMap<Value, bool>,
     windows: &'a Windows,
+    /// Whether buffers have names.
+    named: bool,
     /// All buffers; their order means nothing yet.
     pub(super) buffers: PrimaryMap<Buffer, BufferInfo>,
     /// The kind of step that computes each value, if one does.
@@ -43,6 +44,8 @@ pub(super) struct Homes<'a> {
     taken: SecondaryMap<Value, bool>,
     /// What is written to each buffer: roots and copied views.
     written: SecondaryMap<Buffer, Vec<Value>>,
+    /// When each of these is written, and the end of its elements; but for those without any.
+    ends: SecondaryMap<Buffer, Vec<(usize, i64)>>,
     /// A value lies there in more than the room of the user that works in its place.
     is_spread: SecondaryMap<Buffer, bool>,
     /// Concatenations in buffers of their own, the last one first.
@@ -54,7 +57,7 @@ pub(super) struct Homes<'a> {
     position: SecondaryMap<Value, usize>,
     constants: BTreeMap<(usize, DType, Identity), Buffer>,
     /// What of the windows mattered.
-    asked: Cell<Asked>,
+    asked: Asked,
 }
 
 /// Where one value lies.
@@ -100,6 +103,8 @@ struct Candidate {
     fresh: Option<Fresh>,
     /// Bytes that the buffer must have, if it is there.
     room: u64,
+    /// What of the windows it needs.
+    asks: Asked,
 }
 
 /// What a buffer is made for.
@@ -111,8 +116,15 @@ enum Fresh {
     Temporary,
 }
 
+/// Something about every value, with room for all of them.
+pub(super) fn table<T: Clone + Default>(graph: &Graph) -> SecondaryMap<Value, T> {
+    let mut table = SecondaryMap::new();
+    table.resize(graph.nodes.len());
+    table
+}
+
 impl<'a> Homes<'a> {
-    /// Finds a place for every value that the outputs need, and for all inputs.
+    /// Finds a place for every value that the outputs need, and for all inputs. Without names, nothing has one.
     pub(super) fn new(
         graph: &'a Graph,
         order: &[Value],
@@ -120,6 +132,7 @@ impl<'a> Homes<'a> {
         invariant: SecondaryMap<Value, bool>,
         options: &'a Options,
         windows: &'a Windows,
+        named: bool,
     ) -> Homes<'a> {
         let mut homes = Homes {
             graph,
@@ -128,18 +141,20 @@ impl<'a> Homes<'a> {
             invariant,
             options,
             windows,
+            named,
             buffers: PrimaryMap::new(),
-            ops: SecondaryMap::with_capacity(graph.nodes.len()),
-            places: SecondaryMap::with_capacity(graph.nodes.len()),
-            taken: SecondaryMap::with_capacity(graph.nodes.len()),
+            ops: table(graph),
+            places: table(graph),
+            taken: table(graph),
             written: SecondaryMap::new(),
+            ends: SecondaryMap::new(),
             is_spread: SecondaryMap::new(),
             joined: vec![],
             over: vec![],
-            users: SecondaryMap::with_capacity(graph.nodes.len()),
-            position: SecondaryMap::with_capacity(graph.nodes.len()),
+            users: table(graph),
+            position: table(graph),
             constants: BTreeMap::new(),
-            asked: Cell::default(),
+            asked: Asked::default(),
         };
         let mut needed: SecondaryMap<Value, bool> = SecondaryMap::new();
         for (index, output) in graph.outputs.iter().enumerate() {
@@ -179,9 +194,9 @@ impl<'a> Homes<'a> {
         self.places[value].as_ref().map(|p| &p.access)
     }
 
-    /// What of the windows has made a difference so far, or could have.
+    /// What of the windows has made a difference so far.
     pub(super) fn asked(&self) -> Asked {
-        self.asked.get()
+        self.asked
     }
 
     /// The buffers of the states.
@@ -236,6 +251,9 @@ impl<'a> Homes<'a> {
 
     /// For listings: what a value is called.
     pub(super) fn name(&self, value: Value) -> String {
+        if !self.named {
+            return String::new();
+        }
         let node = &self.graph.nodes[value];
         match (&node.op, node.origins.last()) {
             (mir::Op::Input { name, .. }, _) => name.clone(),
@@ -294,6 +312,8 @@ impl<'a> Homes<'a> {
             }
             if value == root || place.copied {
                 self.written[place.access.buffer].push(value);
+                let end = place.access.span().map(|(_, high)| (self.position[value], high + 1));
+                self.ends[place.access.buffer].extend(end);
             }
             self.places[value] = Some(place);
         }
@@ -334,6 +354,7 @@ impl<'a> Homes<'a> {
             let ahead = u64::try_from(other.access.offset * size).unwrap_or(u64::MAX);
             self.over.push(Over { value: root, joined, ahead });
         }
+        self.asked = self.asked.and(best.asks);
         if let Some(user) = best.in_place {
             self.taken[user] = true;
         }

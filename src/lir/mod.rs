@@ -314,6 +314,24 @@ impl Op {
         }
     }
 
+    /// Whether a step of this kind may need working memory ([`Op::scratch`]).
+    pub fn has_scratch(&self) -> bool {
+        match self {
+            Op::Attention(_) | Op::Winograd(_) | Op::Sort { .. } => true,
+            Op::Rows(_)
+            | Op::Reduce { .. }
+            | Op::ArgReduce { .. }
+            | Op::Contract(_)
+            | Op::Conv(_)
+            | Op::Pool(_)
+            | Op::Gather { .. }
+            | Op::Scatter { .. }
+            | Op::Scan(_)
+            | Op::Move
+            | Op::Fill(_) => false,
+        }
+    }
+
     /// The dimensions of the working memory that a step of this kind needs, with operands of these types
     /// and a result of these dimensions: a row of elements for each share of the work.
     pub fn scratch(&self, operands: &[Type], result: &[usize]) -> Option<[usize; 2]> {
@@ -457,7 +475,7 @@ pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::erro
     // Without aliases, the listing follows the model.
     let tried = if options.alias { usize::MAX } else { 1 };
     let orders: Vec<_> = schedule::orders(graph).into_iter().take(tried).collect();
-    let (mut module, _) = stored(graph, &orders, &options)?;
+    let (mut module, _) = stored(graph, &orders, &options, true)?;
     if options.alias {
         schedule::improve(&mut module);
     }
@@ -472,7 +490,7 @@ pub fn lower(graph: &mir::Graph, options: Options) -> Result<Module, crate::erro
 }
 
 /// The steps of a graph in its own order, with its plan's bound for the size of its arena but without a
-/// place for anything: quick, to see where the peak is.
+/// place or a name for anything: quick, to see where the peak is.
 ///
 /// # Errors
 ///
@@ -481,7 +499,7 @@ pub fn draft(
     graph: &mir::Graph,
     options: &Options,
 ) -> Result<(Module, storage::Traces), crate::error::ErrorKind> {
-    let (mut module, traces) = stored(graph, &[graph.nodes.keys().collect()], options)?;
+    let (mut module, traces) = stored(graph, &[graph.nodes.keys().collect()], options, false)?;
     module.plan.bound = place::bound(&module);
     module.plan.arena_size = module.plan.bound;
     Ok((module, traces))
@@ -498,7 +516,8 @@ pub fn order(
 ) -> Result<Vec<mir::Value>, crate::error::ErrorKind> {
     let links = state::links(graph, options)?;
     let bound = |order: &Vec<mir::Value>| {
-        place::bound(&storage::assign(graph, order, &links, options, &Windows::ALL))
+        let (module, _) = storage::traced(graph, order, &links, options, &Windows::ALL, false);
+        place::bound(&module)
     };
     let best = schedule::orders(graph).into_iter().min_by_key(bound);
     best.ok_or_else(|| crate::error::ErrorKind::bug("no schedule"))

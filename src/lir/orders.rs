@@ -1,6 +1,7 @@
 //! In which order the axes of an access lie in memory.
 
 use super::Access;
+use super::access::{Axes, strides};
 
 /// The axis along which neighbours lie one behind the other.
 pub(super) fn unit_axis(access: &Access) -> Option<usize> {
@@ -9,9 +10,9 @@ pub(super) fn unit_axis(access: &Access) -> Option<usize> {
 
 /// A dense tensor as `access`, with its axes in the order of those of `like`.
 pub(super) fn in_order_of(like: &Access, access: Access) -> Access {
-    let mut axes: Vec<usize> = (0..access.dims.len()).collect();
+    let mut axes: Axes<usize> = (0..access.dims.len()).collect();
     axes.sort_by_key(|&axis| std::cmp::Reverse(like.strides[axis].abs()));
-    let (mut strides, mut next) = (vec![0; axes.len()], 1);
+    let (mut strides, mut next) = (Axes::from_elem(0, axes.len()), 1);
     for &axis in axes.iter().rev() {
         strides[axis] = next;
         next *= access.dims[axis] as i64;
@@ -21,12 +22,12 @@ pub(super) fn in_order_of(like: &Access, access: Access) -> Access {
 
 /// A dense tensor with one of its axes outermost.
 pub(super) fn outermost(axis: usize, access: Access) -> Access {
-    let mut perm: Vec<usize> = (0..access.dims.len()).collect();
+    let mut perm: Axes<usize> = (0..access.dims.len()).collect();
     perm[..=axis].rotate_right(1);
-    let dims: Vec<usize> = perm.iter().map(|&p| access.dims[p]).collect();
-    let mut strides = vec![0; dims.len()];
-    perm.iter().zip(crate::types::strides(&dims)).for_each(|(&p, stride)| strides[p] = stride);
-    Access { strides, ..access }
+    let dims: Axes<usize> = perm.iter().map(|&p| access.dims[p]).collect();
+    let mut new = Axes::from_elem(0, dims.len());
+    perm.iter().zip(strides(&dims)).for_each(|(&p, stride)| new[p] = stride);
+    Access { strides: new, ..access }
 }
 
 /// Whether an access is dense and all of its buffer.

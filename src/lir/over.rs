@@ -118,11 +118,11 @@ pub fn order(info: &StepInfo, operand: usize) -> Option<Clear> {
     let width = result.dtype.bytes() as i64;
     let end = result.strides[places.len()] * (*last as i64 - 1) * width;
     let written = (end.min(0), end.max(0) + width);
-    let axes = Access { dims: places.to_vec(), strides: steps, ..x.clone() };
+    let axes = Access { dims: places[..].into(), strides: steps.into(), ..x.clone() };
     let (mut reads, mut writes) = (vec![], vec![]);
     Access { offset: x.offset * size, ..axes }.for_each(|at| reads.push(at));
     let strides = result.strides[..places.len()].to_vec();
-    let axes = Access { dims: places.to_vec(), strides, ..result.clone() };
+    let axes = Access { dims: places[..].into(), strides: strides.into(), ..result.clone() };
     axes.for_each(|at| writes.push(at * width));
     let (x, result) = (lowest(x)?, lowest(result)?);
     let (mut clear, mut stored) = (Clear::ANY, None);

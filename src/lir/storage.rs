@@ -6,8 +6,9 @@
 //! with is copied first.
 
 use super::accepts::accepts;
+use super::access::Axes;
 use super::collapse::{collapse, sort_axes};
-use super::homes::{Homes, Over};
+use super::homes::{Homes, Over, table};
 use super::phase;
 use super::state::{Link, State};
 use super::views::{borders, view, window};
@@ -17,7 +18,7 @@ use crate::mir::Stage;
 use crate::mir::{self, Graph, Role, Value};
 use crate::types::{DType, Type};
 use cranelift_entity::{PrimaryMap, SecondaryMap};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which windows of concatenations and borders are written before their time: from then on there is room for all
 /// of the whole.
@@ -39,14 +40,20 @@ impl Windows {
         Windows { reach: usize::MAX, wait: true, apart: BTreeSet::new(), over: BTreeSet::new() };
 }
 
-/// What of the windows made a difference, or could have: with others that are the same as far as this goes, all is
-/// stored alike.
+/// What of the windows made a difference: with others that are the same as far as this goes, all is stored alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Asked {
-    /// Whether somebody could have waited for another's place.
+    /// Whether somebody waits for another's place.
     pub wait: bool,
-    /// How far a window was behind, at most.
+    /// How far a window is behind, at most.
     pub reach: usize,
+}
+
+impl Asked {
+    /// What both need.
+    pub(super) fn and(self, other: Asked) -> Asked {
+        Asked { wait: self.wait || other.wait, reach: self.reach.max(other.reach) }
+    }
 }
 
 /// Steps over buffers for the values in this order, without places for the buffers.
@@ -57,7 +64,7 @@ pub fn assign(
     options: &Options,
     windows: &Windows,
 ) -> Module {
-    traced(graph, order, links, options, windows).0
+    traced(graph, order, links, options, windows, true).0
 }
 
 /// What has become of values.
@@ -73,27 +80,29 @@ pub struct Traces {
     pub over: Vec<Over>,
 }
 
-/// As [`assign`], with what has become of all values.
+/// As [`assign`], with what has become of all values. Without names, neither buffers nor steps have any.
 pub fn traced(
     graph: &Graph,
     order: &[Value],
     links: &[Link],
     options: &Options,
     windows: &Windows,
+    named: bool,
 ) -> (Module, Traces) {
     let invariant = phase::invariants(graph, options);
     let order = &phase::invariants_first(order, &invariant);
-    let homes = Homes::new(graph, order, links, invariant, options, windows);
+    let homes = Homes::new(graph, order, links, invariant, options, windows, named);
     let mut writer = Writer {
         graph,
         links,
         homes,
+        named,
         steps: PrimaryMap::new(),
         values: PrimaryMap::new(),
-        copies: SecondaryMap::new(),
+        copies: BTreeMap::new(),
         outputs: vec![None; graph.outputs.len()],
     };
-    let mut outputs: SecondaryMap<Value, Vec<usize>> = SecondaryMap::new();
+    let mut outputs: SecondaryMap<Value, Vec<usize>> = table(graph);
     for (index, output) in graph.outputs.iter().enumerate() {
         if !links.iter().any(|link| link.output == index) {
             outputs[output.value].push(index);
@@ -164,27 +173,22 @@ fn known_places(graph: &Graph, node: &mir::Node, axis: usize) -> Option<Vec<u32>
 }
 
 /// The dimensions with which a step reads the operand `index` of a node.
-pub(super) fn operand_dims(graph: &Graph, user: Value, index: usize) -> Vec<usize> {
+pub(super) fn operand_dims(graph: &Graph, user: Value, index: usize) -> Axes<usize> {
     let node = &graph.nodes[user];
+    let with_last = |last: usize| {
+        let mut dims = Axes::from_slice(&node.ty.dims);
+        dims.iter_mut().next_back().into_iter().for_each(|d| *d = last);
+        dims
+    };
     match &node.op {
-        mir::Op::Map(_) => node.ty.dims.clone(),
-        mir::Op::Rows(rows) => {
-            let mut dims = node.ty.dims.clone();
-            if let Some(last) = dims.last_mut() {
-                *last = rows.width;
-            }
-            dims
-        }
-        mir::Op::Contract(_) | mir::Op::Conv(_) if index >= 2 => node.ty.dims.clone(),
+        mir::Op::Map(_) => Axes::from_slice(&node.ty.dims),
+        mir::Op::Rows(rows) => with_last(rows.width),
+        mir::Op::Contract(_) | mir::Op::Conv(_) if index >= 2 => Axes::from_slice(&node.ty.dims),
         mir::Op::Attention(_) if index >= 3 => {
-            let (mut dims, k) = (node.ty.dims.clone(), &graph.ty(node.operands[1]).dims);
-            if let (Some(columns), Some(&keys)) = (dims.last_mut(), k.last()) {
-                *columns = keys;
-            }
-            dims
+            with_last(graph.ty(node.operands[1]).dims.last().copied().unwrap_or(1))
         }
-        mir::Op::Winograd(w) if index >= w.first_extra() => node.ty.dims.clone(),
-        _ => graph.ty(node.operands[index]).dims.clone(),
+        mir::Op::Winograd(w) if index >= w.first_extra() => Axes::from_slice(&node.ty.dims),
+        _ => Axes::from_slice(&graph.ty(node.operands[index]).dims),
     }
 }
 
@@ -192,11 +196,12 @@ struct Writer<'a> {
     graph: &'a Graph,
     links: &'a [Link],
     homes: Homes<'a>,
+    named: bool,
     steps: PrimaryMap<Step, StepInfo>,
     /// For which value each is.
     values: PrimaryMap<Step, Value>,
     /// Dense copies that were made of values for steps that refuse their accesses.
-    copies: SecondaryMap<Value, Option<Access>>,
+    copies: BTreeMap<Value, Access>,
     outputs: Vec<Option<Buffer>>,
 }
 
@@ -240,7 +245,8 @@ impl Writer<'_> {
         }
         let result = accesses.pop().expect("the result was pushed");
         let origins = &self.graph.nodes[value].origins;
-        let origins = origins.iter().map(|&o| self.graph.origins[o].clone()).collect();
+        let origins = origins.iter().filter(|_| self.named);
+        let origins = origins.map(|&o| self.graph.origins[o].clone()).collect();
         let scratch = self.scratch(value, &op);
         self.steps.push(StepInfo { op, operands: accesses, result, scratch, origins });
         self.values.push(value);
@@ -248,6 +254,9 @@ impl Writer<'_> {
 
     /// Working memory for a step.
     fn scratch(&mut self, value: Value, op: &Op) -> Option<Access> {
+        if !op.has_scratch() {
+            return None;
+        }
         let node = &self.graph.nodes[value];
         let operands: Vec<Type> =
             node.operands.iter().map(|&operand| self.graph.ty(operand).clone()).collect();
@@ -321,7 +330,7 @@ impl Writer<'_> {
 
     /// A dense copy of a value (without its repetitions).
     fn dense(&mut self, value: Value) -> Access {
-        if let Some(copy) = &self.copies[value] {
+        if let Some(copy) = self.copies.get(&value) {
             return copy.clone();
         }
         let node = &self.graph.nodes[value];
@@ -334,7 +343,7 @@ impl Writer<'_> {
         } else {
             self.copied(value, from)
         };
-        self.copies[value] = Some(copy.clone());
+        self.copies.insert(value, copy.clone());
         copy
     }
 
@@ -423,6 +432,7 @@ impl Writer<'_> {
             io.outputs.extend(buffer.map(|buffer| Port { name: output.name.clone(), ty, buffer }));
         }
         let mut old: SecondaryMap<Buffer, Option<BufferInfo>> = SecondaryMap::new();
+        old.resize(homes.buffers.len());
         std::mem::take(&mut homes.buffers)
             .into_iter()
             .for_each(|(key, info)| old[key] = Some(info));
@@ -444,7 +454,7 @@ impl Writer<'_> {
         outputs.iter_mut().for_each(|port| rename(&mut port.buffer));
         let prologue = phase::separate(&mut steps, &mut values, &buffers, options);
         let plan = Plan { options: options.clone(), prologue, ..Plan::default() };
-        let mut traces = SecondaryMap::with_capacity(graph.nodes.len());
+        let mut traces = table(graph);
         for value in graph.nodes.keys() {
             let access = homes.access(value);
             traces[value] = access.and_then(|access| renamed[access.buffer]);

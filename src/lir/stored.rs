@@ -18,15 +18,17 @@ const OFFERS: usize = 32;
 /// A window that is written more than so many values before its user is a long-lived one.
 pub(super) const NEAR: usize = 24;
 
-/// The graph's steps in the best of these orders.
+/// The graph's steps in the best of these orders, with names or without.
 pub(super) fn stored(
     graph: &mir::Graph,
     orders: &[Vec<mir::Value>],
     options: &Options,
+    named: bool,
 ) -> Result<(Module, storage::Traces), ErrorKind> {
     let links = state::links(graph, options)?;
     let stored = |order: usize, windows: &Windows| {
-        let (module, traces) = storage::traced(graph, &orders[order], &links, options, windows);
+        let (module, traces) =
+            storage::traced(graph, &orders[order], &links, options, windows, named);
         let (windows, bound) = (windows.clone(), place::bound(&module));
         Stored { order, windows, bound, module, traces }
     };

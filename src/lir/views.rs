@@ -1,6 +1,7 @@
 //! MIR's view nodes, concatenations and borders as accesses.
 
 use super::Access;
+use super::access::Axes;
 use crate::mir::{Graph, Node, Op, Value};
 
 /// The result of a view node as an access to its operand's storage; `None` when there is no such
@@ -21,7 +22,7 @@ pub fn unview(node: &Node, operand: &[usize], result: &Access) -> Option<Access>
     match &node.op {
         Op::Reshape => result.reshaped(operand),
         Op::Permute(perm) => {
-            let mut inverse = vec![0; perm.len()];
+            let mut inverse: Axes<usize> = Axes::from_elem(0, perm.len());
             perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
             Some(result.permuted(&inverse))
         }
@@ -58,7 +59,7 @@ pub fn unslice(node: &Node, operand: &[usize], result: &Access) -> Option<Access
     }
     let before = starts.iter().zip(&result.strides).map(|(&start, stride)| start as i64 * stride);
     let offset = result.offset - before.sum::<i64>();
-    Some(Access { dims: operand.to_vec(), offset, ..result.clone() })
+    Some(Access { dims: Axes::from_slice(operand), offset, ..result.clone() })
 }
 
 /// Where in the result of a concatenation or border the operand `index` lies; `None` for other nodes.
@@ -67,13 +68,14 @@ pub fn window(graph: &Graph, user: Value, index: usize, whole: &Access) -> Optio
     let dims = &graph.ty(node.operands[index]).dims;
     match &node.op {
         Op::Concat { axis } => {
-            let before = node.operands[..index].iter().map(|&v| graph.ty(v).dims[*axis]).sum();
-            let mut starts = vec![0; dims.len()];
+            let before: usize =
+                node.operands[..index].iter().map(|&v| graph.ty(v).dims[*axis]).sum();
+            let mut starts: Axes<usize> = Axes::from_elem(0, dims.len());
             starts[*axis] = before;
-            Some(whole.sliced(&starts, &vec![1; dims.len()], dims))
+            Some(whole.sliced(&starts, &Axes::from_elem(1, dims.len()), dims))
         }
         Op::Pad { low, interior, .. } => {
-            let steps: Vec<i64> = interior.iter().map(|&n| n as i64 + 1).collect();
+            let steps: Axes<i64> = interior.iter().map(|&n| n as i64 + 1).collect();
             Some(whole.sliced(low, &steps, dims))
         }
         _ => None,
@@ -146,7 +148,7 @@ mod tests {
         let result = Access::dense(Buffer::new(0), graph.ty(r));
         let p_access = unview(&graph.nodes[r], &graph.ty(p).dims, &result).expect("reshape");
         let x_access = unview(&graph.nodes[p], &graph.ty(x).dims, &p_access).expect("permute");
-        assert_eq!(x_access.strides, [1, 8, 2]);
+        assert_eq!(x_access.strides[..], [1, 8, 2]);
         let again = view(&graph.nodes[p], &x_access).and_then(|a| view(&graph.nodes[r], &a));
         assert_eq!(again, Some(result));
     }

@@ -102,7 +102,7 @@ impl Held {
             first: now,
             last: now,
             dtype: access.dtype.name(),
-            shape: access.dims.clone(),
+            shape: access.dims.to_vec(),
             span: of((low, high + 1)),
             shown: of((from, to)),
             strided: access.span().is_some() && !is_solid(access),
@@ -153,7 +153,8 @@ mod tests {
 
     fn access(dims: &[usize], strides: &[i64], offset: i64) -> Access {
         let (dims, strides) = (dims.to_vec(), strides.to_vec());
-        Access { buffer: Buffer::new(0), dtype: DType::F32, dims, strides, offset }
+        let (buffer, dtype) = (Buffer::new(0), DType::F32);
+        Access { buffer, dtype, dims: dims.into(), strides: strides.into(), offset }
     }
 
     #[test]

@@ -12,10 +12,22 @@ use crate::mir::{self, Value};
 const CANDIDATES: usize = 12;
 
 impl Homes<'_> {
+    /// A place in a buffer that there is.
+    fn there(access: Access) -> Candidate {
+        Candidate {
+            access,
+            until: usize::MAX,
+            in_place: None,
+            spread: false,
+            fresh: None,
+            room: 0,
+            asks: Asked::default(),
+        }
+    }
+
     /// A buffer that does not exist yet.
     fn fresh(access: Access, fresh: Fresh) -> Candidate {
-        let fresh = Some(fresh);
-        Candidate { access, until: usize::MAX, in_place: None, spread: false, fresh, room: 0 }
+        Candidate { fresh: Some(fresh), ..Homes::there(access) }
     }
 
     /// A buffer for this root alone: dense, but for planes that would meet in the same lines of a cache.
@@ -71,11 +83,7 @@ impl Homes<'_> {
                     User::State(state) => {
                         let whole = Access::dense(self.states[state].0, self.graph.ty(value));
                         let access = self.pull_back(root, value, whole);
-                        outputs.extend(access.filter(|_| self.options.alias).map(|access| {
-                            let until = usize::MAX;
-                            let (in_place, fresh) = (None, None);
-                            Candidate { access, until, in_place, spread: false, fresh, room: 0 }
-                        }));
+                        outputs.extend(access.filter(|_| self.options.alias).map(Homes::there));
                         continue;
                     }
                     User::Node(user, index) => (user, index),
@@ -105,31 +113,39 @@ impl Homes<'_> {
                     continue;
                 }
                 let Some(place) = &self.places[user] else { continue };
+                let behind = self.position[user] - self.position[root];
+                let mut asks = Asked::default();
                 let (access, until, user) = match &self.ops[user] {
-                    Some(op) if self.has_room(root, user, op, index, &place.access) => {
+                    Some(op) => {
+                        let beside = self.beside(root, user, op, index, &place.access);
+                        asks.wait = beside.is_some_and(|beside| beside > 0);
+                        if beside.is_none() || asks.wait && !self.windows.wait {
+                            continue;
+                        }
                         (self.unbroadcast(value, &place.access), self.position[user], Some(user))
                     }
-                    Some(_) => continue,
                     None if is_slice => continue,
                     None if has_interior(node, self.graph) => continue,
                     // It is there to wait in less room than that.
                     None if self.graph.nodes[root].is_copy() => continue,
                     None if !rides && self.windows.apart.contains(&(user, index)) => continue,
                     // It would keep room for all of its neighbours meanwhile.
-                    None if !rides && !self.is_reached(root, user) => continue,
-                    None => (window(self.graph, user, index, &place.access), place.until, None),
+                    None if !rides && behind > self.windows.reach => continue,
+                    None => {
+                        asks.reach = if rides { 0 } else { behind };
+                        (window(self.graph, user, index, &place.access), place.until, None)
+                    }
                 };
                 let Some(access) = access.and_then(|a| self.pull_back(root, value, a)) else {
                     continue;
                 };
                 let list = if user.is_some() { &mut in_place } else { &mut windows };
                 list.push(Candidate {
-                    access,
                     until,
                     in_place: user,
                     spread: is_slice,
-                    fresh: None,
-                    room: 0,
+                    asks,
+                    ..Homes::there(access)
                 });
             }
         }
@@ -162,23 +178,27 @@ impl Homes<'_> {
         }
         /// Where a slot begins, so does a line of the cache.
         const LINE: usize = 64;
-        let (reads, ty) = (self.reads(root)?, self.graph.ty(root));
-        let last = reads.iter().map(|&(at, _)| at).max()?;
+        let ty = self.graph.ty(root);
         let (bytes, size) = (ty.bytes() as u64, ty.dtype.bytes());
+        // What is written before cannot take its room.
+        let behind = |&&joined: &&Value| {
+            self.places[joined].as_ref().is_some_and(|place| {
+                let written = &self.ends[place.access.buffer];
+                let first = written.iter().map(|&(at, _)| at).min();
+                place.access.dtype.bytes() == size
+                    && first.is_some_and(|first| first > self.position[root])
+            })
+        };
+        let near = || self.joined.iter().rev().take(CANDIDATES).filter(behind);
+        near().next()?;
+        let reads = self.reads(root)?;
+        let last = reads.iter().map(|&(at, _)| at).max()?;
         let place = |&joined: &Value| {
             let access = &self.places[joined].as_ref()?.access;
-            if access.dtype.bytes() != size {
-                return None;
-            }
-            let written = self.written[access.buffer].iter();
-            let written = written.filter_map(|&value| {
-                let (_, high) = self.access(value)?.span()?;
-                Some((self.position[value], high + 1))
-            });
-            let written: Vec<(usize, i64)> = written.collect();
+            let written = &self.ends[access.buffer];
             let first = written.iter().map(|&(at, _)| at).min()?;
             // Where both are not needed at one time, one buffer would be kept in between.
-            if first <= self.position[root] || last <= first {
+            if last <= first {
                 return None;
             }
             let before = reads.iter().flat_map(|&(at, low)| {
@@ -191,12 +211,10 @@ impl Homes<'_> {
             let room = all.max((before * size) as u64 + bytes);
             let won = (all + bytes).checked_sub(room)?;
             let access = Access { offset: before as i64, ..Access::dense(access.buffer, ty) };
-            let candidate =
-                Candidate { access, until: first, in_place: None, spread: true, fresh: None, room };
+            let candidate = Candidate { until: first, spread: true, room, ..Homes::there(access) };
             (won >= all.min(bytes) / 4).then_some((won, joined, candidate))
         };
-        let near = self.joined.iter().rev().take(CANDIDATES);
-        let best = near.filter_map(place).max_by_key(|(won, ..)| *won);
+        let best = near().filter_map(place).max_by_key(|(won, ..)| *won);
         best.map(|(_, joined, candidate)| (joined, candidate))
     }
 
@@ -257,25 +275,19 @@ impl Homes<'_> {
         if same { access.reshaped(&ty.dims) } else { None }
     }
 
-    /// Whether a step that writes there may still work in place of operand `index`.
-    /// There has to be room for the whole root, and not for much more: it is kept as long.
-    fn has_room(&self, root: Value, user: Value, op: &Op, index: usize, access: &Access) -> bool {
+    /// How many bytes more than the whole root there are where a step writes that may still work in place of operand
+    /// `index`; `None` where it may not, or there is too little room, or much more: it is kept as long.
+    fn beside(
+        &self,
+        root: Value,
+        user: Value,
+        op: &Op,
+        index: usize,
+        access: &Access,
+    ) -> Option<u64> {
         let bytes = self.graph.ty(root).bytes() as u64;
-        let all = self.buffers[access.buffer].bytes;
-        let Some(beside) = all.checked_sub(bytes) else { return false };
-        if beside > bytes / 2 || !op.in_place(index) || self.taken[user] {
-            return false;
-        }
-        if beside > 0 {
-            self.asked.update(|asked| Asked { wait: true, ..asked });
-        }
-        beside == 0 || self.windows.wait
-    }
-
-    /// Whether a root may be written into the window of a user so far behind it.
-    fn is_reached(&self, root: Value, user: Value) -> bool {
-        let behind = self.position[user] - self.position[root];
-        self.asked.update(|asked| Asked { reach: asked.reach.max(behind), ..asked });
-        behind <= self.windows.reach
+        let beside = self.buffers[access.buffer].bytes.checked_sub(bytes)?;
+        let may = beside <= bytes / 2 && op.in_place(index) && !self.taken[user];
+        may.then_some(beside)
     }
 }

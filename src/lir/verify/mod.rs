@@ -297,7 +297,7 @@ mod tests {
         });
         breaks("too large", |m| {
             let s = step(m, contract);
-            m.steps[s].result.dims = vec![usize::MAX, usize::MAX];
+            m.steps[s].result.dims = [usize::MAX; 2][..].into();
         });
         breaks("alignment", |m| m.plan.options.alignment = 0);
     }
@@ -336,7 +336,7 @@ mod tests {
         });
         breaks("twice to one place", |m| {
             let s = step(m, contract);
-            m.steps[s].result.strides = vec![1, 1];
+            m.steps[s].result.strides = [1, 1][..].into();
         });
         breaks("overwrites", |m| {
             let s = step(m, contract);
@@ -344,8 +344,8 @@ mod tests {
             let operand = m.steps[s].operands[0].clone();
             // From the last row on: the first one is written over before it is read.
             m.steps[s].result = Access {
-                dims: vec![rows, columns],
-                strides: vec![-32, 1],
+                dims: [rows, columns][..].into(),
+                strides: [-32, 1][..].into(),
                 offset: 7 * 32,
                 ..operand
             };

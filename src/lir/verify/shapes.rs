@@ -48,7 +48,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
                     [batch, &[n.div_ceil(width), quads::fours(run), width, 4]].concat()
                 }
             };
-            holds(*b == expected, "the second operand")?;
+            holds(b[..] == expected, "the second operand")?;
             epilogue_shapes(epilogue.as_ref(), operands, result)
         }
         Op::Attention(attention) => {
@@ -63,7 +63,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
             let spatial = spatial(&operands[0].dims, window, strides, dilations);
             holds(
                 spatial.is_some_and(|(spatial, n, c)| {
-                    [&[n], &spatial[..], &[c]].concat() == result.dims
+                    [&[n], &spatial[..], &[c]].concat() == result.dims[..]
                 }) && all_of_one_type(operands),
                 "windows",
             )
@@ -75,7 +75,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
             let dims = [&data.dims[..*axis], &indices.dims, &data.dims[axis + 1..]].concat();
             let index = matches!(indices.dtype, DType::I32 | DType::I64);
             holds(
-                dims == result.dims && data.dtype == result.dtype && index,
+                dims == result.dims[..] && data.dtype == result.dtype && index,
                 "gathered dimensions",
             )?;
             let extent = data.dims[*axis];
@@ -93,7 +93,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
             holds(!data.dims.is_empty(), "a first axis")?;
             let index = matches!(indices.dtype, DType::I32 | DType::I64);
             let combined = op.is_none() || result.dtype != DType::Bool;
-            let fits = updates.dims == [&indices.dims, &data.dims[1..]].concat();
+            let fits = updates.dims[..] == [&indices.dims, &data.dims[1..]].concat();
             let typed = data.dtype == result.dtype && updates.dtype == result.dtype;
             let fits = fits && typed && data.dims == result.dims && index && combined;
             holds(fits, "scattered dimensions")?;
@@ -127,7 +127,7 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
     // What it is made of is right by now.
     let fits = match (op.scratch(&types, &result.dims), scratch) {
         (Some(needed), Some(scratch)) => {
-            scratch.dims == needed && scratch.is_dense() && scratch.dtype == DType::F32
+            scratch.dims[..] == needed && scratch.is_dense() && scratch.dtype == DType::F32
         }
         (needed, scratch) => needed.is_none() && scratch.is_none(),
     };
@@ -169,11 +169,11 @@ pub(super) fn attention_shapes(
     }
     let (batch, m, e) = (&result.dims[..rank - 2], result.dims[rank - 2], result.dims[rank - 1]);
     let (n, d) = (k.dims[rank - 1], q.dims[rank - 1]);
-    let fits = q.dims == [batch, &[m, d]].concat()
-        && k.dims == [batch, &[d, n]].concat()
-        && v.dims == [batch, &[n, e]].concat()
+    let fits = q.dims[..] == [batch, &[m, d]].concat()
+        && k.dims[..] == [batch, &[d, n]].concat()
+        && v.dims[..] == [batch, &[n, e]].concat()
         && attention.rows.width == n;
-    let scores = Access { dims: [batch, &[m, n]].concat(), ..result.clone() };
+    let scores = Access { dims: [batch, &[m, n]].concat().into(), ..result.clone() };
     finished_shapes(attention.epilogue.as_ref(), DType::F32, extra, &scores)?;
     rows_shapes(&attention.rows, std::slice::from_ref(&scores), &scores)?;
     Ok(fits && attention.rows.stages.last().is_some_and(|last| last.reduce.is_none()))
@@ -208,7 +208,7 @@ pub(super) fn conv_shapes(conv: &Conv, operands: &[Access], result: &Access) -> 
     let Some((spatial, n, c)) = spatial(&x.dims, taps, strides, dilations) else {
         return Err(format!("windows of {taps:?} in {x}"));
     };
-    if [&[n], &spatial[..], &[k]].concat() != result.dims
+    if [&[n], &spatial[..], &[k]].concat() != result.dims[..]
         || *groups == 0
         || k % groups != 0
         || c % groups != 0
@@ -232,7 +232,7 @@ pub(super) fn conv_shapes(conv: &Conv, operands: &[Access], result: &Access) -> 
             return Err(format!("{weights} of {k} channels"));
         }
     };
-    if w.dims != expected {
+    if w.dims[..] != expected {
         return Err(format!("weights {w}, not {expected:?}"));
     }
     epilogue_shapes(epilogue.as_ref(), operands, result)
@@ -267,7 +267,7 @@ pub(super) fn winograd_shapes(
             return Err(format!("{before:?} before, blocks of {block:?}: {}", list(inputs)));
         }
         let channels = inputs.iter().map(|x| x.dims[3]).sum();
-        let fits = |w: usize| weights.dims == [points, k.div_ceil(w), channels, w];
+        let fits = |w: usize| weights.dims[..] == [points, k.div_ceil(w), channels, w];
         if *width == 0 || !fits(*width) || weights.dtype != DType::F32 {
             return Err(format!("weights {weights} in panels of {width}"));
         }
@@ -286,7 +286,7 @@ pub(super) fn winograd_shapes(
         return Err(format!("{image} has no two spatial axes"));
     };
     let tiles = tiles.unwrap_or_else(|| w.tiles([h, width]));
-    if transformed.dims != [points, n * tiles[0] * tiles[1], c] {
+    if transformed.dims[..] != [points, n * tiles[0] * tiles[1], c] {
         return Err(format!("{transformed} for {tiles:?} tiles of {image}"));
     }
     let epilogue = match &w.side {

@@ -7,7 +7,7 @@ use cranelift_entity::SecondaryMap;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Nodes that are computed once more.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Again {
     /// Which, with those views of them that are read from then on. None is in bands.
     pub nodes: BTreeSet<Value>,

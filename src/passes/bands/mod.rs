@@ -36,7 +36,7 @@ pub enum Overlap {
 }
 
 /// Nodes that can be computed in bands.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Region {
     /// The node whose result is there as a whole.
     pub sink: Value,
@@ -45,7 +45,7 @@ pub struct Region {
 }
 
 /// A region and how it is cut.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Cut {
     /// Which nodes.
     pub region: Region,

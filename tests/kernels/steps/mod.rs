@@ -342,7 +342,7 @@ fn weave(r: &mut Random) -> Trial {
     let x = tensor(r, ty, &dims);
     let [mut turns, apart] =
         [0, 1].map(|buffer| Access::dense(Buffer::new(buffer), &Type::new(ty, dims.to_vec())));
-    turns.strides = [rows * columns * run, run, rows * run, 1].map(|step| step as i64).to_vec();
+    turns.strides = [rows * columns * run, run, rows * run, 1].map(|step| step as i64)[..].into();
     let (access, result) = match r.chance(50) {
         true => (turns, None),
         false => (apart, Some(Access { buffer: Buffer::new(1), ..turns })),
@@ -368,8 +368,8 @@ fn apart(r: &mut Random) -> Trial {
     let access = Access {
         buffer: Buffer::new(0),
         dtype: ty,
-        dims: dims.to_vec(),
-        strides: vec![row, step, 1],
+        dims: dims[..].into(),
+        strides: [row, step, 1][..].into(),
         offset: if step < 0 { -step * (columns as i64 - 1) } else { 0 },
     };
     let mut x = tensor(r, ty, &dims);
@@ -575,7 +575,7 @@ impl Trial {
         // A tensor that is broadcast has the elements of its repeated access.
         let data: Vec<Data> = (trial.operands.iter())
             .map(|placed| {
-                let full = Type::new(placed.tensor.ty().dtype, placed.access.dims.clone());
+                let full = Type::new(placed.tensor.ty().dtype, &placed.access.dims[..]);
                 let full = mir::eval::op(&mir::Op::Broadcast, &[&placed.tensor], &full);
                 spread(&placed.access, Some(&full))
             })
