@@ -261,6 +261,7 @@ ops! {
     loss::{NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss},
     matmul::{Gemm, MatMul},
     norm::{BatchNormalization, GroupNormalization, InstanceNormalization, LayerNormalization, MeanVarianceNormalization, RMSNormalization},
+    optimizers::{Adagrad, Adam, Momentum},
     order::{TopK},
     pad::{Pad},
     pool::{AveragePool, GlobalAveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool},

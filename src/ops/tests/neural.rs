@@ -40,6 +40,38 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(
         read("SoftmaxCrossEntropyLoss", &["f32[2,3,4]", "i64[2,4]=0,1,2,0,1,2,0,1"]).results(2),
     );
+    let variables = ["f32[2,3]", "f64[4]"];
+    let lists = |count: usize| [&["f32[]=0.1", "i64[1]=3"][..], &variables.repeat(count)].concat();
+    let training = "ai.onnx.preview.training";
+    let [adagrad, adam, momentum] =
+        ["Adagrad", "Adam", "Momentum"].map(|name| format!("{training}:{name}"));
+    cases.push(
+        read(&adagrad, &["f32[]=0.1", "i64[]=3", "f32[3]", "f32[3]", "f32[3]=0,1,2"]).results(2),
+    );
+    let first = [
+        "f32[]=0.1",
+        "i64[]=3",
+        "f32[3]",
+        "f64[2]",
+        "f32[3]",
+        "f64[2]",
+        "f32[3]=0,1,2",
+        "f64[2]=1,4",
+    ];
+    cases.push(
+        read(&format!("{adagrad} norm_coefficient=0.01 decay_factor=0.1 epsilon=0.5"), &first)
+            .results(4),
+    );
+    let operands = ["f64[]=0.5", "i64[]=0", "f32[2]", "f32[2]", "f32[2]", "f32[2]=0.1,2"];
+    cases.push(read(&adam, &operands).results(3));
+    let operands = ["f32[1]=0.1", "i64[]=7", "f64[3]", "f64[3]", "f64[3]", "f64[3]=0,1,2"];
+    let node =
+        format!("{adam} alpha=0.95 beta=0.9 norm_coefficient=0.1 norm_coefficient_post=0.01");
+    cases.push(read(&node, &operands).results(3));
+    for mode in ["standard", "nesterov"] {
+        let node = format!("{momentum} norm_coefficient=0.1 alpha=0.9 beta=0.8 mode={mode}");
+        cases.push(read(&node, &lists(3)).results(4));
+    }
     let heads = "q_num_heads=4 kv_num_heads=2";
     for (rule, rest) in [
         ("linear", &["-"][..]),
