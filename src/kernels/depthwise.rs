@@ -4,8 +4,12 @@
 //! the weights of one row of taps after the other are in registers. All channels of these columns come
 //! before the next ones, so that memory is read in its order.
 //!
+//! A row of taps with more weights than there are registers is taken in groups of them.
+//!
 //! Cranelift puts a sum as late as it can, behind all loads of its block: there the rows of taps are looped
 //! over where as many registers as that takes make enough sums.
+
+mod short;
 
 use super::expr::{self, Body};
 use super::finish::Finish;
@@ -26,6 +30,9 @@ const MOST: i64 = 12;
 
 /// With fewer at a time, a loop over rows of taps takes longer than loading again what was in a register.
 const LEAST: i64 = 4;
+
+/// Bytes of a line of the cache.
+const LINE: i64 = 64;
 
 /// Pieces of a kernel that are enough for threads.
 const PLENTY: i64 = 32;
@@ -72,11 +79,8 @@ pub(super) fn kernel(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan
             return Ok(None);
         }
     }
-    let (most, written_out) = tile(frame, &taps, &columns);
-    let vectors = 1;
-    let kernel =
-        Depthwise { frame, body, dtype, taps, written_out, columns, most, vectors, channels };
-    Ok(Some(kernel.by_lines().write(around)))
+    let tile = tile(frame, &taps, &columns, &channels);
+    Ok(Some(Depthwise { frame, body, dtype, taps, columns, tile, channels }.write(around)))
 }
 
 /// Whether neighbouring channels are one behind the other, or the same to the epilogue.
@@ -88,8 +92,20 @@ fn unit(frame: &Frame<'_>, channels: &Level) -> bool {
     })
 }
 
-/// Columns at a time, at most, and how many taps are written out.
-fn tile(frame: &Frame<'_>, taps: &[Level], columns: &Level) -> (i64, i64) {
+/// What is summed at a time.
+struct Tile {
+    /// Columns, at most.
+    columns: i64,
+    /// Vectors of channels, at most.
+    vectors: i64,
+    /// Taps of a row, at most: their weights are in registers.
+    taps: i64,
+    /// More taps than this are looped over.
+    written_out: i64,
+}
+
+/// The tile in which the sums take least time.
+fn tile(frame: &Frame<'_>, taps: &[Level], columns: &Level, channels: &Level) -> Tile {
     let registers = i64::from(frame.machine.registers);
     let (in_row, step) = taps.last().map_or((1, 0), |l| (l.extent, l.steps[0]));
     if !frame.machine.keeps_order() && in_row <= WRITTEN_OUT {
@@ -100,12 +116,16 @@ fn tile(frame: &Frame<'_>, taps: &[Level], columns: &Level) -> (i64, i64) {
             in_row + elements.len() as i64 + most <= registers
         };
         if let Some(most) = (LEAST..=MOST).rev().find(fits) {
-            return (most, in_row);
+            return Tile { columns: most, vectors: 1, taps: in_row, written_out: in_row };
         }
+    }
+    if frame.machine.keeps_order() && i64::from(frame.machine.vector_bytes()) < LINE {
+        return short::tile(frame, taps, columns, channels);
     }
     // Besides the sums the weights, an element and a product.
     let fits = |&most: &i64| most + weights_at_once(in_row, step, columns, most) + 2 <= registers;
-    ((2..=MOST).rev().find(fits).unwrap_or(2), WRITTEN_OUT)
+    let columns = (2..=MOST).rev().find(fits).unwrap_or(2);
+    Tile { columns, vectors: 1, taps: in_row, written_out: WRITTEN_OUT }
 }
 
 /// How many weights of a row of taps, `step` bytes apart, are in registers while so many columns are summed: those that
@@ -124,13 +144,8 @@ struct Depthwise<'a> {
     dtype: DType,
     /// Steps of the input and of the weights.
     taps: Vec<Level>,
-    /// More taps than this are looped over.
-    written_out: i64,
     columns: Level,
-    /// Columns at a time, at most.
-    most: i64,
-    /// Vectors of channels at a time, at most.
-    vectors: i64,
+    tile: Tile,
     channels: Level,
 }
 
@@ -140,14 +155,16 @@ impl Depthwise<'_> {
         let taps: i64 = self.taps.iter().map(|l| l.extent).product();
         let mut levels = nest::merge(around);
         let rows: i64 = levels.iter().map(|l| l.extent).product();
-        // What neighbouring columns read is read at once: all channels, unless threads get too little.
+        // What neighbouring columns read is read at once: all channels, unless threads get too little. Pieces
+        // are of whole lines.
         let lanes = frame.lanes();
+        let line = lanes.max(LINE / expr::size(self.dtype));
         let each = match frame.in_order {
             true => self.channels.extent,
-            false => self.channels.extent / (PLENTY / rows).max(1) / lanes * lanes,
+            false => (self.channels.extent / (PLENTY / rows).max(1) / line * line).max(line),
         };
         let near = self.near(taps);
-        let channels = self.channels.clone().in_pieces(each.min(near.unwrap_or(each)).max(lanes));
+        let channels = self.channels.clone().in_pieces(each.min(near.unwrap_or(each)));
         let channels_at = if near.is_some() { 0 } else { levels.len() };
         levels.insert(channels_at, channels);
         let rows = (0..levels.len()).filter(|&level| level != channels_at);
@@ -157,9 +174,9 @@ impl Depthwise<'_> {
         let (mut b, pointers) = frame.open(shares.extent());
         nest(&mut b, &levels, Some(shares), &pointers, &mut |b, p, sizes| {
             let channels = Level { extent: sizes[channels_at], ..self.channels.clone() };
-            let tiles = channels.clone().in_pieces(lanes * self.vectors);
+            let tiles = channels.clone().in_pieces(lanes * self.tile.vectors);
             let channels = channels.in_pieces(lanes);
-            let inner = [self.columns.clone().in_even_pieces(self.most), tiles];
+            let inner = [self.columns.clone().in_even_pieces(self.tile.columns), tiles];
             nest(b, &inner, None, p, &mut |b, p, sizes| {
                 let parts = nest::parts(b, sizes[1]);
                 self.tile(b, p, sizes[0], &parts);
@@ -175,14 +192,14 @@ impl Depthwise<'_> {
     }
 
     /// Channels of which so few are done before the next ones that their rows stay in the first-level cache,
-    /// where the operands fit into the second one; `None` where they would not stay, or do anyhow. (Vectors
-    /// shorter than a line wait for every line that comes, and then for none.)
+    /// where the operands fit into the second one, or vectors are shorter than a line: each of these waits for
+    /// every line that comes. `None` where they would not stay, or do anyhow.
     fn near(&self, taps: i64) -> Option<i64> {
-        const LINE: i64 = 64;
         let machine = &self.frame.machine;
         let (l1, l2) = (machine.l1 as i64, machine.l2 as i64);
         let (x, result) = (&self.frame.inputs()[0], self.frame.result());
         let fits = x.bytes + result.bytes <= l2;
+        let short = i64::from(machine.vector_bytes()) < LINE;
         // Places in a row of the input, rows of the window, a row of results, and the weights.
         let in_row = self.taps.last().map_or(1, |l| l.extent);
         let row = x.dims[x.dims.len() - 2] + in_row;
@@ -190,30 +207,8 @@ impl Depthwise<'_> {
         let size = expr::size(self.dtype);
         let line = LINE / size;
         let channels = (l1 * 3 / 4 / (places * size) / line * line).max(line);
-        let pays = machine.keeps_order() && fits && channels < self.channels.extent;
+        let pays = machine.keeps_order() && (fits || short) && channels < self.channels.extent;
         (pays && !self.frame.in_order).then_some(channels)
-    }
-
-    /// With so many vectors of channels at a time that a line of the result is written at once, where the result
-    /// goes by the first-level cache, sums enough stay in registers and the epilogue takes few. (Half a line at a
-    /// time, the second half finds the first one still on its way. Measured on Zen 4.)
-    fn by_lines(self) -> Self {
-        const LINE: i64 = 64;
-        /// Columns of each, with fewer of which weights are loaded for too little.
-        const COLUMNS: i64 = 5;
-        let frame = self.frame;
-        let words = [&frame.inputs()[0], frame.result()].iter().all(|s| expr::size(s.dtype) == 4);
-        let line = LINE / expr::size(frame.result().dtype);
-        let vectors = line / frame.lanes();
-        let taps: i64 = self.taps.iter().map(|l| l.extent).product();
-        let most = self.most / vectors.max(1);
-        let pays = vectors > 1
-            && words
-            && most >= COLUMNS
-            && self.channels.extent % line == 0
-            && self.body.cost() < taps
-            && self.near(taps).is_some();
-        if pays { Depthwise { most, vectors, ..self } } else { self }
     }
 
     fn finish(&self) -> Finish<'_> {
@@ -245,15 +240,14 @@ impl Depthwise<'_> {
     }
 
     fn tile(&self, b: &mut Builder, p: &[Value], columns: i64, parts: &[Part]) {
-        let sums: Vec<Vec<Value>> = (parts.iter())
-            .map(|&part| {
-                let sums = vec![None; columns as usize];
-                let sums = self.sum(b, &self.taps, (p[0], p[1]), sums, part);
-                let sums = sums.into_iter().map(|sum| self.or_zero(b, sum));
-                let sums: Vec<Value> = sums.collect();
-                sums.into_iter().map(|sum| operations::wrap(b, self.dtype, sum)).collect()
-            })
-            .collect();
+        let sums = vec![vec![None; columns as usize]; parts.len()];
+        let sums: Vec<Vec<Value>> =
+            (self.sum(b, &self.taps, (p[0], p[1]), sums, parts).into_iter())
+                .map(|sums| {
+                    let sums = self.or_zeros(b, sums).into_iter();
+                    sums.map(|sum| operations::wrap(b, self.dtype, sum)).collect()
+                })
+                .collect();
         let result = p.len() - 1;
         let place = |n: usize, column: i64, part: Part| {
             column * self.columns.steps[n] + part.0 * self.channels.steps[n]
@@ -280,66 +274,77 @@ impl Depthwise<'_> {
         }
     }
 
-    /// A sum, of which `None` is that of nothing.
-    fn or_zero(&self, b: &mut Builder, sum: Option<Value>) -> Value {
-        sum.unwrap_or_else(|| operations::zero(b, expr::register(self.dtype)))
+    /// Sums, of which `None` is that of nothing.
+    fn or_zeros(&self, b: &mut Builder, sums: Vec<Option<Value>>) -> Vec<Value> {
+        let zero = |b: &mut Builder| operations::zero(b, expr::register(self.dtype));
+        sums.into_iter().map(|sum| sum.unwrap_or_else(|| zero(b))).collect()
     }
 
-    /// The sums over these taps, and what they begin with.
+    /// The sums over these taps, and what they begin with, of the columns of each part.
     fn sum(
         &self,
         b: &mut Builder,
         taps: &[Level],
         (x, w): (Value, Value),
-        mut sums: Vec<Option<Value>>,
-        part: Part,
-    ) -> Vec<Option<Value>> {
+        mut sums: Vec<Vec<Option<Value>>>,
+        parts: &[Part],
+    ) -> Vec<Vec<Option<Value>>> {
         let count: i64 = taps.iter().map(|l| l.extent).product();
+        let columns = sums.first().map_or(0, Vec::len);
         if let Some((outer, inner)) = taps.split_first()
-            && count > self.written_out
+            && count > self.tile.written_out
         {
             let steps = [(x, outer.steps[0]), (w, outer.steps[1])];
-            let start: Vec<Value> = sums.into_iter().map(|sum| self.or_zero(b, sum)).collect();
+            let start = self.or_zeros(b, sums.into_iter().flatten().collect());
             let sums = b.fold(0, outer.extent, &steps, &start, |b, it| {
                 let pointers = (it.pointers[0], it.pointers[1]);
-                let sums = it.carried.iter().copied().map(Some).collect();
-                let sums = self.sum(b, inner, pointers, sums, part);
-                sums.into_iter().map(|sum| self.or_zero(b, sum)).collect()
+                let sums = it.carried.chunks(columns);
+                let sums = sums.map(|sums| sums.iter().copied().map(Some).collect()).collect();
+                let sums = self.sum(b, inner, pointers, sums, parts);
+                self.or_zeros(b, sums.into_iter().flatten().collect())
             });
-            return sums.into_iter().map(Some).collect();
+            return sums.chunks(columns).map(|s| s.iter().copied().map(Some).collect()).collect();
         }
-        // Each of the input's places is loaded once: neighbouring columns have most of them in common.
-        let mut products: BTreeMap<(usize, i64), Vec<Product>> = BTreeMap::new();
+        // Each of the input's places is loaded once for a group of taps: neighbouring columns have most of them
+        // in common.
+        let in_row = taps.last().map_or(1, |l| l.extent);
+        let at_once = self.tile.taps.min(in_row);
+        let groups = (in_row + at_once - 1) / at_once;
+        let mut products: BTreeMap<(i64, i64), Vec<Product>> = BTreeMap::new();
         let places = offsets(taps);
-        let in_row = taps.last().map_or(1, |l| l.extent) as usize;
         for (tap, place) in places.iter().enumerate() {
-            for column in 0..sums.len() {
+            let (row, in_row) = (tap as i64 / in_row, tap as i64 % in_row);
+            let group = row * groups + in_row / at_once;
+            for column in 0..columns {
                 let at = place[0] + column as i64 * self.columns.steps[0];
-                products.entry((tap / in_row, at)).or_default().push(Product { tap, column });
+                products.entry((group, at)).or_default().push(Product { tap, column });
             }
         }
         // Where an element meets all columns, sums rest in any order, and weights come and go in this one.
         let step = taps.last().map_or(0, |l| l.steps[0]);
-        let few = weights_at_once(in_row as i64, step, &self.columns, sums.len() as i64);
-        let order = match b.machine().keeps_order() && few == in_row as i64 {
-            true => spread(&products, sums.len()),
+        let few = weights_at_once(at_once, step, &self.columns, columns as i64);
+        let order = match b.machine().keeps_order() && few == at_once {
+            true => spread(&products, columns),
             false => products.keys().copied().collect(),
         };
-        let mut of_row: BTreeMap<usize, Value> = BTreeMap::new();
-        for (row, at) in order {
-            let value = self.load(b, 0, x, at, part);
-            for &Product { tap, column } in &products[&(row, at)] {
-                of_row.retain(|&other, _| other / in_row == row);
-                let load = || self.load(b, 1, w, places[tap][1], part);
-                let weight = *of_row.entry(tap).or_insert_with(load);
-                let sum = sums[column];
-                sums[column] = Some(match self.is_of_bytes() {
-                    true => {
-                        let before = sum.unwrap_or_else(|| b.i32(0));
-                        b.byte_product(value, weight, before)
+        for group in order.chunk_by(|(group, _), (other, _)| group == other) {
+            for (&part, sums) in parts.iter().zip(&mut sums) {
+                let mut weights: BTreeMap<usize, Value> = BTreeMap::new();
+                for key in group {
+                    let value = self.load(b, 0, x, key.1, part);
+                    for &Product { tap, column } in &products[key] {
+                        let load = || self.load(b, 1, w, places[tap][1], part);
+                        let weight = *weights.entry(tap).or_insert_with(load);
+                        let sum = sums[column];
+                        sums[column] = Some(match self.is_of_bytes() {
+                            true => {
+                                let before = sum.unwrap_or_else(|| b.i32(0));
+                                b.byte_product(value, weight, before)
+                            }
+                            false => operations::add_product(b, weight, value, sum),
+                        });
                     }
-                    false => operations::add_product(b, weight, value, sum),
-                });
+                }
             }
         }
         sums
@@ -352,16 +357,16 @@ struct Product {
     column: usize,
 }
 
-/// The rows of taps one after the other, and of each the places in an order in which sums rest as long as
+/// The groups of taps one after the other, and of each the places in an order in which sums rest as long as
 /// they can between two products: each waits for the one before it.
-fn spread(products: &BTreeMap<(usize, i64), Vec<Product>>, columns: usize) -> Vec<(usize, i64)> {
+fn spread(products: &BTreeMap<(i64, i64), Vec<Product>>, columns: usize) -> Vec<(i64, i64)> {
     let mut order = vec![];
     let (mut ready, mut now) = (vec![0; columns], 0);
     let mut left: Vec<_> = products.iter().collect();
-    while let Some(&(&(row, _), _)) = left.first() {
-        let of_row = left.iter().take_while(|((other, _), _)| *other == row);
+    while let Some(&(&(group, _), _)) = left.first() {
+        let of_group = left.iter().take_while(|((other, _), _)| *other == group);
         let last = |of: &[Product]| of.iter().map(|p| ready[p.column]).max().unwrap_or(0);
-        let best = of_row.enumerate().min_by_key(|(_, (_, of))| last(of));
+        let best = of_group.enumerate().min_by_key(|(_, (_, of))| last(of));
         let (key, of) = left.remove(best.map_or(0, |(at, _)| at));
         for product in of {
             now += 1;

@@ -40,7 +40,7 @@ impl Level {
     }
 
     /// How many pieces there are of which sizes, in order.
-    fn groups(&self) -> [(i64, i64); 2] {
+    pub(super) fn groups(&self) -> [(i64, i64); 2] {
         let (whole, left) = (self.extent / self.size, self.extent % self.size);
         if self.even {
             let pieces = self.pieces();

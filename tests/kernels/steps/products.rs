@@ -261,14 +261,18 @@ pub(super) fn conv(r: &mut Random) -> Trial {
     convolved(r, ty, conv, &[&[n][..], &extents].concat(), [inside, outside])
 }
 
-/// One channel in a group, of which so many are in a place that the rows of a window do not stay in the first-level cache.
+/// One channel in a group, of which often so many are in a place that the rows of a window do not stay in the
+/// first-level cache.
 pub(super) fn depthwise(r: &mut Random) -> Trial {
-    let (stride, groups) = (r.pick(&[1, 1, 2]), r.pick(&[128, 136, 144, 160]));
-    let (taps, strides, dilations) = (vec![3, 3], vec![stride; 2], vec![1, 1]);
+    let (stride, groups) = (r.pick(&[1, 1, 2]), r.pick(&[20, 48, 128, 136, 144, 160]));
+    let taps = r.pick(&[[3, 3], [3, 3], [5, 5], [2, 4], [1, 17]]).to_vec();
+    let (strides, dilations) = (vec![stride; 2], vec![1, r.pick(&[1, 1, 2])]);
+    let width = (taps[1] - 1) * dilations[1] + r.pick(&[1, 7, 14]) + r.below(6);
     let weights = Weights::Plain;
     let conv = Conv { taps, strides, dilations, groups, weights, epilogue: None };
-    let extents = [1, 9 + r.below(4), 12 + r.below(6)];
-    convolved(r, DType::F32, conv, &extents, [1, 1])
+    let extents = [1, 9 + r.below(4), width];
+    let dtype = product_type(r, 60);
+    convolved(r, dtype, conv, &extents, [1, 1])
 }
 
 /// A convolution of images with these extents and so many channels in a group, in and out.
