@@ -1042,12 +1042,13 @@ struct lane {
 
 struct rlx_pool {
   RLX_ALIGNAS(64) _Atomic uint32_t done;
+  /* The caller's line: threads that wait look at `stop`, which would take it away at every loop. */
+  RLX_ALIGNAS(64) atomic_flag busy;
+  uint64_t job;
   RLX_ALIGNAS(64) _Atomic uint32_t sleepers;
-  atomic_flag busy;
   _Atomic bool stop;
   uint32_t threads; /* the caller included */
   uint32_t started;
-  uint64_t job;
   pthread_mutex_t mutex;
   pthread_cond_t wake;
   pthread_t *workers; /* behind the lanes */

@@ -47,17 +47,18 @@ struct Lane {
     lanes: AtomicU32,
 }
 
-/// A counter that has a cache line to itself.
+/// What has a cache line to itself.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Alone(AtomicU32);
+struct Alone<T>(T);
 
 #[derive(Debug)]
 struct Shared {
     /// Chunks of the job that others than the caller have done.
-    done: Alone,
-    sleepers: Alone,
-    busy: AtomicBool,
+    done: Alone<AtomicU32>,
+    sleepers: Alone<AtomicU32>,
+    /// Threads that wait look at `stop`, which would take the caller's line away at every loop.
+    busy: Alone<AtomicBool>,
     stop: AtomicBool,
     /// One for each thread, the caller's first.
     lanes: Box<[Lane]>,
@@ -85,7 +86,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             done: Alone::default(),
             sleepers: Alone::default(),
-            busy: AtomicBool::new(false),
+            busy: Alone::default(),
             stop: AtomicBool::new(false),
             lanes: (0..threads).map(|_| Lane::default()).collect(),
             mutex: Mutex::new(()),
@@ -258,7 +259,7 @@ unsafe extern "C" fn parallel_for(
     let shared = unsafe { &*argument.cast::<Shared>() };
     let threads = shared.lanes.len() as u32;
     let grains = extent / grain.max(1);
-    if grains <= 1 || threads == 1 || shared.busy.swap(true, Ordering::Acquire) {
+    if grains <= 1 || threads == 1 || shared.busy.0.swap(true, Ordering::Acquire) {
         // SAFETY: the caller's promise.
         return unsafe { body(table, 0, extent) };
     }
@@ -285,7 +286,7 @@ unsafe extern "C" fn parallel_for(
         spins += 1;
         if spins < SPINS { spin_loop() } else { std::thread::yield_now() }
     }
-    shared.busy.store(false, Ordering::Release);
+    shared.busy.0.store(false, Ordering::Release);
 }
 
 #[cfg(not(target_os = "linux"))]
