@@ -138,6 +138,13 @@ impl Machine {
 }
 
 impl Machine {
+    /// The same target as products by blocks of small numbers see it, for the choice of tiles: each sum is there twice,
+    /// of all blocks and of one.
+    #[must_use]
+    pub fn of_blocks(self) -> Machine {
+        Machine { registers: self.registers.div_ceil(2), ..self }
+    }
+
     /// Whether the instructions of a kernel are in the order in which it was written. Cranelift, which makes
     /// all code of at most four lanes, moves what only computes to where it is needed.
     pub fn keeps_order(&self) -> bool {

@@ -13,6 +13,7 @@
 pub(super) mod abreast;
 mod dots;
 mod fours;
+mod inwords;
 mod tiling;
 
 use super::expr::{self, Body};
@@ -24,6 +25,7 @@ use crate::kir::build::Builder;
 use crate::lir::{Contract, Conv, Expr, Weights, quads, sums};
 use crate::types::DType;
 use fours::Run;
+use inwords::InBlocks;
 use tiling::Tiling;
 
 /// Matrix product; `None` where it is not for vectors.
@@ -57,6 +59,7 @@ pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<Kerne
             let column = w.strides[channel];
             (None, column * outside, column, w.strides[spatial], w.strides[..spatial].to_vec())
         }
+        Weights::Nibbles { .. } => return Err(ErrorKind::unsupported("a convolution by words")),
         Weights::Panels { width, .. } => {
             let row = width as i64 * size;
             let (steps, all) = outward(&conv.taps, inside * row);
@@ -98,6 +101,7 @@ pub(super) fn convolution(frame: &Frame<'_>, conv: &Conv) -> Result<Option<Kerne
         depth: depth.chain([innermost]).collect(),
         panel,
         run,
+        blocks: None,
         left: 0,
         backwards: false,
     };
@@ -132,7 +136,9 @@ impl<'a> Block<'a> {
     ) -> Result<Option<Block<'a>>, ErrorKind> {
         let (around, depth) = (vec![rows], vec![depth]);
         let (run, left, backwards) = (None, 0, false);
-        let problem = Problem { frame, around, columns, depth, panel, run, left, backwards };
+        let blocks = None;
+        let problem =
+            Problem { frame, around, columns, depth, panel, run, blocks, left, backwards };
         Ok(problem.tiling(epilogue)?.map(|tiling| Block { tiling }))
     }
 
@@ -166,6 +172,8 @@ struct Problem<'a> {
     panel: Option<i64>,
     /// Of bytes in fours: the innermost level of the depth, which counts fours.
     run: Option<Run>,
+    /// Of words of numbers of four bits: how the depth, which counts them, is in blocks.
+    blocks: Option<InBlocks>,
     /// Which operand is read by broadcasts: 0, or 1 when they have changed places.
     left: usize,
     /// Whether the right operand is read from its end.
@@ -252,8 +260,14 @@ impl<'a> Problem<'a> {
             .map(|axis| Level::axis(a.dims[axis], steps(a.strides[axis], b.strides[axis], axis)));
         let rows = Level::axis(a.dims[m], steps(a.strides[m], 0, m));
         let mut extent = a.dims[k];
-        let mut run = None;
+        let (mut run, mut blocks) = (None, None);
         let (panel, column_step, depth_step) = match contract.weights {
+            Weights::Nibbles { width, blocks: of, .. } => {
+                blocks = Some(InBlocks { of, depth: extent });
+                extent = of.words(extent as usize) as i64;
+                let width = width as i64;
+                (Some(width), b.strides[0] / width, b.strides[1])
+            }
             Weights::Plain => (None, b.strides[n], b.strides[rank - 2]),
             Weights::Quads { width, run: elements, .. } => {
                 run = Some(Run::new((0..extent).map(|e| e * a.strides[k]).collect()));
@@ -276,6 +290,7 @@ impl<'a> Problem<'a> {
             depth: vec![depth],
             panel,
             run,
+            blocks,
             left: 0,
             backwards: contract.backwards,
         }

@@ -33,14 +33,18 @@ pub fn accepts(op: &Op, index: usize, access: &Access, result: &[usize]) -> bool
         Op::Scatter { .. } => index == 1 || contiguous(),
         Op::Sort { .. } => contiguous(),
         // Four at a time are one broadcast.
-        Op::Contract(c) if index == 0 && is_in_fours(c.weights) => contiguous(),
+        Op::Contract(c) if index == 0 && (is_in_fours(c.weights) || is_in_blocks(c.weights)) => {
+            contiguous()
+        }
         Op::Conv(c) if index == 0 && is_in_fours(c.weights) => has_runs(c, access),
         // A tile of A is read by broadcast loads.
         Op::Contract(_) if index == 0 => true,
         Op::Contract(c) if index == 1 => match c.weights {
             // A single column is read as a row would be.
             Weights::Plain => contiguous() || few_rows() && transposed(),
-            Weights::Panels { .. } | Weights::Quads { .. } => access.is_dense(),
+            Weights::Panels { .. } | Weights::Quads { .. } | Weights::Nibbles { .. } => {
+                access.is_dense()
+            }
         },
         // Of a query elements are read one by one, of keys those of one or of all neighbours.
         Op::Attention(_) if index == 0 => true,
@@ -56,6 +60,10 @@ pub fn accepts(op: &Op, index: usize, access: &Access, result: &[usize]) -> bool
 
 fn is_in_fours(weights: Weights) -> bool {
     matches!(weights, Weights::Quads { .. })
+}
+
+fn is_in_blocks(weights: Weights) -> bool {
+    matches!(weights, Weights::Nibbles { .. })
 }
 
 /// Whether the elements of each run lie one behind the other.

@@ -37,7 +37,7 @@ pub use crate::mir::winograd::{Blocks, Matrices, Side, Winograd};
 pub use crate::mir::{Attention, Shares, Span};
 pub use crate::mir::{Binary, Comparison, Expr, Literal, Scalar, Unary};
 pub use crate::mir::{Contract, Conv, Pool, Reduction, Role, Rows, Scan, Stage, Weights};
-pub use crate::mir::{quads, sums};
+pub use crate::mir::{nibbles, quads, sums};
 use crate::tensor::Tensor;
 use crate::types::Type;
 use cranelift_entity::{PrimaryMap, entity_impl};

@@ -248,6 +248,11 @@ impl Builder {
         self.push(op, &[a, b], ty)
     }
 
+    /// A matrix product, of a type that is known.
+    pub fn product(&mut self, contract: Contract, a: Value, b: Value, ty: Type) -> Value {
+        self.push(Op::Contract(contract), &[a, b], ty)
+    }
+
     /// Convolution, channels last, without padding: `x [N, spatial.., C]`, `w [taps.., C / groups, K]`.
     pub fn conv(
         &mut self,

@@ -15,6 +15,7 @@ pub mod attention;
 pub mod build;
 pub mod eval;
 pub mod expr;
+pub mod nibbles;
 pub mod print;
 pub mod quads;
 pub mod runs;
@@ -249,11 +250,12 @@ pub struct Stage {
 }
 
 /// The type of the sums of products of elements of these types; `None` where there are none. Bytes of
-/// different signs, first those without, have sums of `i32`; `f32` and floats of two bytes have those of `f32`.
+/// different signs, first those without, have sums of `i32`; `f32` and floats of two bytes have those of `f32`, as have
+/// `f32` and words of [`nibbles`].
 pub fn sums(left: DType, right: DType) -> Option<DType> {
     match (left, right) {
         (DType::U8, DType::I8) => Some(DType::I32),
-        (DType::F32, DType::F16 | DType::BF16) => Some(DType::F32),
+        (DType::F32, DType::F16 | DType::BF16 | DType::I32) => Some(DType::F32),
         (left, right) => (left == right).then_some(left),
     }
 }
@@ -343,6 +345,16 @@ pub enum Weights {
         columns: usize,
         /// Elements of a run.
         run: usize,
+    },
+    /// A constant of `i32`, multiplied by `f32`: words of numbers of four bits with their scales ([`nibbles`]), in
+    /// panels `[panels, words, width]`. Only of a contraction without batch dimensions.
+    Nibbles {
+        /// Columns of a panel.
+        width: usize,
+        /// Columns without the filling.
+        columns: usize,
+        /// How columns are in blocks.
+        blocks: nibbles::Blocks,
     },
 }
 

@@ -130,6 +130,10 @@ impl Display for Weights {
         match self {
             Weights::Plain => Ok(()),
             Weights::Panels { width, columns } => write!(f, " panels of {width} for {columns}"),
+            Weights::Nibbles { width, columns, blocks: nibbles::Blocks { block, zeros } } => {
+                let zeros = if *zeros { " with zero points" } else { "" };
+                write!(f, " blocks of {block}{zeros} in panels of {width} for {columns}")
+            }
             Weights::Quads { width, columns, run } => {
                 write!(f, " fours of {run} in panels of {width} for {columns}")
             }

@@ -217,7 +217,15 @@ fn contract(c: &Contract, operands: &[&Type]) -> Result<Type, String> {
     let dtype = sums(a.dtype, b.dtype).ok_or("element types")?;
     let rank = a.rank();
     let (batch, m, k) = (&a.dims[..rank - 2], a.dims[rank - 2], a.dims[rank - 1]);
+    let of_words = matches!(c.weights, Weights::Nibbles { .. });
+    ensure((b.dtype == DType::I32 && a.dtype == DType::F32) == of_words, "words of numbers")?;
     let n = match c.weights {
+        Weights::Nibbles { width, columns, blocks } => {
+            ensure(rank == 2 && width > 0 && blocks.is_possible(), "blocks")?;
+            let dims = [columns.div_ceil(width), blocks.words(k), width];
+            ensure(b.dims == dims, "words do not fit A")?;
+            columns
+        }
         Weights::Plain => {
             ensure(
                 b.rank() == rank && b.dims[..rank - 1] == *[batch, &[k]].concat(),
@@ -265,7 +273,8 @@ fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {
     let [x, w, extra @ ..] = operands else { return Err("less than two operands".into()) };
     let spatial_axes = c.taps.len();
     ensure(x.rank() == spatial_axes + 2, "rank")?;
-    let dtype = sums(x.dtype, w.dtype).ok_or("element types")?;
+    let dtype = sums(x.dtype, w.dtype).filter(|_| w.dtype != DType::I32 || x.dtype == w.dtype);
+    let dtype = dtype.ok_or("element types")?;
     let channels = x.dims[spatial_axes + 1];
     ensure(c.groups > 0 && channels % c.groups == 0, "groups")?;
     let per_group = channels / c.groups;
@@ -294,6 +303,7 @@ fn conv(c: &Conv, operands: &[&Type]) -> Result<Type, String> {
             ensure(w.dims == dims, "fours do not fit X")?;
             columns * c.groups
         }
+        Weights::Nibbles { .. } => return Err("a convolution by words".into()),
     };
     ensure(outputs % c.groups == 0, "groups")?;
     let sums = spatial(x, &c.taps, &c.strides, &c.dilations, outputs)?.with_dtype(dtype);

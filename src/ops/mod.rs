@@ -240,6 +240,7 @@ ops! {
     activation::{Celu, Elu, Gelu, HardSigmoid, LeakyRelu, Selu, Shrink, Swish, ThresholdedRelu},
     arrange::{Concat, DepthToSpace, Expand, SpaceToDepth, Split, Tile, Transpose},
     attention::{Attention},
+    bits::{MatMulNBits},
     binary::{
         Add, And, BitShift, BitwiseAnd, BitwiseOr, BitwiseXor, Div, Equal, Greater, GreaterOrEqual, Less,
         LessOrEqual, Mod, Mul, Or, PRelu, Sub, SwiGLU, Xor,

@@ -34,6 +34,7 @@ pub mod single;
 pub mod stacks;
 pub mod tables;
 pub mod turns;
+pub mod unpack;
 pub mod widen;
 pub mod winograd;
 
@@ -77,7 +78,8 @@ pub fn run(graph: Graph, level: Level, filtering: Filtering, machine: &Machine) 
         Filtering::Auto => winograd::filter(graph, machine),
     };
     let share = |graph| tables::share(graph, machine);
-    let passes: [(&str, &dyn Fn(Graph) -> Graph); 30] = [
+    let passes: [(&str, &dyn Fn(Graph) -> Graph); 31] = [
+        ("unpack", &unpack::unpack),
         ("fold", &fold::fold),
         ("simplify", &simplify::simplify),
         ("places", &places::reduce),

@@ -15,6 +15,11 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
     for (old, node) in &graph.nodes {
         let shape = match &node.op {
             Op::Contract(c) if c.weights == Weights::Plain => contraction(&graph, node, machine),
+            Op::Contract(Contract { weights: Weights::Nibbles { width, columns, .. }, .. })
+                if width == columns =>
+            {
+                words(&graph, node, machine)
+            }
             Op::Conv(c) if c.weights == Weights::Plain => convolution(&graph, c, node, machine),
             _ => None,
         };
@@ -23,11 +28,21 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
             r.copy(old);
             continue;
         };
-        let packable = |t: &&Tensor| matches!(t.ty().dtype, DType::F32 | DType::I8);
+        let packable = |t: &&Tensor| matches!(t.ty().dtype, DType::F32 | DType::I8 | DType::I32);
         let Some(tensor) = graph.constant(weights).filter(packable) else {
             r.copy(old);
             continue;
         };
+        let blocks = match &node.op {
+            Op::Contract(Contract { weights: Weights::Nibbles { blocks, .. }, .. }) => {
+                Some(*blocks)
+            }
+            _ => None,
+        };
+        if tensor.ty().dtype == DType::I32 && blocks.is_none() {
+            r.copy(old);
+            continue;
+        }
         // Bytes alone have sums of bytes.
         if tensor.ty().dtype == DType::I8 && shape.run.is_none() {
             r.copy(old);
@@ -41,7 +56,10 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
                 None => tensor,
             };
             let mut tensor = packed_later(tensor, shape);
-            if let Op::Contract(_) = node.op {
+            if blocks.is_some() {
+                let dims = tensor.dims()[1..].to_vec();
+                tensor = tensor.reshaped(dims).expect("one matrix is a matrix");
+            } else if let Op::Contract(_) = node.op {
                 let dims =
                     [&graph.ty(weights).dims[..graph.ty(weights).rank() - 2], &tensor.dims()[1..]]
                         .concat();
@@ -53,9 +71,10 @@ pub fn pack(graph: Graph, machine: &Machine) -> Graph {
         let mut operands = r.operands(old);
         operands[1] = constant;
         let Shape { width, columns, run, .. } = shape;
-        let layout = match run {
-            Some(run) => Weights::Quads { width, columns, run },
-            None => Weights::Panels { width, columns },
+        let layout = match (run, blocks) {
+            (Some(run), _) => Weights::Quads { width, columns, run },
+            (None, Some(blocks)) => Weights::Nibbles { width, columns, blocks },
+            (None, None) => Weights::Panels { width, columns },
         };
         let op = match &node.op {
             Op::Contract(c) => Op::Contract(Contract { weights: layout, ..c.clone() }),
@@ -137,6 +156,15 @@ fn contraction(graph: &Graph, node: &crate::mir::Node, machine: &Machine) -> Opt
         run: bytes.then_some(depth),
         narrow: None,
     })
+}
+
+/// The matrix of words of a product by numbers of four bits.
+fn words(graph: &Graph, node: &crate::mir::Node, machine: &Machine) -> Option<Shape> {
+    let (rows, b) = (graph.ty(node.operands[0]).dims[0], &graph.ty(node.operands[1]).dims);
+    let (words, columns) = (b[1], b[2]);
+    let distance = graph.ty(node.operands[0]).dims[1] as u64 * 4;
+    let width = machine.of_blocks().tile(rows, columns, distance).vectors * machine.lanes as usize;
+    (words * columns > 0).then_some(Shape::of([1, words, columns], width))
 }
 
 fn convolution(

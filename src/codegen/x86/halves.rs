@@ -54,6 +54,11 @@ impl Halves {
         let whole = match op {
             // Across the lanes.
             Op::Reduce(..) | Op::Shuffle { .. } => true,
+            // The instruction for half a vector has eight places.
+            Op::Lookup(table, _) => {
+                self.whole[value] |= table[..8] != table[8..];
+                self.whole[value]
+            }
             Op::Index(..)
             | Op::LoadIndex { .. }
             | Op::Offset { .. }
@@ -73,7 +78,6 @@ impl Halves {
             | Op::Dot { .. }
             | Op::Pairs(..)
             | Op::Bytes { .. }
-            | Op::Lookup(..)
             | Op::Compare(..)
             | Op::Select(..)
             | Op::First { .. } => self.whole[value],
@@ -112,6 +116,23 @@ mod tests {
         assert_eq!(
             [zero, tail, whole, summed, sum].map(is_half),
             [true, false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn tables_of_sixteen_are_for_whole_vectors() {
+        let mut b = Builder::new("k", Machine::AVX512, 1);
+        let (x, y) = (b.input("x", 20), b.output("y", 20));
+        let place = b.load_as(Memory::I32, x, 0, 5);
+        let wide = b.lookup::<16>(std::array::from_fn(|i| i as i32), place);
+        let narrow = b.lookup::<8>(std::array::from_fn(|i| i as i32), place);
+        let sum = b.add(wide, narrow);
+        b.store_as(Memory::I32, sum, y, 0, 5);
+        let kernel = b.finish();
+        let halves = analyze(&kernel.body, 16);
+        assert_eq!(
+            [place, wide, narrow, sum].map(|v| halves.is_half(v)),
+            [false, false, true, true]
         );
     }
 }

@@ -77,9 +77,10 @@ impl Ahead {
 
 /// The machine as the tiles of a problem are chosen for it.
 fn machine(problem: &Problem<'_>) -> Machine {
-    match &problem.run {
-        Some(_) => problem.frame.machine.of_bytes(),
-        None => problem.frame.machine,
+    match (&problem.run, &problem.blocks) {
+        (Some(_), _) => problem.frame.machine.of_bytes(),
+        (None, Some(_)) => problem.frame.machine.of_blocks(),
+        (None, None) => problem.frame.machine,
     }
 }
 
@@ -150,7 +151,8 @@ impl<'a> Tiling<'a> {
         let steps = self.at_once(&self.problem.frame.machine, (tile * self.vectors) as usize);
         let each = panel * tile / rows;
         let few = rows < FEW;
-        if self.problem.frame.machine.lanes == 1 || self.empty || few || each == 0 {
+        let blocks = self.problem.blocks.is_some();
+        if self.problem.frame.machine.lanes == 1 || self.empty || few || blocks || each == 0 {
             return;
         }
         let ahead = Ahead::new(panel * tile * steps / rows, steps);
@@ -255,6 +257,7 @@ impl<'a> Tiling<'a> {
         self.problem.backwards
             && self.problem.panel.is_some()
             && self.problem.run.is_none()
+            && self.problem.blocks.is_none()
             && self.ahead.is_none()
             && !self.empty
             && self.problem.columns.extent % self.panel_width() == 0

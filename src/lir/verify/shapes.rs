@@ -43,6 +43,12 @@ pub(super) fn shapes(info: &StepInfo) -> Result<(), String> {
                     holds(columns == n && width > 0, "columns")?;
                     [batch, &[n.div_ceil(width), k, width]].concat()
                 }
+                Weights::Nibbles { width, columns, blocks } => {
+                    let possible = batch.is_empty() && blocks.is_possible();
+                    holds(columns == n && width > 0 && possible, "columns")?;
+                    holds(operands[0].dtype == DType::F32, "words of numbers")?;
+                    vec![n.div_ceil(width), blocks.words(k), width]
+                }
                 Weights::Quads { width, columns, run } => {
                     holds(columns == n && width > 0 && run == k && run > 0, "columns")?;
                     [batch, &[n.div_ceil(width), quads::fours(run), width, 4]].concat()
@@ -228,7 +234,7 @@ pub(super) fn conv_shapes(conv: &Conv, operands: &[Access], result: &Access) -> 
             let fours = all / run * quads::fours(run);
             vec![*groups, columns.div_ceil(width), fours, width, 4]
         }
-        Weights::Panels { .. } | Weights::Quads { .. } => {
+        Weights::Panels { .. } | Weights::Quads { .. } | Weights::Nibbles { .. } => {
             return Err(format!("{weights} of {k} channels"));
         }
     };

@@ -8,6 +8,10 @@ pub(super) fn contract(c: &Contract, a: &Tensor, b: &Tensor, ty: &Type) -> Tenso
         let weights = Weights::Panels { width, columns };
         return contract(&Contract { weights, ..c.clone() }, a, &quads::unpacked(b, run), ty);
     }
+    if let Weights::Nibbles { columns, blocks, .. } = c.weights {
+        let b = nibbles::unpacked(b, blocks, [a.dims()[1], columns]);
+        return contract(&Contract { weights: Weights::Plain, ..c.clone() }, a, &b, ty);
+    }
     let rank = ty.rank();
     let (m, n, k) = (ty.dims[rank - 2], ty.dims[rank - 1], a.dims()[rank - 1]);
     let batch: usize = ty.dims[..rank - 2].iter().product();
@@ -92,7 +96,9 @@ impl Columns {
     pub(super) fn new(weights: Weights, columns: usize, depth: usize) -> Columns {
         let panels = match weights {
             Weights::Plain => None,
-            Weights::Panels { width, .. } | Weights::Quads { width, .. } => Some(width),
+            Weights::Panels { width, .. }
+            | Weights::Quads { width, .. }
+            | Weights::Nibbles { width, .. } => Some(width),
         };
         Columns { panels, columns, depth }
     }

@@ -2,10 +2,34 @@
 
 use super::case::Case;
 use super::text::read;
+use crate::tensor::Tensor;
+use crate::types::{DType, Type};
+
+/// Products of so many rows by 3 columns of numbers of four bits; in words of floats or of bytes, or without zero points.
+fn of_bits(depth: usize, block: usize, zeros: Option<DType>) -> Case {
+    let node = format!("com.microsoft:MatMulNBits K={depth} N=3 block_size={block}");
+    let count = depth.div_ceil(block);
+    let numbers = |dims: &[usize], from: i64| {
+        let count: usize = dims.iter().product();
+        let values = (0..count as i64).map(|i| (i * 37 + from) % 256);
+        Tensor::from_ints(Type::new(DType::U8, dims), values.collect::<Vec<_>>())
+    };
+    let case = read(&node, &[&format!("f32[2,2,{depth}]")]);
+    let case =
+        case.known(numbers(&[3, count, block / 2], 240)).known(Tensor::noise(&[3 * count], 3));
+    match zeros {
+        None => case,
+        Some(DType::U8) => case.known(numbers(&[3 * count.div_ceil(2)], 200)),
+        Some(_) => case.known(Tensor::noise(&[3 * count], 5)).none().known(Tensor::noise(&[3], 6)),
+    }
+}
 
 /// Cases of this file.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases: Vec<_> = TABLE.iter().map(|(node, operands)| read(node, operands)).collect();
+    cases.push(of_bits(20, 16, None));
+    cases.push(of_bits(32, 32, Some(DType::U8)));
+    cases.push(of_bits(43, 16, Some(DType::F32)));
     for op in ["MaxPool", "AveragePool", "LpPool p=3", "AveragePool count_include_pad=1"] {
         let planes = [
             "kernel_shape=[2,3]",

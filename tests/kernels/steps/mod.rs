@@ -13,6 +13,7 @@ use rlx_aot::kir::{Kernel, Memory};
 use rlx_aot::lir::{Access, Buffer, Op, StepInfo};
 use rlx_aot::machine::Machine;
 use rlx_aot::mir::expr::{Binary, Comparison, Expr, Literal, Unary};
+use rlx_aot::mir::nibbles::{self, Blocks};
 use rlx_aot::mir::{self, Contract, Conv, Pool, Reduction, Rows, Stage, Weights, windows};
 use rlx_aot::mir::{Attention, Filter, Scalar, Scan, Side, Span, Winograd, quads};
 use rlx_aot::tensor::Tensor;
@@ -480,6 +481,7 @@ fn case(seed: u64) -> Case {
     let kinds = [&kinds[..], &[map, rows, contract, contract, conv, winograd]].concat();
     let kinds = [&kinds[..], &[attention, attention, scatter, sort, sort]].concat();
     let kinds = [&kinds[..], &[copy, copy, pick, pick, scan, scan, scan]].concat();
+    let kinds = [&kinds[..], &[contract_in_blocks]].concat();
     let trial = kinds[seed as usize % kinds.len()](&mut r);
     tried(seed, trial, r)
 }

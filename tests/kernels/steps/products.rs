@@ -103,6 +103,49 @@ pub(super) fn contract(r: &mut Random) -> Trial {
     }
 }
 
+/// Of numbers of four bits in blocks.
+pub(super) fn contract_in_blocks(r: &mut Random) -> Trial {
+    let blocks = Blocks { block: r.pick(&[8, 16, 32, 64]), zeros: r.chance(50) };
+    let (m, k, n) = (1 + r.below(9), 1 + r.below(150), r.extent());
+    let a = tensor(r, DType::F32, &[m, k]);
+    let a = Placed { access: layout(r, 0, DType::F32, a.dims(), true), tensor: a };
+    let count = k.div_ceil(blocks.block);
+    let bytes = (0..n * count * blocks.block / 2).map(|_| r.below(256) as i64);
+    let ty = Type::new(DType::U8, [n, count, blocks.block / 2]);
+    let numbers = Tensor::from_ints(ty, bytes.collect::<Vec<_>>());
+    let mut of_blocks = |most: usize, scale: f64| {
+        let values = (0..n * count).map(|_| r.below(most) as f64 * scale);
+        Tensor::from_f64s(Type::new(DType::F32, [n, count]), values.collect::<Vec<_>>())
+    };
+    let (scales, zeros) = (of_blocks(9, 0.125), of_blocks(16, 1.0));
+    let zeros = blocks.zeros.then_some(&zeros);
+    let words = nibbles::words(&numbers, &scales, zeros, blocks, [k, n]);
+    let width = if r.chance(30) { n.max(1) } else { r.pick(&[4, 8, 16, 32, 48, 12]) };
+    let (words, rows) = (words.clone(), words.dims()[0]);
+    // Elements are bits.
+    let at = |i: usize| {
+        let (panel, row, column) = (i / (rows * width), i / width % rows, i % width);
+        let n = (panel * width + column < n).then_some(row * n + panel * width + column);
+        n.map_or(0, |at| words.int_at(at))
+    };
+    let dims = [n.div_ceil(width), rows, width];
+    let values = (0..dims.iter().product()).map(at).collect::<Vec<_>>();
+    let packed = Tensor::from_ints(Type::new(DType::I32, dims), values);
+    let access = layout(r, 1, DType::I32, packed.dims(), true);
+    let mut operands = vec![a, Placed { tensor: packed, access }];
+    let epilogue = epilogue(r, DType::F32, &[m, n], &mut operands);
+    let weights = Weights::Nibbles { width, columns: n, blocks };
+    let contract = Contract { weights, epilogue, backwards: false, rides: false };
+    Trial {
+        op: Op::Contract(contract.clone()),
+        mir: mir::Op::Contract(contract),
+        operands,
+        ty: Type::new(DType::F32, [m, n]),
+        tolerance: Tolerance::Relative(1e-4),
+        result: None,
+    }
+}
+
 /// Spans of some queries each, or none.
 fn spans(r: &mut Random, queries: usize, keys: usize) -> Vec<Span> {
     let mut spans: Vec<Span> = vec![];

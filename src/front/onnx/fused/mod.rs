@@ -30,7 +30,6 @@ pub const FUSED: &[&str] = &[
     "FusedMatMul",
     "Gelu",
     "MatMulIntegerToFloat",
-    "MatMulNBits",
     "MultiHeadAttention",
     "QAttention",
     "QEmbedLayerNormalization",
@@ -117,7 +116,6 @@ pub(super) fn parts(
         "RotaryEmbedding" => p.rotated()?,
         "MultiHeadAttention" => p.heads()?,
         "Attention" => p.attention()?,
-        "MatMulNBits" => p.of_bits()?,
         _ => return Ok(None),
     }
     let nodes = p.nodes;
@@ -186,14 +184,6 @@ fn attributes(op: &str) -> &'static [(&'static str, i32)] {
             ("rotary_embedding_dim", INT),
             ("scale", FLOAT),
             ("unidirectional", INT),
-        ],
-        "MatMulNBits" => &[
-            ("K", INT),
-            ("N", INT),
-            ("accuracy_level", INT),
-            ("bits", INT),
-            ("block_size", INT),
-            ("weight_prepacked", INT),
         ],
         _ => &[],
     }

@@ -1,10 +1,8 @@
 //! Integers with scales.
 
-use super::{Parts, float, int, passed_on, text};
+use super::{Parts, float, int, passed_on};
 use crate::error::ErrorKind;
 use crate::front::onnx::proto::AttributeProto;
-use crate::tensor::Tensor;
-use crate::types::{DType, Type};
 
 impl Parts<'_, '_> {
     /// The numbers that operands `first` (integers), and the next two (scale, zero point) mean.
@@ -135,67 +133,5 @@ impl Parts<'_, '_> {
             self.last("Add", &[&scaled, &bias], vec![]);
         }
         Ok(())
-    }
-
-    /// A product by a matrix of 4 bits, two numbers to a byte, with a scale for each block of a column.
-    pub(super) fn of_bits(&mut self) -> Result<(), ErrorKind> {
-        self.without(&[(4, "an order of groups")])?;
-        let [k, n, block] = ["K", "N", "block_size"].map(|name| self.int(name, 0));
-        // Larger ones are of no tensor.
-        let extents = 1..=i64::from(i32::MAX);
-        let fits = [k, n, block].iter().all(|extent| extents.contains(extent));
-        if self.int("bits", 4) != 4 || !fits || block % 2 != 0 {
-            let bits = self.int("bits", 4);
-            return Err(ErrorKind::unsupported(format!(
-                "{bits} bits in blocks of {block}, {k} x {n}"
-            )));
-        }
-        let blocks = k / block + i64::from(k % block != 0);
-        let weights = self.nibbles(&self.input(1), &[n, blocks, block])?;
-        let zeros = match self.input(3) {
-            none if none.is_empty() => self.constant(&Tensor::from_f32s([], &[8.0]))?,
-            packed => {
-                let all = self.nibbles(&packed, &[n, blocks + blocks % 2, 1])?;
-                self.first(&all, blocks, 1)?
-            }
-        };
-        let centred = self.op("Sub", &[&weights, &zeros])?;
-        let dims = self.ints(&[n, blocks, 1])?;
-        let scales = self.op("Reshape", &[&self.input(2), &dims])?;
-        let scales = self.op_with("Cast", &[&scales], vec![int("to", 1)])?;
-        let scaled = self.op("Mul", &[&centred, &scales])?;
-        let dims = self.ints(&[n, blocks * block])?;
-        let rows = self.op("Reshape", &[&scaled, &dims])?;
-        let rows = self.first(&rows, k, 1)?;
-        let weights = self.op("Transpose", &[&rows])?;
-        let weights = self.op("CastLike", &[&weights, &self.input(0)])?;
-        let bias = self.input(5);
-        if bias.is_empty() {
-            self.last("MatMul", &[&self.input(0), &weights], vec![]);
-        } else {
-            let product = self.op("MatMul", &[&self.input(0), &weights])?;
-            self.last("Add", &[&product, &bias], vec![]);
-        }
-        Ok(())
-    }
-
-    /// The first elements along an axis.
-    fn first(&mut self, x: &str, count: i64, axis: i64) -> Result<String, ErrorKind> {
-        let (from, to, axis) = (self.ints(&[0])?, self.ints(&[count])?, self.ints(&[axis])?);
-        self.op("Slice", &[x, &from, &to, &axis])
-    }
-
-    /// The numbers of 4 bits in bytes, the low ones first, as floats of these dimensions.
-    fn nibbles(&mut self, bytes: &str, dims: &[i64]) -> Result<String, ErrorKind> {
-        let flat = self.ints(&[-1, 1])?;
-        let bytes = self.op("Reshape", &[bytes, &flat])?;
-        let scalar = |value: i64| Tensor::from_ints(Type::scalar(DType::U8), [value]);
-        let (mask, four) = (self.constant(&scalar(15))?, self.constant(&scalar(4))?);
-        let low = self.op("BitwiseAnd", &[&bytes, &mask])?;
-        let high = self.op_with("BitShift", &[&bytes, &four], vec![text("direction", "RIGHT")])?;
-        let both = self.op_with("Concat", &[&low, &high], vec![int("axis", 1)])?;
-        let dims = self.ints(dims)?;
-        let both = self.op("Reshape", &[&both, &dims])?;
-        self.op_with("Cast", &[&both], vec![int("to", 1)])
     }
 }

@@ -29,6 +29,7 @@ impl Tiling<'_> {
             let streams =
                 Streams { left: p[self.problem.left], right: p[self.problem.right()], ahead };
             sums = match self.right {
+                _ if self.problem.blocks.is_some() => self.in_blocks(b, streams, &rows, &parts),
                 Right::Dots => self.dots(b, streams, &rows, &parts),
                 Right::Rows | Right::Same | Right::Squares => {
                     self.sum(b, &self.problem.depth, streams, sums, &rows, &parts)
@@ -346,7 +347,7 @@ impl Tiling<'_> {
     }
 
     /// Whether a panel has a whole vector at this column of a tile.
-    fn fills_panel(&self, b: &Builder, at: i64) -> bool {
+    pub(in crate::kernels::contract) fn fills_panel(&self, b: &Builder, at: i64) -> bool {
         let lanes = b.lanes();
         self.problem.panel.is_some_and(|width| {
             let tile = self.vectors * lanes;
