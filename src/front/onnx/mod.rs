@@ -99,6 +99,10 @@ pub(super) fn read(
         reader.input(info);
         known.input(info);
     }
+    if graph.input.iter().any(is_list) {
+        // That they cannot be given is said; what follows from them is not known.
+        return Err(Errors(reader.errors));
+    }
     graph.value_info.iter().for_each(|info| known.declaration(info));
     let (nodes, errors) = functions::inline(&model, &graph, known);
     if !errors.is_empty() {
@@ -367,6 +371,13 @@ fn aged<T>(parsed: Result<T, ErrorKind>, opset: i64) -> Result<T, ErrorKind> {
         }
         parsed => parsed,
     }
+}
+
+/// Whether an input is a sequence or an optional.
+fn is_list(info: &ValueInfoProto) -> bool {
+    use type_proto::Value::{OptionalType, SequenceType};
+    let value = info.r#type.as_ref().and_then(|ty| ty.value.as_ref());
+    matches!(value, Some(SequenceType(_) | OptionalType(_)))
 }
 
 fn input_type(info: &ValueInfoProto) -> Result<(DType, Vec<Dim>), ErrorKind> {

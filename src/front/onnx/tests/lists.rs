@@ -73,6 +73,15 @@ fn sequences() {
     assert_eq!(class(&unknown), Class::Unsupported);
 }
 
+/// What cannot be given is said once, and is not wrong.
+#[test]
+fn sequences_from_outside() {
+    let value = Some(type_proto::Value::SequenceType(Bytes::new()));
+    let given = ValueInfoProto { name: "s".to_owned(), r#type: Some(TypeProto { value }) };
+    let nodes = [node("SequenceLength", &["s"], &["l"]), node("SequenceAt", &["s", "l"], &["y"])];
+    refused(&model(&[given], &[], &nodes), expect![[r#"unsupported: input "s": a sequence"#]]);
+}
+
 #[test]
 fn bodies_over_sequences() {
     let graph = |name: &str, graph: GraphProto| AttributeProto {
