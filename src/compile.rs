@@ -47,6 +47,9 @@ pub struct Options {
     pub max_arena: Option<u64>,
     /// Where the weights are. (There may be none.)
     pub weights: WeightsMode,
+    /// Whether threads may share the work. Where none do, results lie over operands that die wherever the arena is smaller
+    /// for it ([`lir::over`]).
+    pub threads: bool,
     /// The target triple; else this machine.
     pub target: Option<String>,
     /// The CPU; else `native` on this machine and `generic` elsewhere.
@@ -74,6 +77,7 @@ impl Default for Options {
             plan: lir::Options::default(),
             max_arena: None,
             weights: WeightsMode::Embedded,
+            threads: true,
             target: None,
             cpu: None,
             features: None,
@@ -179,7 +183,10 @@ pub fn emit(
 ) -> Result<(Program, Object), Errors> {
     let machines: Vec<Machine> = target.versions().map(|version| version.machine).collect();
     let build = |steps: &[&lir::StepInfo], machine: &Machine, name: &str| {
-        let KernelPlan { kernel, grain, work } = kernels::build(steps, machine, name)?;
+        let KernelPlan { kernel, mut grain, work } = kernels::build(steps, machine, name)?;
+        if !options.threads {
+            grain = kernel.range.extent.max(1);
+        }
         Ok(KernelInfo { kernel, grain, work })
     };
     codegen::weights::make(module);
@@ -249,10 +256,7 @@ fn lowered(
     }
     let mir = passes::run(mir, level, options.filtering, machine);
     let passes = start.elapsed();
-    let Fitted { graph, module, price } = planned(mir, plan, level, options, machine)?;
-    let machines: Vec<Machine> = target.versions().map(|version| version.machine).collect();
-    let module = Kernels::new(&machines).overlap(module)?;
-    let fitted = Fitted { graph, module, price };
+    let fitted = planned(mir, plan, level, options, target)?;
     Ok((fitted, Times { passes, planning: start.elapsed() - passes }))
 }
 
@@ -262,13 +266,19 @@ fn planned(
     plan: Option<&Plan>,
     level: Level,
     options: &Options,
-    machine: &Machine,
+    target: &Target,
 ) -> Result<Fitted, ErrorKind> {
+    let machines: Vec<Machine> = target.versions().map(|version| version.machine).collect();
+    let kernels = Kernels::new(&machines);
+    let over = |module, all: bool| kernels.overlap(module, all || !options.threads);
     // Of the arena as the program sees it.
     let limit = options.max_arena.map(|bytes| bytes.saturating_sub(lir::SLACK_BYTES));
     let module = match plan {
         None if level == Level::None => lir::lower(&mir, options.plan())?,
-        None => return fit::fit(mir, &options.plan(), machine, options.bands, limit),
+        None => {
+            let Options { bands, .. } = *options;
+            return fit::fit(mir, &options.plan(), &target.machine, bands, limit, &over);
+        }
         Some(plan) if plan.alignment < 16 => {
             let found = plan.alignment;
             let kind = ErrorKind::unsupported(format!("the plan in the file aligns to {found}"));
@@ -314,10 +324,10 @@ impl Options {
 
     /// What changes the object besides the module.
     fn context(&self, target: &Target) -> String {
-        let Options { prefix, filtering, bands, weights, profile, .. } = self;
+        let Options { prefix, filtering, bands, weights, profile, threads, .. } = self;
         let version = env!("CARGO_PKG_VERSION");
         format!(
-            "rlx-aot {version} {} {prefix} {filtering:?} {bands:?} {weights} {profile}",
+            "rlx-aot {version} {} {prefix} {filtering:?} {bands:?} {weights} {profile} {threads}",
             target.describe()
         )
     }

@@ -229,7 +229,8 @@ fn random_graphs_in_bands() {
         let bands = if seed % 2 == 0 { Bands::Auto } else { Bands::Off };
         for part in [4, 3, 2] {
             let limit = plain.plan.arena_size * part / 5;
-            let found = fit(graph.clone(), &options, &Machine::AVX2, bands, Some(limit));
+            let found =
+                fit(graph.clone(), &options, &Machine::AVX2, bands, Some(limit), &|m, _| Ok(m));
             let Ok(found) = found else { break };
             let context = || format!("seed {seed}, {limit}\n{graph}\n{}", found.module);
             assert!(found.module.plan.arena_size <= limit, "{}", context());

@@ -105,9 +105,15 @@ pub(crate) struct Args {
     #[arg(long)]
     uniform_slots: bool,
     /// The most bytes that the arena may have: 3400000, 256K, 3.3M (K is 1024). What does not fit is
-    /// computed in bands of rows, and what waits is computed again, which costs time.
+    /// written over operands that are not needed any more, by one thread; then computed in bands of rows, and
+    /// what waits is computed again, which costs time.
     #[arg(long, value_name = "BYTES", value_parser = size)]
     max_arena: Option<u64>,
+    /// Share no work among threads: where a result can be written over an operand that is not needed any more, row
+    /// by row, the arena is smaller for it. [default: work that takes long is shared, and only the rest in so
+    /// little room]
+    #[arg(long)]
+    no_threads: bool,
     /// Compute everything in every run, also what depends on parameters only. [default: that once, by <prefix>_prepare]
     #[arg(long)]
     no_prepare: bool,
@@ -239,6 +245,7 @@ impl Args {
         options.plan.alignment = self.align;
         options.plan.no_reuse = self.no_reuse;
         options.max_arena = self.max_arena;
+        options.threads = !self.no_threads;
         options.plan.prepare = !self.no_prepare;
         if self.guard > 1 << 30 {
             let kind = ErrorKind::usage(format!("--guard {}", self.guard));

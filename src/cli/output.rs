@@ -75,7 +75,7 @@ fn temporary() -> tempfile::Builder<'static, 'static> {
 
 /// What it cost to fit into an arena, in one line.
 pub(crate) fn price(price: &Price) -> String {
-    let Price { plain, regions, working, again, steps: [before, after], time } = price;
+    let Price { plain, regions, working, again, over, steps: [before, after], time } = price;
     let count = |n: usize, one: &str, more: &str| match n {
         0 => None,
         1 => Some(format!("1 {one}")),
@@ -85,7 +85,13 @@ pub(crate) fn price(price: &Price) -> String {
     let working =
         count(*working, "step with less working memory", "steps with less working memory");
     let again = count(*again, "step computed again", "steps computed again");
-    let what: Vec<String> = chains.into_iter().chain(working).chain(again).collect();
+    let over = count(
+        *over,
+        "step by one thread, over an operand",
+        "steps by one thread each, over operands",
+    );
+    let what = chains.into_iter().chain(working).chain(again).chain(over);
+    let what: Vec<String> = what.collect();
     format!(
         "{}, for an arena of less than {}: {after} steps instead of {before}, some {:.0} % more work",
         what.join(", "),

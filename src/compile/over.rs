@@ -24,15 +24,17 @@ impl<'a> Kernels<'a> {
         Kernels { machines, clear: RefCell::default(), work: RefCell::default() }
     }
 
-    /// The module with results over operands that die, where its arena is lower for it and no run takes longer.
+    /// The module with results over operands that die, where its arena is lower for it: those that no threads share, so
+    /// that no run takes longer, or `all`.
     ///
     /// # Errors
     ///
     /// As [`lir::over::overlap`].
-    pub(super) fn overlap(&self, module: Module) -> Result<Module, ErrorKind> {
+    pub(super) fn overlap(&self, module: Module, all: bool) -> Result<Module, ErrorKind> {
         let is_small = std::cell::OnceCell::new();
         let clear = |step: &StepInfo, operand: usize| {
-            let alone = *is_small.get_or_init(|| self.is_small(&module)) || !self.work(step).1;
+            let alone =
+                all || *is_small.get_or_init(|| self.is_small(&module)) || !self.work(step).1;
             alone.then(|| self.clear(step, operand)).flatten()
         };
         let over = lir::over::overlap(&module, &clear)?;

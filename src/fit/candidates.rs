@@ -117,7 +117,7 @@ pub(super) struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub(super) fn new(search: &'a Search<'a>, now: &'a Turn, lives: &'a Lives) -> Scene<'a> {
-        let Search { graph, machine, written, options, known } = search;
+        let Search { graph, machine, written, options, known, over: _ } = search;
         let mut buffers: SecondaryMap<Value, Vec<Buffer>> = SecondaryMap::new();
         let mut shares: SecondaryMap<Buffer, usize> = SecondaryMap::new();
         for (new, buffer) in now.traces.buffers.iter() {

@@ -73,6 +73,8 @@ pub struct Price {
     pub working: usize,
     /// Nodes that are computed again where they are read late, each as often as it is.
     pub again: usize,
+    /// Steps that are written over operands which die, so that one thread computes each.
+    pub over: usize,
     /// Steps before and after.
     pub steps: [usize; 2],
     /// Estimated time, as a multiple of that before.
@@ -107,6 +109,10 @@ struct Turn {
     traces: Traces,
 }
 
+/// Lays results over operands that die, where a module's arena is smaller for it ([`lir::over`]): those that no threads
+/// share, or all where that is asked for.
+pub type Over<'a> = dyn Fn(Module, bool) -> Result<Module, ErrorKind> + 'a;
+
 /// Lowers a graph, with `bands` where they are asked for, and so that its arena has at most `limit` bytes
 /// ([`lir::Plan::arena_size`]).
 ///
@@ -119,22 +125,25 @@ pub fn fit(
     machine: &Machine,
     bands: Bands,
     limit: Option<u64>,
+    over: &Over<'_>,
 ) -> Result<Fitted, ErrorKind> {
-    let plain = lir::lower(&graph, options.clone())?;
+    let alone = lir::lower(&graph, options.clone())?;
+    let before = alone.steps.len();
+    let plain = over(alone, false)?;
     let limit = limit.unwrap_or(u64::MAX);
     if bands == Bands::Off && plain.plan.arena_size <= limit {
         return Ok(Fitted { graph, module: plain, price: None });
     }
     let ordered = graph.reordered(&lir::order(&graph, options)?);
     let known = Known::default();
-    let search = Search::new(&ordered, options, machine, &known);
+    let search = Search { over: Some(over), ..Search::new(&ordered, options, machine, &known) };
     let mut now = search.draft(Changes::default())?;
     if bands == Bands::Auto {
         now = search.free(&now)?;
     }
     let free = match now.changes == Changes::default() {
         true => None,
-        false => Some(lir::lower(&now.graph, options.clone())?),
+        false => Some(over(lir::lower(&now.graph, options.clone())?, false)?),
     };
     let fits = |module: &Module| module.plan.arena_size <= limit;
     let worth = |module: &Module| {
@@ -144,14 +153,22 @@ pub fn fit(
     let (module, now) = match free.filter(|module| worth(module)) {
         Some(module) if fits(&module) => (module, now),
         None if fits(&plain) => return Ok(Fitted { graph, module: plain, price: None }),
-        Some(_) | None => search.fit(now, &plain, limit)?,
+        Some(_) | None => {
+            // Where one thread is enough, this costs nothing.
+            let all = over(plain.clone(), true)?;
+            match fits(&all) {
+                true => (all, search.draft(Changes::default())?),
+                false => search.fit(now, &all, limit)?,
+            }
+        }
     };
     let price = Price {
         plain: plain.plan.arena_size,
         regions: now.changes.cuts.len(),
         working: now.changes.lowered(&ordered),
         again: now.changes.repeated(&ordered),
-        steps: [plain.steps.len(), module.steps.len()],
+        over: module.steps.values().filter(|info| info.is_over()).count(),
+        steps: [before, module.steps.len()],
         time: search.cycles(&now.graph, Threads::One)
             / search.cycles(&ordered, Threads::One).max(1.0),
     };
@@ -209,6 +226,8 @@ struct Search<'a> {
     known: &'a Known,
     /// Nodes that were written so far, of all graphs that were tried.
     written: Cell<usize>,
+    /// For plans that are to fit.
+    over: Option<&'a Over<'a>>,
 }
 
 impl<'a> Search<'a> {
@@ -218,7 +237,7 @@ impl<'a> Search<'a> {
         machine: &'a Machine,
         known: &'a Known,
     ) -> Search<'a> {
-        Search { graph, options, machine, known, written: Cell::new(0) }
+        Search { graph, options, machine, known, written: Cell::new(0), over: None }
     }
 
     /// The graph with changes in its own order, without places.
@@ -331,7 +350,7 @@ impl<'a> Search<'a> {
         self.written.set(0);
         for _ in 0..TURNS {
             if now.module.plan.bound <= goal {
-                let module = lir::lower(&now.graph, self.options.clone())?;
+                let module = self.placed(&now)?;
                 let plan = &module.plan;
                 if plan.arena_size <= limit {
                     return Ok((module, now));
@@ -346,7 +365,16 @@ impl<'a> Search<'a> {
                 None => break,
             }
         }
-        Ok((lir::lower(&now.graph, self.options.clone())?, now))
+        Ok((self.placed(&now)?, now))
+    }
+
+    /// With a plan, results over operands wherever that is of use.
+    fn placed(&self, now: &Turn) -> Result<Module, ErrorKind> {
+        let module = lir::lower(&now.graph, self.options.clone())?;
+        match self.over {
+            Some(over) => over(module, true),
+            None => Ok(module),
+        }
     }
 
     /// Changes what needs most; `None` where nothing is left to be tried.

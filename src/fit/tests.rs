@@ -28,8 +28,13 @@ fn blocks(rows: usize, columns: usize) -> Graph {
     run(graph, Level::Speed, Filtering::Auto, &Machine::AVX2)
 }
 
+/// No result lies over an operand.
+fn apart(module: Module, _: bool) -> Result<Module, ErrorKind> {
+    Ok(module)
+}
+
 fn fitted(limit: u64) -> Result<Fitted, ErrorKind> {
-    fit(blocks(23, 17), &lir::Options::default(), &Machine::AVX2, Bands::Off, Some(limit))
+    fit(blocks(23, 17), &lir::Options::default(), &Machine::AVX2, Bands::Off, Some(limit), &apart)
 }
 
 #[test]
@@ -63,7 +68,7 @@ fn smaller_for_nothing() {
     let graph = blocks(160, 144);
     let find = |bands: Bands| {
         let options = lir::Options::default();
-        fit(graph.clone(), &options, &machine, bands, None).expect("there is no limit")
+        fit(graph.clone(), &options, &machine, bands, None, &apart).expect("there is no limit")
     };
     let plain = find(Bands::Off);
     assert_eq!(plain.price, None);
@@ -130,7 +135,7 @@ fn masks_are_made_again() {
     for (blocks, chain) in [(1, 0), (3, 0), (2, 3)] {
         let graph = masked(blocks, chain);
         let find = |bands| {
-            let found = fit(graph.clone(), &options, &Machine::AVX2, bands, None);
+            let found = fit(graph.clone(), &options, &Machine::AVX2, bands, None, &apart);
             found.expect("there is no limit")
         };
         let [plain, found] = [Bands::Off, Bands::Auto].map(find);
@@ -175,7 +180,7 @@ fn skip_connections_are_computed_again() {
     let y = conv(&mut b, joined, 1, 2);
     let graph = b.finish(vec![Output { name: "y".into(), value: y }]);
     let options = lir::Options::default();
-    let find = |limit| fit(graph.clone(), &options, &Machine::AVX2, Bands::Off, limit);
+    let find = |limit| fit(graph.clone(), &options, &Machine::AVX2, Bands::Off, limit, &apart);
     let plain = find(None).expect("there is no limit");
     let limit = plain.module.plan.arena_size - 12_000;
     let found = find(Some(limit)).expect("less will do");

@@ -371,12 +371,13 @@ impl<'a> Groups<'a> {
         // From here on, for a while, the one is inside of the other.
         let (one, other) = (mine.low - theirs.low, mine.high - theirs.high);
         let first = one.min(other);
-        let shifts = [at_most.min(first), at_least.max(first)];
+        let (below, above) = (at_most.min(first), at_least.max(first));
+        let shifts = [below, above, below.saturating_sub(align), above.saturating_add(align)];
         let bytes = |shift: i64| {
             let low = mine.low.min(theirs.low.saturating_add(shift));
             mine.high.max(theirs.high.saturating_add(shift)).saturating_sub(low)
         };
-        // Just where an operand is, it would be in place.
+        // Just where an operand is, it would be in place, which is for other steps.
         let is_same = |shift: i64| {
             let there = |operand: &&Access| {
                 let place = self.place[operand.buffer].filter(|(other, _)| *other == group);
