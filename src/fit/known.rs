@@ -63,3 +63,27 @@ impl Known {
         self.sketches.get(of, make)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+
+    #[test]
+    fn what_all_ask_for_is_made_once() {
+        let (table, made) = (Table::default(), AtomicU32::new(0));
+        let get = |key: u32| {
+            table.get(key, || {
+                made.fetch_add(1, Ordering::Relaxed);
+                key * 2
+            })
+        };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..100).for_each(|key| assert_eq!(get(key % 10), key % 10 * 2)));
+            }
+        });
+        assert_eq!(made.into_inner(), 10);
+    }
+}
