@@ -1,8 +1,10 @@
-//! Convolutions with one channel in a group, in and out: vectors lie over the channels.
+//! Convolutions with one channel in a group, and of each one result, two or four: vectors lie over the results'
+//! channels. (Where there are several, each element is repeated in its vector.)
 //!
 //! Several columns of a row of the result are summed at a time, enough to keep the machine busy, while
 //! the weights of one row of taps after the other are in registers. All channels of these columns come
-//! before the next ones, so that memory is read in its order.
+//! before the next ones, so that memory is read in its order. Where rows have but one tap, neighbours along another
+//! axis have elements in common, and the columns are those of that axis.
 //!
 //! A row of taps with more weights than there are registers is taken in groups of them.
 //!
@@ -40,11 +42,11 @@ const PLENTY: i64 = 32;
 /// Whether a convolution is one of these.
 pub(super) fn is_one(frame: &Frame<'_>, conv: &Conv) -> bool {
     let channel = conv.taps.len() + 1;
-    let groups = conv.groups as i64;
+    let (x, result) = (&frame.inputs()[0], frame.result());
+    let repeats = conv.repeats(x.dims[channel] as usize, result.dims[channel] as usize);
+    let (lanes, words) = (frame.lanes(), expr::size(x.dtype) == 4 && !frame.machine.doubles);
     conv.weights == Weights::Plain
-        && groups > 1
-        && frame.inputs()[0].dims[channel] == groups
-        && frame.result().dims[channel] == groups
+        && repeats.is_some_and(|n| n == 1 || lanes > 1 && lanes % n as i64 == 0 && words)
 }
 
 /// The kernel; `None` where it is not for vectors.
@@ -63,10 +65,18 @@ pub(super) fn kernel(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan
         let steps = [x.strides[axis] * times, w].into_iter().chain(rest).collect();
         Level::axis(frame.result().dims[axis], steps)
     };
-    let channels = axis(spatial + 1, 1, w.strides[spatial + 1]);
+    let mut channels = axis(spatial + 1, 1, w.strides[spatial + 1]);
+    let repeats = channels.extent / conv.groups as i64;
+    let is_dense = channels.steps[0] == expr::size(x.dtype);
+    channels.steps[0] /= repeats;
     let mut around = vec![axis(0, 1, 0)];
     around.extend((0..spatial).map(|i| axis(i + 1, conv.strides[i] as i64, 0)));
-    let columns = around.pop().unwrap_or_else(|| Level::unit(frame.shapes().count()));
+    // The last axis along which neighbours have elements in common.
+    let long = |&at: &usize| around[at].extent >= LEAST;
+    let along = (1..=spatial).rev().find(|&at| conv.taps[at - 1] > 1).filter(long);
+    let along = along.filter(|_| !frame.in_order).unwrap_or(spatial);
+    let upright = along < spatial;
+    let columns = around.remove(along);
     let taps = (0..spatial).map(|i| {
         let step = x.strides[i + 1] * conv.dilations[i] as i64;
         Level::axis(conv.taps[i] as i64, vec![step, w.strides[i]])
@@ -75,18 +85,20 @@ pub(super) fn kernel(frame: &Frame<'_>, conv: &Conv) -> Result<Option<KernelPlan
     if frame.machine.lanes > 1 {
         let types = frame.shapes().all(|shape| expr::in_vectors(shape.dtype, &frame.machine));
         let product = matches!(dtype, DType::F32 | DType::F64 | DType::I32);
-        if !product || !types || !body.in_vectors(&frame.machine) || !unit(frame, &channels) {
+        let unit = is_dense && unit(frame, &channels);
+        if !product || !types || !body.in_vectors(&frame.machine) || !unit {
             return Ok(None);
         }
     }
     let tile = tile(frame, &taps, &columns, &channels);
-    Ok(Some(Depthwise { frame, body, dtype, taps, columns, tile, channels }.write(around)))
+    let kernel = Depthwise { frame, body, dtype, taps, upright, columns, tile, channels, repeats };
+    Ok(Some(kernel.write(around)))
 }
 
-/// Whether neighbouring channels are one behind the other, or the same to the epilogue.
+/// Whether neighbouring channels of all but the input are one behind the other, or the same to the epilogue.
 fn unit(frame: &Frame<'_>, channels: &Level) -> bool {
     let last = channels.steps.len() - 1;
-    let mut steps = channels.steps.iter().zip(frame.shapes()).enumerate();
+    let mut steps = channels.steps.iter().zip(frame.shapes()).enumerate().skip(1);
     steps.all(|(i, (&step, shape))| {
         step == expr::size(shape.dtype) || step == 0 && i >= 2 && i < last
     })
@@ -106,7 +118,7 @@ struct Tile {
 
 /// The tile in which the sums take least time.
 fn tile(frame: &Frame<'_>, taps: &[Level], columns: &Level, channels: &Level) -> Tile {
-    let registers = i64::from(frame.machine.registers);
+    let registers = i64::from(frame.machine.registers) - i64::from(is_repeated(frame, channels));
     let (in_row, step) = taps.last().map_or((1, 0), |l| (l.extent, l.steps[0]));
     if !frame.machine.keeps_order() && in_row <= WRITTEN_OUT {
         // The weights of a row of taps, all elements and all sums are in registers.
@@ -128,6 +140,11 @@ fn tile(frame: &Frame<'_>, taps: &[Level], columns: &Level, channels: &Level) ->
     Tile { columns, vectors: 1, taps: in_row, written_out: WRITTEN_OUT }
 }
 
+/// Whether elements are repeated in their vectors, the order of which is in a register.
+fn is_repeated(frame: &Frame<'_>, channels: &Level) -> bool {
+    channels.steps[0] < expr::size(frame.inputs()[0].dtype)
+}
+
 /// How many weights of a row of taps, `step` bytes apart, are in registers while so many columns are summed: those that
 /// an element and its neighbours meet, which are not all in a long row that is gone through from left to right.
 fn weights_at_once(in_row: i64, step: i64, columns: &Level, most: i64) -> i64 {
@@ -144,9 +161,14 @@ struct Depthwise<'a> {
     dtype: DType,
     /// Steps of the input and of the weights.
     taps: Vec<Level>,
+    /// Whether the columns are not those of the rows, but of another axis.
+    upright: bool,
     columns: Level,
     tile: Tile,
+    /// Of the results.
     channels: Level,
+    /// How many of them each channel of the input has.
+    repeats: i64,
 }
 
 impl Depthwise<'_> {
@@ -208,7 +230,7 @@ impl Depthwise<'_> {
         let line = LINE / size;
         let channels = (l1 * 3 / 4 / (places * size) / line * line).max(line);
         let pays = machine.keeps_order() && (fits || short) && channels < self.channels.extent;
-        (pays && !self.frame.in_order).then_some(channels)
+        (pays && !self.frame.in_order && !self.upright).then_some(channels)
     }
 
     fn finish(&self) -> Finish<'_> {
@@ -236,7 +258,13 @@ impl Depthwise<'_> {
     ) -> Value {
         let dtype = self.frame.inputs()[operand].dtype;
         let offset = offset + part.0 * self.channels.steps[operand];
-        expr::load(b, dtype, pointer, offset, part.1, false)
+        match (operand, self.repeats as u32) {
+            (0, repeats @ 2..) => {
+                let value = expr::load(b, dtype, pointer, offset, part.1 / repeats, false);
+                b.shuffle(value, value, |lane| lane / repeats)
+            }
+            _ => expr::load(b, dtype, pointer, offset, part.1, false),
+        }
     }
 
     fn tile(&self, b: &mut Builder, p: &[Value], columns: i64, parts: &[Part]) {

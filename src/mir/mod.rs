@@ -311,6 +311,13 @@ pub struct Conv {
 }
 
 impl Conv {
+    /// How many results each of so many channels has, where every one is a group of its own and kernels with vectors
+    /// over the results' channels know to repeat it so often: once, twice or four times.
+    pub fn repeats(&self, channels: usize, results: usize) -> Option<usize> {
+        let each = self.groups > 1 && channels == self.groups;
+        [1, 2, 4].into_iter().find(|n| each && results == n * channels)
+    }
+
     /// Whether a run of [`Weights::Quads`] may have so many elements, with as many input channels to a group:
     /// these, or those of all taps of the last axis where they lie one behind the other.
     pub fn has_runs_of(&self, run: usize, per_group: usize) -> bool {

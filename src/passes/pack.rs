@@ -178,7 +178,10 @@ fn convolution(
     let (depth, columns) =
         (c.taps.iter().product::<usize>() * per_group, outputs / c.groups.max(1));
     // Depthwise kernels run over the channels.
-    if c.groups > 1 && per_group == 1 && columns == 1 || depth * columns == 0 {
+    let repeated = c.repeats(per_group * c.groups, outputs);
+    let is_f32 = [0, 1].iter().all(|&i| graph.ty(node.operands[i]).dtype == DType::F32);
+    let in_vectors = |n: usize| n == 1 || is_f32 && machine.lanes as usize % n == 0;
+    if repeated.is_some_and(in_vectors) || depth * columns == 0 {
         return None;
     }
     // One row of tiles is one row of the result, or all of it where the rows continue each other.

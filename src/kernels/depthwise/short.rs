@@ -1,6 +1,6 @@
 //! Tiles for vectors shorter than a line, of which the machine multiplies two at a time.
 
-use super::{LINE, Tile, WRITTEN_OUT};
+use super::{LINE, Tile, WRITTEN_OUT, is_repeated};
 use crate::kernels::Frame;
 use crate::kernels::expr;
 use crate::kernels::nest::Level;
@@ -13,6 +13,7 @@ pub(super) fn tile(frame: &Frame<'_>, taps: &[Level], columns: &Level, channels:
     let (x, result) = (&frame.inputs()[0], frame.result());
     // Besides the sums and the weights an element; of integers a product, too, and what it is made of.
     let spare = if matches!(x.dtype, DType::F32 | DType::F64) { 1 } else { 3 };
+    let spare = spare + i64::from(is_repeated(frame, channels));
     let free = i64::from(frame.machine.registers) - spare;
     let narrow = expr::size(x.dtype) < 4 || expr::size(result.dtype) < 4;
     let in_line = LINE / i64::from(frame.machine.vector_bytes());

@@ -267,7 +267,7 @@ fn convolution(r: &mut Random, taps: &[usize]) -> (Conv, Vec<usize>, usize, usiz
     let extents: Vec<usize> =
         (0..spatial).map(|i| (taps[i] - 1) * dilations[i] + 1 + r.below(9)).collect();
     let (groups, inside, outside) = match r.below(4) {
-        0 => (r.pick(&[3, 16, 19, 33]), 1, r.pick(&[1, 1, 1, 2])),
+        0 => (r.pick(&[3, 16, 19, 33]), 1, r.pick(&[1, 1, 1, 2, 2, 4])),
         1 => (2, 1 + r.below(9), 1 + r.below(17)),
         _ => (1, 1 + r.below(9), r.extent()),
     };
