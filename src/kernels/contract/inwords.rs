@@ -2,7 +2,7 @@
 //!
 //! The sums of a block are made of the numbers as they are, and then multiplied by its scales: so a number takes a shift,
 //! a look-up (or a mask and a conversion) and the multiply-add for each row. Zero points are what the sum of the
-//! row's elements is multiplied by.
+//! row's elements is multiplied by. (So an infinity in a row may give NaN where the definition gives an infinity.)
 
 use super::tiling::{Streams, Tiling};
 use crate::kernels::expr;
