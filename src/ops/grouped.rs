@@ -147,7 +147,7 @@ impl Op for GroupQueryAttention {
         if let Some(i) = (BIAS + 1..inputs.len()).find(|&i| inputs.get(i).is_some()) {
             return Err(ErrorKind::unsupported(format!("a sink, or scales of a cache (operand {i})")));
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let (heads, kv_heads) = (self.heads, self.kv_heads);
             return Err(ErrorKind::wrong(format!("{heads} heads of Q share {kv_heads} of K and V")));
         }

@@ -180,7 +180,7 @@ fn convolution(
     // Depthwise kernels run over the channels.
     let repeated = c.repeats(per_group * c.groups, outputs);
     let is_f32 = [0, 1].iter().all(|&i| graph.ty(node.operands[i]).dtype == DType::F32);
-    let in_vectors = |n: usize| n == 1 || is_f32 && machine.lanes as usize % n == 0;
+    let in_vectors = |n: usize| n == 1 || is_f32 && (machine.lanes as usize).is_multiple_of(n);
     if repeated.is_some_and(in_vectors) || depth * columns == 0 {
         return None;
     }

@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(values(22, &[0x1f, 0x08], 3), [-1.0, 1.0, -8.0]);
         assert_eq!(values(25, &[0b11_10_01_00], 4), [0.0, 1.0, 2.0, 3.0]);
         assert_eq!(values(26, &[0b11_10_01_00], 4), [0.0, 1.0, -2.0, -1.0]);
-        let fours: Vec<u8> = (0..8).map(|i| 2 * i | (2 * i + 1) << 4).collect();
+        let fours: Vec<u8> = (0..8).map(|i| (2 * i) | ((2 * i + 1) << 4)).collect();
         let sizes = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
         assert_eq!(values(23, &fours, 16), [sizes, sizes.map(|v| -v)].concat());
         assert_eq!(values(17, &[0x7e, 0x01, 0xc0], 3), [448.0, 2f64.powi(-9), -2.0]);
