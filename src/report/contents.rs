@@ -14,7 +14,8 @@ pub(super) struct Contents {
     pub(super) whole: Option<Type>,
 }
 
-/// The contents of every buffer.
+/// The contents of every buffer. Where a result lies over an operand that dies, what was there before is gone, also
+/// what it leaves as it is.
 pub(super) fn contents(module: &Module) -> SecondaryMap<Buffer, Contents> {
     let mut all: SecondaryMap<Buffer, Held> = SecondaryMap::new();
     all.resize(module.buffers.len());
@@ -39,6 +40,9 @@ pub(super) fn contents(module: &Module) -> SecondaryMap<Buffer, Contents> {
             all[operand.buffer].read(operand, index, now);
         }
         let in_place = info.operands.iter().any(|operand| operand.same(&info.result));
+        if info.is_over() {
+            all[info.result.buffer].current.clear();
+        }
         all[info.result.buffer].write(&info.result, Some(index), now, in_place);
         if let Some(scratch) = &info.scratch {
             all[scratch.buffer].write(scratch, Some(index), now, false);

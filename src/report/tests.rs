@@ -2,6 +2,7 @@ use super::*;
 use crate::compile;
 use crate::lir::{self, lower};
 use crate::mir::{Builder, Output, Reduction, Role, Unary};
+use crate::tensor::Tensor;
 use crate::types::{DType, Type};
 use serde_json::Value;
 
@@ -69,6 +70,25 @@ fn windows_are_contents() {
     let parts = report.buffers.iter().flat_map(|b| &b.contents).filter(|c| c.strided);
     let shown: Vec<_> = parts.map(|c| c.shown).collect();
     assert!(shown.contains(&(0, 512)) && shown.contains(&(512, 1024)), "{shown:?}\n{report:#?}");
+}
+
+#[test]
+fn what_dies_under_a_result_is_gone() {
+    let mut mir = Builder::new("m");
+    let x = mir.input("x", Role::Input, Type::new(DType::F32, [16, 64]));
+    let wide = mir.unary(Unary::Exp, x);
+    let weights = mir.constant(Tensor::noise(&[64, 32], 1));
+    let narrow = mir.contract(wide, weights);
+    let weights = mir.constant(Tensor::noise(&[32, 16], 2));
+    let y = mir.contract(narrow, weights);
+    let graph = mir.finish(vec![Output { name: "y".into(), value: y }]);
+    let apart = lower(&graph, lir::Options::default()).expect("it is small");
+    let kernels = |info: &StepInfo, operand| lir::over::order(info, operand);
+    let module = lir::over::overlap(&apart, &kernels).unwrap().expect("it is smaller");
+    let report = Report::new(&module, None);
+    let both = report.buffers.iter().find(|b| b.contents.len() == 2).expect("one over the other");
+    let readers: Vec<&[usize]> = both.contents.iter().map(|c| &c.readers[..]).collect();
+    assert_eq!(readers, [[1], [2]], "{module}");
 }
 
 /// Every field is in the schema, and nothing else is.
