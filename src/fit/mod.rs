@@ -30,7 +30,7 @@ use cost::Threads;
 use cranelift_entity::SecondaryMap;
 use known::Known;
 use std::cell::Cell;
-use std::cmp::Ordering;
+use std::cmp::{self, Ordering};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
@@ -153,12 +153,17 @@ pub fn fit(
     let (module, now) = match free.filter(|module| worth(module)) {
         Some(module) if fits(&module) => (module, now),
         None if fits(&plain) => return Ok(Fitted { graph, module: plain, price: None }),
-        Some(_) | None => {
+        free => {
             // Where one thread is enough, this costs nothing.
             let all = over(plain.clone(), true)?;
-            match fits(&all) {
-                true => (all, search.draft(Changes::default())?),
-                false => search.fit(now, &all, limit)?,
+            let free = free.map(|module| over(module, true)).transpose()?;
+            match free {
+                _ if fits(&all) => (all, search.draft(Changes::default())?),
+                Some(module) if fits(&module) => (module, now),
+                free => {
+                    let lower = |a, b| cmp::min_by_key(a, b, |m: &Module| m.plan.arena_size);
+                    search.fit(now, &free.into_iter().fold(all, lower), limit)?
+                }
             }
         }
     };
@@ -272,7 +277,7 @@ impl<'a> Search<'a> {
             let bold = scope.spawn(|| search(true));
             (search(false), bold.join().unwrap_or_else(|panic| resume_unwind(panic)))
         });
-        Ok(std::cmp::min_by_key(timid?, bold?, |turn| turn.module.plan.bound))
+        Ok(cmp::min_by_key(timid?, bold?, |turn| turn.module.plan.bound))
     }
 
     /// Lowers what is needed by a part at each turn, and by smaller ones where that is too much at once.
@@ -335,7 +340,7 @@ impl<'a> Search<'a> {
         if found.0.plan.arena_size <= limit {
             return Ok(found);
         }
-        let lowest = std::cmp::min_by_key(&found.0, plain, |module| module.plan.arena_size);
+        let lowest = cmp::min_by_key(&found.0, plain, |module| module.plan.arena_size);
         Err(refused(lowest, limit))
     }
 
@@ -436,7 +441,7 @@ pub fn refused(module: &Module, limit: u64) -> ErrorKind {
     let lives = Lives::new(module);
     let peak = lives.at(lives.times[0]);
     let mut alive = peak.alive;
-    alive.sort_by_key(|&(buffer, bytes)| (std::cmp::Reverse(bytes), buffer));
+    alive.sort_by_key(|&(buffer, bytes)| (cmp::Reverse(bytes), buffer));
     let held = alive.iter().filter(|(_, bytes)| *bytes > 0).take(4);
     let held: Vec<String> = held
         .map(|&(buffer, bytes)| format!("\"{}\" ({bytes} bytes)", module.buffers[buffer].name))

@@ -80,6 +80,25 @@ fn smaller_for_nothing() {
     assert_eq!(lir::verify::verify(&found.module), Ok(()));
 }
 
+/// Before bands that cost time, results over operands are tried with those that cost none.
+#[test]
+fn over_operands_in_free_bands() {
+    let machine = Machine { l2: 1 << 20, ..Machine::AVX2 };
+    let options = lir::Options::default();
+    let find = |limit, over: &Over<'_>| {
+        fit(blocks(160, 144), &options, &machine, Bands::Auto, limit, over).expect("it can be had")
+    };
+    let free = find(None, &apart);
+    let over = |mut module: Module, all: bool| {
+        module.plan.arena_size -= if all { 128 } else { 0 };
+        Ok(module)
+    };
+    let found = find(Some(free.module.plan.arena_size - 64), &over);
+    assert_eq!(found.module.plan.arena_size, free.module.plan.arena_size - 128);
+    assert_eq!(found.module.steps.len(), free.module.steps.len());
+    assert_eq!(found.price.map(|p| p.regions), free.price.map(|p| p.regions));
+}
+
 #[test]
 fn what_cannot_be_had_is_refused() {
     // The input and the output alone have more.
