@@ -33,7 +33,7 @@
 //! | [`mir`] | tensors of known type under a small closed set of kinds |
 //! | [`passes`] | MIR to better MIR: one list of functions |
 //! | [`placement`] | where sized things with lifetimes lie so that they need the fewest bytes: a problem by itself |
-//! | [`lir`] | a schedule of steps over buffers, and the plan that gives each buffer its bytes |
+//! | [`lir`] | a schedule of steps over buffers, some over operands that die, and the plan that gives each buffer its bytes |
 //! | [`fit`] | a graph in bands of rows, with steps computed again, so that its plan fits into a given arena |
 //! | [`kernels`] | a loop program for each step |
 //! | [`kir`] | the language of loop programs over vectors, and the proof that they stay inside their operands |

@@ -1,5 +1,6 @@
 //! Which steps may be written over operands that die ([`lir::over`]): those of which the kernels of every version of the
-//! target keep an order, and which no threads would share anyhow.
+//! target keep an order. That takes one thread for each, so it is of all of them only where an arena is asked for or
+//! threads share nothing; else of those that no threads would share anyhow.
 
 use crate::codegen::program::WORTH_SHARING;
 use crate::error::ErrorKind;
