@@ -326,6 +326,21 @@ fn random_chains_over_operands() {
     assert!(over > 30, "{over}");
 }
 
+/// What has other axes than its operand may lie over it as well, and is computed from its first row on.
+#[test]
+fn rows_that_are_gathered_over_their_table() {
+    let mut mir = Builder::new("gather");
+    let table = mir.input("table", Role::Input, Type::new(DType::F32, [64, 8]));
+    let table = mir.unary(Unary::Neg, table);
+    let rows = mir.constant(Tensor::from_i64s([4, 4, 4], &[5; 64]));
+    let rows = mir.gather(table, rows, 0);
+    let value = mir.unary(Unary::Neg, rows);
+    let graph = mir.finish(vec![Output { name: "y".into(), value }]);
+    let plain = lir::lower(&graph, Options::default()).expect("it is small");
+    let all = Clear { at_most: i64::MAX, at_least: i64::MIN };
+    overlap(&plain, &|_, _| Some(all)).expect("it is no larger");
+}
+
 /// What is computed again just before some reader is what was computed at first, through views or not.
 #[test]
 fn random_graphs_computed_again() {

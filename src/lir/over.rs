@@ -151,6 +151,9 @@ fn turned(info: &StepInfo) -> Option<StepInfo> {
         Op::Winograd(_) | Op::Pool(_) | Op::Gather { .. } | Op::Scatter { .. } => false,
         Op::Sort { .. } | Op::Scan(_) | Op::Move | Op::Fill(_) => false,
     };
+    if !alike {
+        return None;
+    }
     let is_product = matches!(info.op, Op::Contract(_));
     let turn = |index: usize, access: &Access| {
         // Of the right operand of a product only the batch has rows; that of a convolution has none.
@@ -167,7 +170,7 @@ fn turned(info: &StepInfo) -> Option<StepInfo> {
         access
     };
     let operands = info.operands.iter().enumerate().map(|(i, access)| turn(i, access)).collect();
-    alike.then(|| StepInfo { operands, result: turn(usize::MAX, &info.result), ..info.clone() })
+    Some(StepInfo { operands, result: turn(usize::MAX, &info.result), ..info.clone() })
 }
 
 /// The module with results over operands that die, where its arena is smaller for it; `None` where it would not be.

@@ -7,6 +7,7 @@ use crate::error::ErrorKind;
 use crate::mir::{self, Binary, Comparison, Reduction};
 use crate::tensor::Tensor;
 use crate::types::{DType, Type};
+use std::cmp::Ordering;
 
 /// How boxes are chosen. Of those of a class, from the highest score on (of equal ones the first box), each is taken that
 /// does not overlap one that is taken already, up to a number of them: the area that both have in common is at most
@@ -30,6 +31,11 @@ const SCORES: usize = 1;
 const MOST: usize = 2;
 const OVERLAP: usize = 3;
 const THRESHOLD: usize = 4;
+
+/// The order of two scores from the highest on; zeros are equal, and none is NaN.
+fn falling(a: f32, b: f32) -> Ordering {
+    b.partial_cmp(&a).unwrap_or(Ordering::Equal)
+}
 
 impl Suppression {
     fn parse(attrs: &mut Attrs) -> Result<Suppression, ErrorKind> {
@@ -97,7 +103,7 @@ impl Suppression {
             let score = |i: usize| scores[row * count + i];
             let counts = |&i: &usize| score(i) > least.unwrap_or(f32::NEG_INFINITY) && score(i) > f32::NEG_INFINITY;
             let mut order: Vec<usize> = (0..count).filter(counts).collect();
-            order.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
+            order.sort_by(|&a, &b| falling(score(a), score(b)).then(a.cmp(&b)));
             let corners = |i: usize| [0, 1, 2, 3].map(|c| boxes[(row / classes * count + i) * 4 + c]);
             let mut taken: Vec<usize> = vec![];
             for i in order {
@@ -191,7 +197,7 @@ impl Op for Selections {
 
     fn reference(&self, inputs: &[Option<&Tensor>], outputs: &[Type]) -> Vec<Tensor> {
         let mut all: Vec<(usize, Chosen)> = self.suppression.chosen(inputs).into_iter().enumerate().collect();
-        all.sort_by(|(i, a), (j, b)| b.score.total_cmp(&a.score).then(i.cmp(j)));
+        all.sort_by(|(i, a), (j, b)| falling(a.score, b.score).then(i.cmp(j)));
         all.truncate(self.count);
         all.sort_by_key(|(i, _)| *i);
         let mut rows: Vec<i64> = all.into_iter().flat_map(|(_, chosen)| chosen.row).collect();
@@ -353,6 +359,8 @@ mod tests {
         assert_eq!(chosen("const i64[1]=3", "const f32[]=0"), [0, 0, 3, 0, 0, 0, 0, 0, 5]);
         assert_eq!(chosen("const i64[1]=2", "const f32[]=0"), [0, 0, 3, 0, 0, 0]);
         assert_eq!(chosen("const i64[1]=9", "const f32[]=0.4"), [0, 0, 3, 0, 0, 0]);
+        let zeros = definition("NonMaxSuppression", &["const f32[1,2,4]", "const f32[1,1,2]=-0,0", "const i64[]=1"]);
+        assert_eq!(zeros[0].ints(), [0, 0, 0]);
         let none = definition("NonMaxSuppression", &[BOXES, SCORES]);
         assert_eq!(none[0].dims(), [0, 3]);
         let two = ["const i64[]=9", "const f32[]=0.5"];

@@ -16,7 +16,7 @@ use crate::types::{DType, Type};
 /// many positions there are with the new ones, less one), how many there are at most (i32), the tables of
 /// [`RotaryEmbedding`] and its position ids, and what is added to the scores.
 ///
-/// New positions begin at `max(seqlens_k + 1 - length, 0)`; there K and V become part of the cache, which is the second
+/// New positions begin at `max(seqlens_k + 1 - length, 0)`, or before that if the cache ends too soon; there K and V become part of the cache, which is the second
 /// and the third result. It has as many positions as the past, or as many as there are at most if these are known and
 /// more. With `do_rotary`, Q and K are turned by their positions before. Each query sees the keys up to its own
 /// position, the last `local_window_size` of them at most.
@@ -106,9 +106,9 @@ impl Op for GroupQueryAttention {
     const TOLERANCE: Tolerance = Tolerance::Relative(1e-5);
 
     fn parse(attrs: &mut Attrs) -> Result<Self, ErrorKind> {
-        let mut heads = |name: &'static str| match attrs.int(name)? {
-            Some(n) => Ok(super::window::positive(name, &[n])?[0]),
-            None => Err(ErrorKind::wrong(format!("attribute \"{name}\" is missing"))),
+        let mut heads = |name: &'static str| {
+            let heads = tools::required(attrs.int(name)?, name)?;
+            Ok::<_, ErrorKind>(super::window::positive(name, &[heads])?[0])
         };
         let (heads, kv_heads) = (heads("num_heads")?, heads("kv_num_heads")?);
         if attrs.flag("smooth_softmax", false)? || attrs.int_or("qk_output", 0)? > 0 || attrs.is_used(3) {
@@ -215,9 +215,9 @@ impl Op for GroupQueryAttention {
         let present = outputs[1].dims[2];
         let Ok(s) = self.sizes(q.ty(), packed, past, present) else { return vec![] };
         let Ok(types) = self.types(s, q.ty().dtype) else { return vec![] };
-        let first = lengths.ints().into_iter().map(|n| (n + 1 - s.length as i64).max(0));
-        let first: Vec<i64> = first.collect();
-        let positions = first.iter().flat_map(|&first| (0..s.length as i64).map(move |i| first + i));
+        let (length, last) = (s.length as i64, (s.present - s.length) as i64);
+        let first: Vec<i64> = lengths.ints().into_iter().map(|n| (n + 1 - length).clamp(0, last)).collect();
+        let positions = first.iter().flat_map(|&first| (0..length).map(move |i| first + i));
         let ids = Type::new(DType::I64, [s.batch, s.length]);
         let own = Tensor::from_ints(ids, positions.collect::<Vec<_>>());
         let ids = operand(POSITIONS).unwrap_or(&own);
@@ -253,7 +253,7 @@ impl Op for GroupQueryAttention {
                     all[..rows].copy_from_slice(&old[head * rows..][..rows]);
                 }
                 for i in 0..s.length {
-                    let to = (first[at[0]] + i as i64).min(s.present as i64 - 1) as usize;
+                    let to = first[at[0]] as usize + i;
                     let row = &new[(head * s.length + i) * s.size..][..s.size];
                     all[to * s.size..][..s.size].copy_from_slice(row);
                 }
@@ -262,7 +262,7 @@ impl Op for GroupQueryAttention {
         };
         let k = cache(&k, operand(PAST_KEYS), &types[1]);
         let v = cache(&v, operand(PAST_VALUES), &types[2]);
-        let ends = first.iter().map(|first| first + s.length as i64);
+        let ends = first.iter().map(|first| first + length);
         let ends = Tensor::from_ints(Type::new(DType::I64, [s.batch]), ends.collect::<Vec<_>>());
         let operands = [Some(&turned), Some(&k), Some(&v), operand(BIAS), None, None, Some(&ends)];
         let results = self.attention().reference(&operands, &types);
@@ -288,8 +288,9 @@ impl Op for GroupQueryAttention {
         let mut f = Formula::new(DType::I64);
         let all = f.operand(0);
         let first = f.offset(all, 1.0 - s.length as f64);
-        let none = f.lit(0.0);
+        let (none, last) = (f.lit(0.0), f.lit((s.present - s.length) as f64));
         let first = f.max(first, none);
+        let first = f.min(first, last);
         let first = mir.map(f.finish(first), &[lengths]);
         // Sums of what is counted by axes of these extents, times so much.
         let mut counted = |dims: &[usize], count: usize, times: usize| {
@@ -318,8 +319,7 @@ impl Op for GroupQueryAttention {
         });
         // The cache is a table of rows, in which some are replaced.
         let at = mir.reshape(positions, [s.batch, 1, s.length]);
-        let last = mir.binary_scalar(mir::Binary::Min, at, s.present as f64 - 1.0);
-        let at = mir.binary(mir::Binary::Add, heads, last);
+        let at = mir.binary(mir::Binary::Add, heads, at);
         let new = s.batch * self.kv_heads * s.length;
         let at = mir.reshape(at, [new]);
         let mut cache = |new_rows: mir::Value, past: Option<mir::Value>| {

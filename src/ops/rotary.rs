@@ -91,6 +91,11 @@ impl Op for RotaryEmbedding {
                 });
             }
         }
+        let (cos, sin) = (inputs.ty(1)?, inputs.ty(2)?);
+        if cos != sin {
+            let kind = ErrorKind::wrong(format!("the tables are {cos} and {sin}"));
+            return Err(kind.help("they must have as many rows"));
+        }
         Ok(vec![x.clone()])
     }
 
@@ -154,6 +159,7 @@ mod tests {
         refused("RotaryEmbedding", &["f32[2,3,8]", "f32[5,2]", "f32[5,2]", "i64[2,3]"]);
         refused("RotaryEmbedding num_heads=2", &["f32[2,3,8]", "f32[5,3]", "f32[5,2]", "i64[2,3]"]);
         refused("RotaryEmbedding num_heads=2", &["f32[2,3,8]", "f32[5,2]", "f32[5,2]"]);
+        refused("RotaryEmbedding", &["f32[2,2,3,4]", "f32[5,2]", "f32[4,2]", "i64[2,3]"]);
         refused("RotaryEmbedding rotary_embedding_dim=3", &["f32[2,2,3,4]", "f32[2,3,1]", "f32[2,3,1]"]);
     }
 }

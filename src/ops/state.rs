@@ -80,6 +80,9 @@ impl Op for CausalConvWithState {
             0 => mir.constant(Tensor::zeros(outputs[1].clone())),
             _ => mir.narrow(all, 2, length, taps - 1),
         };
+        if outputs[0].elements() == 0 {
+            return vec![mir.constant(Tensor::zeros(outputs[0].clone())), present];
+        }
         let last = mir.channels_last(all);
         let filters = mir.permute(w, &[2, 1, 0]);
         let mut y = mir.conv(last, filters, &[1], &[1], outputs[0].dims[1]);
@@ -264,7 +267,7 @@ impl LinearAttention {
     }
 
     fn factor(&self, s: Sizes) -> f64 {
-        if self.scale == 0.0 { 1.0 / (s.dk as f64).sqrt() } else { self.scale }
+        if self.scale == 0.0 { 1.0 / (s.dk.max(1) as f64).sqrt() } else { self.scale }
     }
 }
 

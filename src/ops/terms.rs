@@ -200,7 +200,8 @@ impl Op for TfIdfVectorizer {
         }
         let counts = mir.concat(&counts, 1);
         let counts = mir.permute(counts, &[1, 0]);
-        let zeros = mir.constant(Tensor::zeros(Type::new(DType::F32, [self.width, rows])));
+        let zero = mir.scalar(DType::F32, 0.0);
+        let zeros = mir.broadcast(zero, [self.width, rows]);
         let places = mir.constant(Tensor::from_i64s([places.len()], &places));
         let sums = mir.scatter(Some(Reduction::Sum), zeros, places, counts);
         let mut y = mir.permute(sums, &[1, 0]);

@@ -203,8 +203,10 @@ impl<'a> Inliner<'a> {
             Some(name) => self.known.list(name).ok_or_else(|| unknown("how it is split"))?,
             None => vec![1],
         };
+        // One number by itself is the length of every part; a list of one is that of the only part.
+        let alike = lengths.is_none_or(|name| self.known.extent(name, 0).is_none());
         let list = match list[..] {
-            [length] => {
+            [length] if alike => {
                 let extent = self.known.extent(tensor, axis);
                 let extent = extent.ok_or_else(|| unknown("how long it is"))?;
                 if length < 1 {
@@ -259,20 +261,25 @@ impl<'a> Inliner<'a> {
                 "\"body\" has {inputs} inputs and {outputs} outputs"
             )));
         }
-        let mut results: Vec<Vec<String>> = vec![vec![]; body.output.len()];
-        for (i, member) in self.members(first)?.into_iter().enumerate() {
-            let mut given = vec![member];
-            for name in more {
-                given.push(match self.lists.get(name) {
-                    Some(List::Of(list)) => list.get(i).cloned().ok_or_else(|| {
-                        ErrorKind::wrong(format!(
-                            "the sequence \"{name}\" has {} tensors",
-                            list.len()
-                        ))
-                    })?,
-                    _ => name.clone(),
-                });
+        let members = self.members(first)?;
+        for name in more {
+            if let Some(List::Of(list)) = self.lists.get(name)
+                && list.len() != members.len()
+            {
+                return Err(ErrorKind::wrong(format!(
+                    "the sequence \"{name}\" has {} tensors, and the first one {}",
+                    list.len(),
+                    members.len()
+                )));
             }
+        }
+        let mut results: Vec<Vec<String>> = vec![vec![]; body.output.len()];
+        for (i, member) in members.into_iter().enumerate() {
+            let own = |name: &String| match self.lists.get(name) {
+                Some(List::Of(list)) => list[i].clone(),
+                Some(List::Nothing) | None => name.clone(),
+            };
+            let given = [member].into_iter().chain(more.iter().map(own));
             let bound = body.input.iter().map(|input| input.name.clone()).zip(given).collect();
             let turn = self.branch(node, &i.to_string(), body.clone(), bound, function)?;
             results.iter_mut().zip(turn).for_each(|(list, name)| list.push(name));

@@ -135,7 +135,9 @@ impl Narrow {
             })
             .collect();
         let bits = |i: usize| packed[i / per_byte] >> (i % per_byte * self.bits) & mask;
-        (0..elements).flat_map(|i| table[usize::from(bits(i))].iter().copied()).collect()
+        let mut wide = Vec::with_capacity(elements * self.wide.bytes());
+        (0..elements).for_each(|i| wide.extend_from_slice(&table[usize::from(bits(i))]));
+        wide
     }
 }
 

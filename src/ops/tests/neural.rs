@@ -114,6 +114,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(read(&format!("LinearAttention {heads}"), &half).results(2));
     let none = ["f32[2,0,4]", "f32[2,0,2]", "f32[2,0,2]", "f32[2,2,1,1]"];
     cases.push(read(&format!("LinearAttention {heads} update_rule=linear"), &none).results(2));
+    let none = ["f32[2,1,0]", "f32[2,1,0]", "f32[2,1,2]"];
+    cases.push(read(&format!("LinearAttention {heads} update_rule=linear"), &none).results(2));
     let corners = "f32[1,1,8]=1,1,nan,nan,-inf,-inf,2,3";
     cases.push(read("MaxPool kernel_shape=[3] pads=[1,1]", &[corners]).results(2));
     cases.extend(recurrences());
@@ -169,6 +171,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("CausalConvWithState activation=swish", &["f16[1,3,2]", "f16[3,1,4]", "-", "f16[1,3,3]"]),
     ("CausalConvWithState", &["f64[1,4,6]", "f64[4,1,1]", "f64[4]", "f64[1,4,0]"]),
     ("CausalConvWithState", &["f32[2,3,0]", "f32[3,1,3]", "-", "f32[2,3,2]"]),
+    ("CausalConvWithState", &["f32[2,0,4]", "f32[0,1,3]"]),
     (
         "RoiAlign output_height=3 output_width=2 sampling_ratio=2",
         &["f32[2,3,7,6]", "f32[2,4]=1,1,5,4,0,0,8,9", "i64[2]=1,0"],
@@ -374,6 +377,14 @@ const TABLE: &[(&str, &[&str])] = &[
     ("Attention @25 left_window_size=1", &["f32[1,1,3,2]", "f32[1,1,5,2]", "f32[1,1,5,2]"]),
     ("Attention is_causal=1", &["f16[1,2,3,4]", "f16[1,2,3,4]", "f16[1,2,3,4]", "f16[3,3]"]),
     // New positions behind a past of different lengths, and within a cache of a fixed length.
+    (
+        "com.microsoft:GroupQueryAttention num_heads=2 kv_num_heads=1",
+        &["f32[2,3,8]", "f32[2,3,4]", "f32[2,3,4]", "-", "-", "i32[2]=2,7"],
+    ),
+    (
+        "com.microsoft:GroupQueryAttention num_heads=2 kv_num_heads=1",
+        &["f32[1,2,8]", "f32[1,2,4]", "f32[1,2,4]", "f32[1,1,5,4]", "f32[1,1,5,4]", "i32[1]=5"],
+    ),
     (
         "com.microsoft:GroupQueryAttention num_heads=4 kv_num_heads=2",
         &[

@@ -102,6 +102,9 @@ fn bodies_over_sequences() {
         with(node("ConcatFromSequence", &["m"], &["y"]), int("axis", 1)),
     ];
     is(&all, &[], "f32[7, 14]");
+    let mut uneven = all.clone();
+    uneven[0] = node("SequenceConstruct", &["x"], &["t"]);
+    assert_eq!(typed(&uneven, &[]).unwrap_err().class(), Class::Wrong);
     // A loop that appends to a sequence, as exporters write lists.
     let body = GraphProto {
         node: vec![node("SequenceInsert", &["l", "x"], &["m"]), node("Identity", &["c"], &["d"])],
