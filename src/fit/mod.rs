@@ -37,6 +37,12 @@ use std::sync::Arc;
 /// So many turns at most.
 const TURNS: usize = 32;
 
+/// The goals on the way to a limit: below it by one of so many parts, or by none.
+const BELOW: [u64; 4] = [0, 256, 64, 16];
+
+/// What takes so many times as long at most is cheap enough not to look for a cheaper one.
+const CHEAP: f64 = 1.3;
+
 /// So many where it must cost no time.
 const FREE_TURNS: usize = 10;
 
@@ -162,7 +168,7 @@ pub fn fit(
                 Some(module) if fits(&module) => (module, now),
                 free => {
                     let lower = |a, b| cmp::min_by_key(a, b, |m: &Module| m.plan.arena_size);
-                    search.fit(now, &free.into_iter().fold(all, lower), limit)?
+                    search.fit(&now, &free.into_iter().fold(all, lower), limit)?
                 }
             }
         }
@@ -322,21 +328,33 @@ impl<'a> Search<'a> {
         Ok(now)
     }
 
-    /// Lowers what is needed until a plan fits.
+    /// Lowers what is needed until a plan fits. On the way to each goal other changes are taken, so there are
+    /// several; the one that costs least time is taken.
     fn fit(
         &self,
-        now: Arc<Turn>,
+        now: &Arc<Turn>,
         plain: &Module,
         limit: u64,
     ) -> Result<(Module, Arc<Turn>), ErrorKind> {
-        let first = Arc::clone(&now);
-        let found = self.towards(limit, now, limit)?;
-        if found.0.plan.arena_size <= limit {
+        let most = CHEAP * self.cycles(self.graph, Threads::One);
+        let mut best: Option<(f64, (Module, Arc<Turn>))> = None;
+        for part in BELOW {
+            let goal = limit - limit.checked_div(part).unwrap_or(0);
+            let found = self.towards(goal, Arc::clone(now), limit)?;
+            let time = self.cycles(&found.1.graph, Threads::One);
+            let fits = found.0.plan.arena_size <= limit;
+            if fits && best.as_ref().is_none_or(|(least, _)| time < *least) {
+                best = Some((time, found));
+            }
+            if best.as_ref().is_some_and(|(least, _)| *least <= most) {
+                break;
+            }
+        }
+        if let Some((_, found)) = best {
             return Ok(found);
         }
-        // On the way to another goal other changes are taken. Where this one leads does not depend on the limit,
-        // so that what the error says can be had.
-        let found = self.towards(0, first, limit)?;
+        // Where this one leads does not depend on the limit, so that what the error says can be had.
+        let found = self.towards(0, Arc::clone(now), limit)?;
         if found.0.plan.arena_size <= limit {
             return Ok(found);
         }
