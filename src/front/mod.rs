@@ -17,7 +17,7 @@ pub use tensors::read_tensor;
 
 use self::safetensors::Params;
 use crate::error::{Class, Error, ErrorKind, Errors};
-use crate::hir::Graph;
+use crate::hir::{Graph, NodeInfo};
 use bytes::Bytes;
 use file::Folder;
 use std::collections::BTreeMap;
@@ -106,6 +106,11 @@ fn model(
     if options.keep_plan && plan.is_none() {
         let kind = ErrorKind::usage("the model has no plan that could be kept");
         return Err(kind.help("only lowered RLX modules have one").into());
+    }
+    let chooses = |node: &NodeInfo| node.op.name() == "rlx:NonMaxSuppression";
+    if options.selections.is_some() && !graph.nodes.values().any(chooses) {
+        let kind = ErrorKind::usage("the model has no NonMaxSuppression to make selections");
+        return Err(kind.help("without --selections it is read as it is").into());
     }
     Ok(Source { graph, files: params.into_files()?, plan })
 }

@@ -151,6 +151,9 @@ fn as_many_boxes_as_asked_for() {
     };
     assert_eq!(of(Some(7)).unwrap(), "i64[7, 3]");
     assert_eq!(of(None).unwrap_err().class(), Class::Unsupported);
+    let file = Bytes::from(model(&inputs, &[], &[node("Abs", &["boxes"], &["y"])]).encode_to_vec());
+    let options = ReadOptions { selections: Some(7), ..ReadOptions::default() };
+    assert_eq!(read_bytes("test", file, &options).unwrap_err().class(), Class::Usage);
 }
 
 #[test]
